@@ -123,7 +123,8 @@ class IdentityDirectory:
             raise LocciError(
                 Code.FAILED_PRECONDITION,
                 "NOT_JOINED",
-                f"this host has not joined a fleet ({self.path} is empty): run `locci agent join --server URL --token TOKEN`",
+                f"this host has not joined a fleet ({self.path} is empty): "
+                "run `locci agent join --server URL --token TOKEN`",
             ) from None
         values["node_endpoints"] = tuple(values["node_endpoints"])
         return IdentityFacts(**values)
