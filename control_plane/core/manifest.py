@@ -1,0 +1,341 @@
+"""What a manifest means: its parts without the wire, its defaults, and what makes one impossible.
+
+A `Manifest` is decoded with the zero values that were sent; `complete` checks it and fills the defaults in, so that
+two manifests that mean the same are equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+from control_plane.core.image import parse_reference
+from fleet.errors import LocciError, invalid
+from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
+
+Kind = Literal["service", "daemon"]
+Rejoin = Literal["original", "replacement", "best"]
+Steering = Literal["nearest", "failover", "all"]
+
+REPLICAS_MAX: Final = 10_000
+PORTS_MAX: Final = 32
+DEADLINE_S_MAX: Final = 86_400.0
+
+_PORT_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,14})")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port inside the container."""
+
+    name: str
+    container_port: int
+    protocol: Literal["http", "tcp"] = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question asked of a container; times in seconds. An empty `host` means the first hostname or the app."""
+
+    method: Literal["http", "tcp"] = "tcp"
+    port: str = ""
+    path: str = ""
+    host: str = ""
+    interval_s: float = 0.0
+    timeout_s: float = 0.0
+    start_period_s: float = 0.0
+    healthy_after: int = 0
+    unhealthy_after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A demand on a node's labels."""
+
+    label: str
+    values: tuple[str, ...] = ()
+    exclude: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where replicas run. Exactly one of `per_region` and `total` is set once it is complete."""
+
+    regions: tuple[str, ...] = ()
+    per_region: int = 0
+    total: int = 0
+    constraints: tuple[Constraint, ...] = ()
+    lost_after_s: float = 0.0
+    on_rejoin: Rejoin = "replacement"
+    singleton: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Regions that get a release together, and how long they are watched."""
+
+    regions: tuple[str, ...]
+    bake_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """Bounds and deadlines. `max_surge` 0 with `max_unavailable` 0 means one above in each region."""
+
+    strategy: Literal["rolling", "canary", "blue-green"] = "rolling"
+    max_surge: int = 0
+    max_unavailable: int = 0
+    healthy_for_s: float = 0.0
+    health_deadline_s: float = 0.0
+    progress_deadline_s: float = 0.0
+    auto_rollback: bool = True
+    drain_s: float = 0.0
+    waves: tuple[Wave, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How DNS chooses among regions."""
+
+    policy: Steering = "nearest"
+    ttl_s: float = 0.0
+    order: tuple[str, ...] = ()
+    fail_closed: bool = False
+    jurisdictions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one container may use; 0 means no limit, for pids the default."""
+
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that a developer says about an app."""
+
+    name: str
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+    placement: Placement = Placement()
+    rollout: RolloutPolicy = RolloutPolicy()
+    hostnames: tuple[str, ...] = ()
+    cache_disabled: bool = False
+    cache_object_bytes_max: int = 0
+    routing: Routing = Routing()
+    limits: Limits = Limits()
+    stop_timeout_s: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    kind: Kind = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a manifest is checked against: region ids, and which app owns which hostname."""
+
+    regions: frozenset[str]
+    hostname_owners: Mapping[str, str]
+
+
+def complete(manifest: Manifest, around: Surroundings) -> Manifest:
+    """`manifest` with its defaults, or INVALID_ARGUMENT that names the field at fault."""
+    check_id(manifest.name, "manifest.name", APP_ID_LENGTH_MAX)
+    _check_image(manifest.image)
+    _check_environment(manifest)
+    ports = _complete_ports(manifest.ports)
+    return replace(
+        manifest,
+        ports=ports,
+        readiness=_complete_readiness(manifest.readiness, ports),
+        liveness=None if manifest.liveness is None else _complete_probe(manifest.liveness, "manifest.liveness", ports),
+        placement=_complete_placement(manifest.placement, manifest.kind, around),
+        rollout=_complete_rollout(manifest.rollout, manifest.placement, around),
+        hostnames=_complete_hostnames(manifest, ports, around),
+        cache_object_bytes_max=manifest.cache_object_bytes_max or 8 << 20,
+        routing=_complete_routing(manifest.routing, around),
+        limits=_complete_limits(manifest.limits),
+        stop_timeout_s=_seconds(manifest.stop_timeout_s, "manifest.stop_timeout", 10.0, most=600.0),
+    )
+
+
+def _seconds(value: float, path: str, default: float, *, least: float = 0.0, most: float = DEADLINE_S_MAX) -> float:
+    if value == 0:
+        return default
+    if not least <= value <= most:
+        raise invalid(path, f"{path}: {value:g}s is out of range: use {least:g}s to {most:g}s, or leave it out")
+    return value
+
+
+def _check_image(image: str) -> None:
+    try:
+        parse_reference(image)
+    except LocciError as error:
+        raise invalid("manifest.image", f"manifest.image: {error.message}", error.reason) from error
+
+
+def _check_environment(manifest: Manifest) -> None:
+    for name, value in manifest.env.items():
+        path = f"manifest.env[{name}]"
+        if not _ENV_NAME.fullmatch(name):
+            raise invalid(path, f"{path}: {name!r} is no name of an environment variable")
+        if "\0" in value:
+            raise invalid(path, f"{path}: a value must not contain a NUL")
+
+
+def _complete_ports(ports: Sequence[Port]) -> tuple[Port, ...]:
+    if len(ports) > PORTS_MAX:
+        raise invalid("manifest.ports", f"manifest.ports: {len(ports)} are too many; at most {PORTS_MAX}")
+    result: list[Port] = []
+    for index, port in enumerate(ports):
+        path = f"manifest.ports[{index}]"
+        named = replace(port, name=port.name or "http")
+        if not _PORT_NAME.fullmatch(named.name):
+            raise invalid(f"{path}.name", f"{path}.name: {port.name!r} must be 1-15 of a-z, 0-9 and '-'")
+        if not 1 <= port.container_port <= 65535:
+            at = f"{path}.container_port"
+            raise invalid(at, f"{at}: {port.container_port} is not a port; use 1 to 65535")
+        if any(named.name == other.name for other in result):
+            raise invalid(f"{path}.name", f"{path}.name: {named.name!r} is used twice; give each port its own name")
+        if any(named.container_port == other.container_port for other in result):
+            at = f"{path}.container_port"
+            raise invalid(at, f"{at}: {port.container_port} is listed twice")
+        result.append(named)
+    return tuple(result)
+
+
+def _complete_readiness(probe: Probe | None, ports: tuple[Port, ...]) -> Probe | None:
+    if probe is None:
+        return _complete_probe(Probe(), "manifest.readiness", ports) if ports else None
+    return _complete_probe(probe, "manifest.readiness", ports)
+
+
+def _complete_probe(probe: Probe, path: str, ports: tuple[Port, ...]) -> Probe:
+    if not ports:
+        raise invalid(path, f"{path}: the manifest has no ports to probe; add one under ports, or drop the probe")
+    at = f"{path}.{probe.method}"
+    port = probe.port or ports[0].name
+    if port not in {p.name for p in ports}:
+        known = ", ".join(p.name for p in ports)
+        raise invalid(f"{at}.port", f"{at}.port: there is no port {port!r}; the manifest has {known}")
+    request_path = probe.path or "/" if probe.method == "http" else ""
+    if request_path and (not request_path.startswith("/") or any(c <= " " or c > "~" for c in request_path)):
+        raise invalid(f"{at}.path", f"{at}.path: {request_path!r} must start with '/' and hold no spaces")
+    if any(c <= " " or c > "~" for c in probe.host):
+        raise invalid(f"{at}.host", f"{at}.host: {probe.host!r} is no host name")
+    interval_s = _seconds(probe.interval_s, f"{path}.interval", 2.0, least=0.1, most=3600.0)
+    return replace(
+        probe,
+        port=port,
+        path=request_path,
+        interval_s=interval_s,
+        timeout_s=_seconds(probe.timeout_s, f"{path}.timeout", 1.0, least=0.05, most=300.0),
+        start_period_s=_seconds(probe.start_period_s, f"{path}.start_period", 0.0, most=3600.0),
+        healthy_after=probe.healthy_after or 1,
+        unhealthy_after=probe.unhealthy_after or 3,
+    )
+
+
+def _check_regions(regions: Sequence[str], path: str, around: Surroundings) -> None:
+    for index, region in enumerate(regions):
+        at = f"{path}[{index}]"
+        if region not in around.regions:
+            known = ", ".join(sorted(around.regions)) or "none"
+            raise invalid(at, f"{at}: there is no region {region!r}; there are: {known}")
+        if region in regions[:index]:
+            raise invalid(at, f"{at}: {region!r} is listed twice")
+
+
+def _complete_placement(placement: Placement, kind: Kind, around: Surroundings) -> Placement:
+    path = "manifest.placement"
+    _check_regions(placement.regions, f"{path}.regions", around)
+    if placement.per_region and placement.total:
+        raise invalid(f"{path}.replicas", f"{path}.replicas: give either replicas or replicas_per_region, not both")
+    if max(placement.per_region, placement.total) > REPLICAS_MAX:
+        raise invalid(f"{path}.replicas", f"{path}.replicas: at most {REPLICAS_MAX} replicas")
+    if kind == "daemon" and (placement.per_region or placement.total):
+        raise invalid(f"{path}.replicas", f"{path}.replicas: a daemon runs once on each node; leave the number out")
+    if placement.singleton and (kind == "daemon" or placement.per_region > 1 or placement.total > 1):
+        raise invalid(f"{path}.singleton", f"{path}.singleton: a singleton has one replica in all")
+    for index, constraint in enumerate(placement.constraints):
+        if not constraint.label:
+            at = f"{path}.constraints[{index}].label"
+            raise invalid(at, f"{at}: a constraint needs the name of a label")
+    total = 1 if placement.singleton else placement.total
+    per_region = 0 if total or kind == "daemon" else placement.per_region or 1
+    lost_after_s = _seconds(placement.lost_after_s, f"{path}.lost_after", 30.0, least=3.0)
+    return replace(placement, total=total, per_region=per_region, lost_after_s=lost_after_s)
+
+
+def _complete_rollout(policy: RolloutPolicy, placement: Placement, around: Surroundings) -> RolloutPolicy:
+    path = "manifest.rollout"
+    if policy.strategy != "rolling":
+        at = f"{path}.strategy"
+        raise invalid(at, f"{at}: this control plane rolls only; {policy.strategy} is not offered", "UNSUPPORTED")
+    named: list[str] = []
+    for index, wave in enumerate(policy.waves):
+        at = f"{path}.waves[{index}]"
+        if not wave.regions:
+            raise invalid(f"{at}.regions", f"{at}.regions: a wave needs regions")
+        _check_regions(wave.regions, f"{at}.regions", around)
+        again = next((region for region in wave.regions if region in named), None)
+        if again is not None:
+            raise invalid(f"{at}.regions", f"{at}.regions: {again!r} is in an earlier wave already")
+        named.extend(wave.regions)
+        _seconds(wave.bake_s, f"{at}.bake", 0.0)
+    healthy_for_s = _seconds(policy.healthy_for_s, f"{path}.healthy_for", 1.0, most=3600.0)
+    health_deadline_s = _seconds(policy.health_deadline_s, f"{path}.health_deadline", 60.0, least=1.0)
+    if healthy_for_s >= health_deadline_s:
+        at = f"{path}.health_deadline"
+        raise invalid(at, f"{at}: {health_deadline_s:g}s must be longer than healthy_for, {healthy_for_s:g}s")
+    return replace(
+        policy,
+        max_surge=0 if placement.singleton else policy.max_surge,
+        max_unavailable=1 if placement.singleton else policy.max_unavailable,
+        healthy_for_s=healthy_for_s,
+        health_deadline_s=health_deadline_s,
+        progress_deadline_s=_seconds(policy.progress_deadline_s, f"{path}.progress_deadline", 600.0, least=1.0),
+        drain_s=_seconds(policy.drain_s, f"{path}.drain", 2.0, most=600.0),
+    )
+
+
+def _complete_hostnames(manifest: Manifest, ports: tuple[Port, ...], around: Surroundings) -> tuple[str, ...]:
+    result: list[str] = []
+    for index, given in enumerate(manifest.hostnames):
+        path = f"manifest.hostnames[{index}]"
+        hostname = check_hostname(given, path)
+        if hostname in result:
+            raise invalid(path, f"{path}: {hostname} is listed twice")
+        owner = around.hostname_owners.get(hostname, manifest.name)
+        if owner != manifest.name:
+            message = f"{path}: {hostname} belongs to apps/{owner}; a hostname has one app"
+            raise invalid(path, message, "HOSTNAME_TAKEN")
+        result.append(hostname)
+    if result and not any(port.protocol == "http" for port in ports[:1]):
+        raise invalid("manifest.hostnames", "manifest.hostnames: the first port must speak HTTP to be served by name")
+    return tuple(result)
+
+
+def _complete_routing(routing: Routing, around: Surroundings) -> Routing:
+    _check_regions(routing.order, "manifest.routing.order", around)
+    if routing.policy == "failover" and not routing.order:
+        at = "manifest.routing.order"
+        raise invalid(at, f"{at}: failover needs the order of regions, most wanted first")
+    return replace(routing, ttl_s=_seconds(routing.ttl_s, "manifest.routing.ttl", 5.0, least=1.0, most=86_400.0))
+
+
+def _complete_limits(limits: Limits) -> Limits:
+    if 0 < limits.memory_bytes < 6 << 20:
+        at = "manifest.resources.memory_bytes"
+        raise invalid(at, f"{at}: {limits.memory_bytes} is too little; Docker needs 6 MiB (6291456) or more")
+    return replace(limits, pids=limits.pids or 1024)

@@ -1,0 +1,230 @@
+"""Rollouts: the state machine that takes an app from one release to another, each wait with a deadline.
+
+`advance` decides where a rollout stands; `control_plane.core.converge` takes the steps. Both look at the replicas as
+they are and keep no script, so that a restart in the middle changes nothing but the clock of the deadlines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from control_plane.core.manifest import RolloutPolicy
+from control_plane.core.model import Condition, NodeView, ReleaseRef, Replica, Slot
+
+
+class State(Enum):
+    """Where a rollout stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ROLLING_BACK = "rolling back"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled back"
+    SUPERSEDED = "superseded"
+    ABORTED = "aborted"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.ROLLED_BACK, State.SUPERSEDED, State.ABORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A rollout in progress. `steps_taken` is the highest mark of progress; it only rises."""
+
+    state: State
+    source: ReleaseRef | None
+    target: ReleaseRef
+    progress_at: float
+    steps_taken: int = 0
+    automatic: bool = False
+    reason: str = ""
+    updated: int = 0
+    healthy: int = 0
+
+    @property
+    def heading(self) -> ReleaseRef:
+        """The release that it brings now: the source once it goes back."""
+        return self.source if self.state is State.ROLLING_BACK and self.source else self.target
+
+    @property
+    def short_way(self) -> bool:
+        """Whether it goes without waves and without bound of surge: back to an older release."""
+        return self.state is State.ROLLING_BACK or (self.source is not None and self.target.number < self.source.number)
+
+
+@dataclass(frozen=True, slots=True)
+class AppView:
+    """An app at one moment: what is wanted, what there is, and on which nodes."""
+
+    name: str
+    policy: RolloutPolicy
+    slots: tuple[Slot, ...]
+    replicas: tuple[Replica, ...]
+    nodes: Mapping[str, NodeView]
+    problems: tuple[str, ...] = ()
+    singleton: bool = False
+
+    def node_is_ready(self, replica: Replica) -> bool:
+        """Whether the replica's node is in order and has spoken to this process."""
+        node = self.nodes.get(replica.node)
+        return replica.confirmed and node is not None and node.condition is Condition.READY
+
+    def serves(self, replica: Replica) -> bool:
+        """Whether the replica is healthy on a node in order."""
+        return replica.ready and self.node_is_ready(replica)
+
+    def counts(self, replica: Replica, now: float) -> bool:
+        """Whether the replica has been healthy for long enough to count."""
+        return self.serves(replica) and now - replica.since >= self.policy.healthy_for_s
+
+    def of(self, slot: Slot) -> list[Replica]:
+        """The slot's wanted replicas; neither those that stop nor those that were displaced."""
+        return [r for r in self.replicas if not r.stopping and not r.displaced and holds(slot, r)]
+
+
+def holds(slot: Slot, replica: Replica) -> bool:
+    """Whether a replica fills a slot."""
+    return replica.ordinal == slot.ordinal and replica.region == slot.region and slot.node in ("", replica.node)
+
+
+def waves(policy: RolloutPolicy, slots: Sequence[Slot]) -> list[tuple[frozenset[str], float]]:
+    """Regions and bake time of each wave; regions that no wave names come last."""
+    named = {region for wave in policy.waves for region in wave.regions}
+    rest = frozenset(slot.region for slot in slots) - named
+    result = [(frozenset(wave.regions), wave.bake_s) for wave in policy.waves]
+    return [*result, (rest, 0.0)] if rest or not result else result
+
+
+def open_slots(view: AppView, rollout: Rollout, now: float) -> frozenset[int]:
+    """Ordinals whose wave has come: every wave before is complete and has been watched for its bake time."""
+    if rollout.short_way:
+        return frozenset(slot.ordinal for slot in view.slots)
+    result: set[int] = set()
+    for regions, bake_s in waves(view.policy, view.slots):
+        wave = [slot for slot in view.slots if slot.region in regions]
+        result.update(slot.ordinal for slot in wave)
+        done_at = [_done_at(view, slot, rollout.heading, now) for slot in wave]
+        if any(at is None or now < at + bake_s for at in done_at):
+            break
+    return frozenset(result)
+
+
+def _done_at(view: AppView, slot: Slot, target: ReleaseRef, now: float) -> float | None:
+    """When the slot was brought over to `target`; None while it is not."""
+    replicas = view.of(slot)
+    good = [r for r in replicas if r.spec_hash == target.spec_hash and view.counts(r, now)]
+    if not good or any(r.spec_hash != target.spec_hash for r in replicas):
+        return None
+    return min(max(r.since, r.assigned_at) for r in good) + view.policy.healthy_for_s
+
+
+def advance(rollout: Rollout, view: AppView, now: float) -> Rollout:
+    """The rollout after a look at the app; equal to `rollout` when nothing changed. A terminal one never changes."""
+    if rollout.state in TERMINAL or rollout.state is State.PAUSED:
+        return rollout
+    if rollout.state is State.PENDING:
+        rollout = replace(rollout, state=State.RUNNING, progress_at=now)
+    rollout = _measure(rollout, view, now)
+    if _is_complete(rollout, view, now):
+        return _completed(rollout)
+    if rollout.state is State.RUNNING:
+        failure = _failing_replica(view, rollout.target, now)
+        if failure:
+            return turn_back(rollout, failure, now, automatic=True, allowed=view.policy.auto_rollback)
+    if now - rollout.progress_at > view.policy.progress_deadline_s:
+        return _timed_out(rollout, view, now)
+    return rollout
+
+
+def _measure(rollout: Rollout, view: AppView, now: float) -> Rollout:
+    target = rollout.heading.spec_hash
+    fresh = [[r for r in view.of(slot) if r.spec_hash == target] for slot in view.slots]
+    updated = sum(1 for replicas in fresh if replicas)
+    healthy = sum(1 for replicas in fresh if any(view.counts(r, now) for r in replicas))
+    done = sum(1 for slot in view.slots if _done_at(view, slot, rollout.heading, now) is not None)
+    steps = updated + healthy + done
+    if steps > rollout.steps_taken:
+        rollout = replace(rollout, steps_taken=steps, progress_at=now)
+    return replace(rollout, updated=updated, healthy=healthy)
+
+
+def _is_complete(rollout: Rollout, view: AppView, now: float) -> bool:
+    if not view.slots:
+        return False
+    extra = [r for r in view.replicas if not r.stopping and not r.displaced]
+    if any(not any(holds(slot, r) for slot in view.slots) for r in extra):
+        return False
+    done = [_done_at(view, slot, rollout.heading, now) for slot in view.slots]
+    if any(at is None for at in done):
+        return False
+    if rollout.short_way:
+        return True
+    bakes = {region: bake_s for regions, bake_s in waves(view.policy, view.slots) for region in regions}
+    return all(
+        at is not None and now >= at + bakes.get(slot.region, 0.0) for at, slot in zip(done, view.slots, strict=True)
+    )
+
+
+def _completed(rollout: Rollout) -> Rollout:
+    count = f"all {rollout.updated} replicas are healthy on release"
+    if rollout.state is State.RUNNING:
+        return replace(rollout, state=State.SUCCEEDED, reason=f"{count} {rollout.target.number}")
+    state = State.ROLLED_BACK if rollout.automatic else State.ABORTED
+    return replace(rollout, state=state, reason=f"{rollout.reason}; {count} {rollout.heading.number} again")
+
+
+def _failing_replica(view: AppView, target: ReleaseRef, now: float) -> str:
+    """Why the first replica that missed its health deadline did; empty when none did. A node's fault does not count."""
+    deadline_s = view.policy.health_deadline_s
+    for replica in sorted(view.replicas, key=lambda r: (r.ordinal, r.node)):
+        if replica.stopping or replica.displaced or replica.spec_hash != target.spec_hash or replica.ready:
+            continue
+        if view.node_is_ready(replica) and now - max(replica.since, replica.assigned_at) > deadline_s:
+            return _sentence(view, replica, deadline_s)
+    return ""
+
+
+def _sentence(view: AppView, replica: Replica, deadline_s: float) -> str:
+    name = f"replica {replica.ordinal}-{replica.release} on node {replica.node}"
+    why = f": {replica.reason}" if replica.reason else ""
+    tail = f"\nlast lines of its log:\n{replica.log_tail.rstrip()}" if replica.log_tail else ""
+    return f"{name} was not healthy within {deadline_s:g} s{why}{tail}"
+
+
+def turn_back(rollout: Rollout, reason: str, now: float, *, automatic: bool, allowed: bool = True) -> Rollout:
+    """The rollout on its way back to where it came from; ended when there is no way back."""
+    source = rollout.source
+    if rollout.state is State.ROLLING_BACK:
+        return rollout
+    if source is None or not allowed or source.spec_hash == rollout.target.spec_hash:
+        stay = "there is no earlier good release to go back to" if source is None else "it stays where it is"
+        state = State.FAILED if automatic else State.ABORTED
+        return replace(rollout, state=state, automatic=False, reason=f"{reason}; {stay}")
+    return replace(
+        rollout, state=State.ROLLING_BACK, automatic=automatic, reason=reason, progress_at=now, steps_taken=0
+    )
+
+
+def _timed_out(rollout: Rollout, view: AppView, now: float) -> Rollout:
+    what = f"no step forward within {view.policy.progress_deadline_s:g} s"
+    waiting = "; ".join(view.problems) or _waiting_for(view, rollout)
+    reason = f"{what}: {waiting}" if waiting else what
+    if rollout.state is State.ROLLING_BACK:
+        return replace(rollout, state=State.FAILED, reason=f"{rollout.reason}; going back failed too: {reason}")
+    return turn_back(rollout, reason, now, automatic=True, allowed=view.policy.auto_rollback)
+
+
+def _waiting_for(view: AppView, rollout: Rollout) -> str:
+    if not view.slots:
+        return "no replica is wanted anywhere: no region or no node matches the placement"
+    target = rollout.heading.spec_hash
+    for slot in view.slots:
+        for replica in view.of(slot):
+            if replica.spec_hash == target and not view.serves(replica):
+                why = replica.reason or ("its node is not in order" if not view.node_is_ready(replica) else "not ready")
+                return f"waiting for replica {replica.ordinal}-{replica.release} on node {replica.node}: {why}"
+    return ""
