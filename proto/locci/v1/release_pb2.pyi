@@ -147,6 +147,7 @@ class Rollout(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ROLLBACK_TIME_FIELD_NUMBER: _builtins.int
+    STEPS_TAKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `apps/{app}/rollouts/{number}`."""
     from_release: _builtins.str
@@ -167,6 +168,8 @@ class Rollout(_message.Message):
     """Replicas of the new release that are healthy."""
     revision: _builtins.int
     """The store's revision of the last change."""
+    steps_taken: _builtins.int
+    """Highest mark of progress so far; it only rises, and each rise begins the progress deadline anew."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -200,10 +203,11 @@ class Rollout(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         rollback_time: _timestamp_pb2.Timestamp | None = ...,
+        steps_taken: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress_time", b"progress_time", "rollback_time", b"rollback_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_rollback", b"automatic_rollback", "create_time", b"create_time", "end_time", b"end_time", "from_release", b"from_release", "healthy", b"healthy", "name", b"name", "progress_time", b"progress_time", "reason", b"reason", "revision", b"revision", "rollback_time", b"rollback_time", "state", b"state", "to_release", b"to_release", "updated", b"updated", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_rollback", b"automatic_rollback", "create_time", b"create_time", "end_time", b"end_time", "from_release", b"from_release", "healthy", b"healthy", "name", b"name", "progress_time", b"progress_time", "reason", b"reason", "revision", b"revision", "rollback_time", b"rollback_time", "state", b"state", "steps_taken", b"steps_taken", "to_release", b"to_release", "updated", b"updated", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -148,6 +148,7 @@ class Replica(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     STOPPING_FIELD_NUMBER: _builtins.int
+    DISPLACED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `apps/{app}/replicas/{ordinal}-{release}`."""
     app: _builtins.str
@@ -172,6 +173,8 @@ class Replica(_message.Message):
     """The store's revision of the assignment."""
     stopping: _builtins.bool
     """It is to be stopped; it exists only until the node has done so."""
+    displaced: _builtins.bool
+    """Its node was lost and a replacement was placed; what becomes of it is decided when the node comes back."""
     @_builtins.property
     def assign_time(self) -> _timestamp_pb2.Timestamp:
         """When it was assigned to the node."""
@@ -197,10 +200,11 @@ class Replica(_message.Message):
         status: Global___ReplicaStatus | None = ...,
         revision: _builtins.int = ...,
         stopping: _builtins.bool = ...,
+        displaced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "app", b"app", "applied", b"applied", "assign_time", b"assign_time", "healthy", b"healthy", "name", b"name", "node", b"node", "ordinal", b"ordinal", "region", b"region", "release", b"release", "revision", b"revision", "spec_hash", b"spec_hash", "status", b"status", "stopping", b"stopping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "app", b"app", "applied", b"applied", "assign_time", b"assign_time", "displaced", b"displaced", "healthy", b"healthy", "name", b"name", "node", b"node", "ordinal", b"ordinal", "region", b"region", "release", b"release", "revision", b"revision", "spec_hash", b"spec_hash", "status", b"status", "stopping", b"stopping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
