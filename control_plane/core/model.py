@@ -21,13 +21,17 @@ class Condition(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node that can hold replicas. `silent_s` is how long nothing was heard of it; 0 while it is not judged."""
+    """A node that can hold replicas.
+
+    `silent_s` is how long nothing was heard of it; 0 while it is not judged. `since` is when its condition began.
+    """
 
     id: str
     region: str
     condition: Condition = Condition.READY
     cordoned: bool = False
     silent_s: float = 0.0
+    since: float = 0.0
     architecture: str = ""
     jurisdictions: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)

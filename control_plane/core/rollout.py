@@ -183,7 +183,9 @@ def _failing_replica(view: AppView, target: ReleaseRef, now: float) -> str:
     for replica in sorted(view.replicas, key=lambda r: (r.ordinal, r.node)):
         if replica.stopping or replica.displaced or replica.spec_hash != target.spec_hash or replica.ready:
             continue
-        if view.node_is_ready(replica) and now - max(replica.since, replica.assigned_at) > deadline_s:
+        if not view.node_is_ready(replica):
+            continue
+        if now - max(replica.since, replica.assigned_at, view.nodes[replica.node].since) > deadline_s:
             return _sentence(view, replica, deadline_s)
     return ""
 

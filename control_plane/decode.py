@@ -1,0 +1,239 @@
+"""From the wire to what the cores work with, and back: manifests, nodes, rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from control_plane.core.manifest import (
+    Constraint,
+    Kind,
+    Limits,
+    Manifest,
+    Placement,
+    Port,
+    Probe,
+    Rejoin,
+    RolloutPolicy,
+    Routing,
+    Steering,
+    Wave,
+)
+from control_plane.core.model import Condition
+from control_plane.core.rollout import State
+from fleet.errors import invalid
+from locci.v1 import manifest_pb2, node_pb2, release_pb2
+
+CONDITIONS: Final = {
+    Condition.JOINING: node_pb2.NODE_CONDITION_JOINING,
+    Condition.READY: node_pb2.NODE_CONDITION_READY,
+    Condition.SUSPECT: node_pb2.NODE_CONDITION_SUSPECT,
+    Condition.LOST: node_pb2.NODE_CONDITION_LOST,
+    Condition.DRAINING: node_pb2.NODE_CONDITION_DRAINING,
+    Condition.REVOKED: node_pb2.NODE_CONDITION_REVOKED,
+}
+_CONDITIONS_BACK = {number: condition for condition, number in CONDITIONS.items()}
+
+STATES: Final = {
+    State.PENDING: release_pb2.ROLLOUT_STATE_PENDING,
+    State.RUNNING: release_pb2.ROLLOUT_STATE_RUNNING,
+    State.PAUSED: release_pb2.ROLLOUT_STATE_PAUSED,
+    State.ROLLING_BACK: release_pb2.ROLLOUT_STATE_ROLLING_BACK,
+    State.SUCCEEDED: release_pb2.ROLLOUT_STATE_SUCCEEDED,
+    State.FAILED: release_pb2.ROLLOUT_STATE_FAILED,
+    State.ROLLED_BACK: release_pb2.ROLLOUT_STATE_ROLLED_BACK,
+    State.SUPERSEDED: release_pb2.ROLLOUT_STATE_SUPERSEDED,
+    State.ABORTED: release_pb2.ROLLOUT_STATE_ABORTED,
+}
+_STATES_BACK = {number: state for state, number in STATES.items()}
+
+_KINDS: dict[int, Kind] = {
+    manifest_pb2.APP_KIND_UNSPECIFIED: "service",
+    manifest_pb2.APP_KIND_SERVICE: "service",
+    manifest_pb2.APP_KIND_DAEMON: "daemon",
+}
+_REJOINS: dict[int, Rejoin] = {
+    manifest_pb2.REJOIN_CHOICE_UNSPECIFIED: "replacement",
+    manifest_pb2.REJOIN_CHOICE_KEEP_ORIGINAL: "original",
+    manifest_pb2.REJOIN_CHOICE_KEEP_REPLACEMENT: "replacement",
+    manifest_pb2.REJOIN_CHOICE_KEEP_BEST: "best",
+}
+_STEERINGS: dict[int, Steering] = {
+    manifest_pb2.STEERING_POLICY_UNSPECIFIED: "nearest",
+    manifest_pb2.STEERING_POLICY_NEAREST: "nearest",
+    manifest_pb2.STEERING_POLICY_FAILOVER: "failover",
+    manifest_pb2.STEERING_POLICY_ALL: "all",
+}
+
+
+def condition_of(node: node_pb2.Node) -> Condition:
+    """The node's condition; joining when it was never set."""
+    return _CONDITIONS_BACK.get(node.condition, Condition.JOINING)
+
+
+def state_of(rollout: release_pb2.Rollout) -> State:
+    """The rollout's state; pending when it was never set."""
+    return _STATES_BACK.get(rollout.state, State.PENDING)
+
+
+def seconds_of(timestamp: Timestamp) -> float:
+    """Seconds since 1970."""
+    return timestamp.seconds + timestamp.nanos / 1e9
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """The moment `seconds` after 1970."""
+    result = Timestamp()
+    result.FromMicroseconds(int(seconds * 1_000_000))
+    return result
+
+
+def duration(seconds: float) -> Duration:
+    """A duration of so many seconds."""
+    result = Duration()
+    result.FromMicroseconds(int(seconds * 1_000_000))
+    return result
+
+
+def _span(value: Duration) -> float:
+    return value.seconds + value.nanos / 1e9
+
+
+def manifest(message: manifest_pb2.AppManifest) -> Manifest:
+    """The manifest as it was sent, zero values and all. Raises INVALID_ARGUMENT for what no decoder can take."""
+    _refuse_unknown(message, "manifest")
+    return Manifest(
+        name=message.name,
+        image=message.image,
+        command=tuple(message.command),
+        args=tuple(message.args),
+        env=dict(message.env),
+        ports=tuple(_port(port, index) for index, port in enumerate(message.ports)),
+        readiness=_probe(message.readiness) if message.HasField("readiness") else None,
+        liveness=_probe(message.liveness) if message.HasField("liveness") else None,
+        placement=_placement(message.placement),
+        rollout=_rollout_policy(message.rollout),
+        hostnames=tuple(message.hostnames),
+        cache_disabled=message.cache.disabled,
+        cache_object_bytes_max=message.cache.max_object_bytes,
+        routing=Routing(
+            policy=_known(_STEERINGS, message.routing.policy, "manifest.routing.policy"),
+            ttl_s=_span(message.routing.ttl),
+            order=tuple(message.routing.order),
+            fail_closed=message.routing.fail_closed,
+            jurisdictions=tuple(message.routing.jurisdictions),
+        ),
+        limits=Limits(message.resources.cpu_millis, message.resources.memory_bytes, message.resources.pids),
+        stop_timeout_s=_span(message.stop_timeout),
+        labels=dict(message.labels),
+        kind=_known(_KINDS, message.kind, "manifest.kind"),
+    )
+
+
+def _known(table: dict[int, Kind] | dict[int, Rejoin] | dict[int, Steering], value: int, path: str):  # type: ignore[no-untyped-def]
+    if value not in table:
+        raise invalid(path, f"{path}: {value} is not known to this control plane")
+    return table[value]
+
+
+def _refuse_unknown(message: manifest_pb2.AppManifest, path: str) -> None:
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        numbers = ", ".join(str(unknown[index].field_number) for index in range(len(unknown)))
+        raise invalid(path, f"{path}: fields {numbers} are not known to this control plane", "UNKNOWN_FIELD")
+
+
+def _port(port: manifest_pb2.Port, index: int) -> Port:
+    path = f"manifest.ports[{index}].protocol"
+    if port.protocol > manifest_pb2.PORT_PROTOCOL_TCP:
+        raise invalid(path, f"{path}: {port.protocol} is not known to this control plane")
+    is_tcp = port.protocol == manifest_pb2.PORT_PROTOCOL_TCP
+    return Port(port.name, port.container_port, "tcp" if is_tcp else "http")
+
+
+def _probe(probe: manifest_pb2.Probe) -> Probe:
+    is_http = probe.WhichOneof("method") == "http"
+    return Probe(
+        method="http" if is_http else "tcp",
+        port=probe.http.port if is_http else probe.tcp.port,
+        path=probe.http.path,
+        host=probe.http.host,
+        interval_s=_span(probe.interval),
+        timeout_s=_span(probe.timeout),
+        start_period_s=_span(probe.start_period),
+        healthy_after=probe.healthy_after,
+        unhealthy_after=probe.unhealthy_after,
+    )
+
+
+def _placement(placement: manifest_pb2.Placement) -> Placement:
+    return Placement(
+        regions=tuple(placement.regions),
+        per_region=placement.replicas_per_region,
+        total=placement.replicas,
+        constraints=tuple(Constraint(c.label, tuple(c.values), c.exclude) for c in placement.constraints),
+        lost_after_s=_span(placement.lost_after),
+        on_rejoin=_known(_REJOINS, placement.on_rejoin, "manifest.placement.on_rejoin"),
+        singleton=placement.singleton,
+    )
+
+
+def _rollout_policy(policy: manifest_pb2.RolloutPolicy) -> RolloutPolicy:
+    return RolloutPolicy(
+        strategy={
+            manifest_pb2.ROLLOUT_STRATEGY_CANARY: "canary",
+            manifest_pb2.ROLLOUT_STRATEGY_BLUE_GREEN: "blue-green",
+        }.get(policy.strategy, "rolling"),  # type: ignore[arg-type]
+        max_surge=policy.max_surge,
+        max_unavailable=policy.max_unavailable,
+        healthy_for_s=_span(policy.healthy_for),
+        health_deadline_s=_span(policy.health_deadline),
+        progress_deadline_s=_span(policy.progress_deadline),
+        auto_rollback=not policy.no_auto_rollback,
+        drain_s=_span(policy.drain),
+        waves=tuple(Wave(tuple(wave.regions), _span(wave.bake)) for wave in policy.waves),
+    )
+
+
+def ports_message(ports: Iterable[Port]) -> list[manifest_pb2.Port]:
+    """Ports on the wire."""
+    protocols = {"http": manifest_pb2.PORT_PROTOCOL_HTTP, "tcp": manifest_pb2.PORT_PROTOCOL_TCP}
+    return [
+        manifest_pb2.Port(name=p.name, container_port=p.container_port, protocol=protocols[p.protocol]) for p in ports
+    ]
+
+
+def probe_message(probe: Probe, host: str) -> manifest_pb2.Probe:
+    """A probe on the wire; `host` stands in for an empty Host header."""
+    message = manifest_pb2.Probe(
+        interval=duration(probe.interval_s),
+        timeout=duration(probe.timeout_s),
+        start_period=duration(probe.start_period_s),
+        healthy_after=probe.healthy_after,
+        unhealthy_after=probe.unhealthy_after,
+    )
+    if probe.method == "http":
+        message.http.CopyFrom(manifest_pb2.HttpProbe(path=probe.path, port=probe.port, host=probe.host or host))
+    else:
+        message.tcp.CopyFrom(manifest_pb2.TcpProbe(port=probe.port))
+    return message
+
+
+def routing_message(routing: Routing) -> manifest_pb2.RoutingPolicy:
+    """A routing policy on the wire, its defaults filled in."""
+    policies = {
+        "nearest": manifest_pb2.STEERING_POLICY_NEAREST,
+        "failover": manifest_pb2.STEERING_POLICY_FAILOVER,
+        "all": manifest_pb2.STEERING_POLICY_ALL,
+    }
+    return manifest_pb2.RoutingPolicy(
+        policy=policies[routing.policy],
+        ttl=duration(routing.ttl_s),
+        order=routing.order,
+        fail_closed=routing.fail_closed,
+        jurisdictions=routing.jurisdictions,
+    )

@@ -1,0 +1,83 @@
+"""What the control plane knows of nodes only in memory: who is connected, heard when, and what they said last.
+
+After a restart it is empty until nodes report anew; what must not be lost with it, a replica's last readiness and a
+node's condition, is kept in the store when it changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from control_plane.core.brake import Brake
+from locci.v1 import agent_pb2, node_pb2, replica_pb2, resource_pb2
+
+Role = int
+
+
+@dataclass(slots=True)
+class SessionFacts:
+    """What a session's stream tells; times on the steady clock."""
+
+    epoch: int = 0
+    connected: bool = False
+    heard_at: float | None = None
+    heard_wall: float = 0.0
+    sent_revision: int = 0
+    accepted_revision: int = 0
+    applied_revision: int = 0
+    refused_reason: str = ""
+    confirmed: bool = False
+    """A complete status came in this or an earlier session with this process."""
+    holds: frozenset[str] = frozenset()
+    """Names of resources that the node has accepted."""
+    heartbeat: agent_pb2.Heartbeat = field(default_factory=agent_pb2.Heartbeat)
+
+
+@dataclass(slots=True)
+class Reported:
+    """A replica's status, and since when it is as ready as it is; seconds on the steady clock."""
+
+    status: replica_pb2.ReplicaStatus
+    since: float
+
+
+class Observed:
+    """Everything that nodes have said to this process."""
+
+    def __init__(self, started_at: float, judged_from: float):
+        self.started_at = started_at
+        self.judged_from = judged_from
+        """Nobody is judged by silence before this moment."""
+        self.sessions: dict[tuple[str, Role], SessionFacts] = {}
+        self.statuses: dict[str, dict[str, Reported]] = {}
+        """By node id, then by the name of the replica resource."""
+        self.evidence: dict[str, dict[str, resource_pb2.EndpointEvidence]] = {}
+        """By endpoint's node id, then by vantage's node id."""
+        self.dark_since: dict[str, float] = {}
+        self.brake = Brake()
+        self.evidence_changes = 0
+        self.problems: dict[str, tuple[str, ...]] = {}
+        """By app id: why replicas cannot be placed."""
+
+    def session(self, node: str, role: Role) -> SessionFacts:
+        """The facts of a node's session; made when there are none."""
+        return self.sessions.setdefault((node, role), SessionFacts())
+
+    def leading(self, node: node_pb2.Node, node_id: str) -> SessionFacts | None:
+        """The session by which the node is judged: its agent's, or its DNS server's when it has no agent."""
+        role = node_pb2.NODE_ROLE_EDGE if node_pb2.NODE_ROLE_EDGE in node.roles else node_pb2.NODE_ROLE_DNS
+        return self.sessions.get((node_id, role))
+
+    def reported(self, node: str, resource: str) -> Reported | None:
+        """What the node said last about a replica."""
+        return self.statuses.get(node, {}).get(resource)
+
+    def forget(self, node: str) -> None:
+        """The node is no longer part of the fleet."""
+        for key in [key for key in self.sessions if key[0] == node]:
+            del self.sessions[key]
+        self.statuses.pop(node, None)
+        self.dark_since.pop(node, None)
+        self.evidence.pop(node, None)
+        for vantages in self.evidence.values():
+            vantages.pop(node, None)

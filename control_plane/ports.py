@@ -1,0 +1,128 @@
+"""What the control plane needs from outside: a store, an image registry, a certificate authority."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from locci.v1 import event_pb2
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A stored object: its kind, its name within the kind, the revision of its last change, its bytes."""
+
+    kind: str
+    name: str
+    revision: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Writes an object. `expected` is the revision that it must have now: 0 that it must not exist, None anything."""
+
+    kind: str
+    name: str
+    body: bytes
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Removes an object; `expected` as in `Put`. Removing what is not there is no error unless it is expected."""
+
+    kind: str
+    name: str
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Changes that happen together or not at all, with the events that tell of them."""
+
+    changes: Sequence[Put | Delete] = ()
+    events: Sequence[event_pb2.Event] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a transaction became: its revision, and its events with name and time."""
+
+    revision: int
+    events: Sequence[event_pb2.Event]
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events: `after` and `before` bound the sequence, both exclusive; 0 leaves a bound out."""
+
+    limit: int
+    after: int = 0
+    before: int = 0
+    subject: str = ""
+    type: str = ""
+    ascending: bool = False
+
+
+class Store(Protocol):
+    """Desired state and events. One transaction is one revision; revisions only rise, also over restarts."""
+
+    async def open(self) -> None:
+        """Makes the store ready. Raises FAILED_PRECONDITION when its schema is newer than this program's."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of it."""
+        ...
+
+    async def revision(self) -> int:
+        """The revision of the last transaction; 0 before the first."""
+        ...
+
+    async def load(self) -> list[StoredObject]:
+        """Every object."""
+        ...
+
+    async def commit(self, transaction: Transaction) -> Committed:
+        """Does all of it or nothing. Raises ABORTED with reason CONFLICT when an expectation does not hold."""
+        ...
+
+    async def events(self, query: EventQuery) -> list[event_pb2.Event]:
+        """Events, newest first unless `ascending`."""
+        ...
+
+
+class ImageRegistry(Protocol):
+    """Where images come from."""
+
+    async def pin(self, reference: str) -> str:
+        """`host/repository@sha256:…` of a reference.
+
+        Raises NOT_FOUND (IMAGE_NOT_FOUND), PERMISSION_DENIED (REGISTRY_REFUSED), UNAVAILABLE (REGISTRY_UNREACHABLE).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate for a node."""
+
+    certificate_pem: str
+    expire_at: float
+    """Seconds since 1970."""
+
+
+class CertificateAuthority(Protocol):
+    """Signs node certificates."""
+
+    trust_domain: str
+    ca_pem: str
+    fingerprints: Sequence[str]
+
+    def issue(self, csr_pem: str, *, region: str, node: str) -> Issued:
+        """A certificate for the public key in `csr_pem`. Raises INVALID_ARGUMENT when that is no valid request."""
+        ...

@@ -1,0 +1,167 @@
+"""What nodes say, taken over: heartbeats and evidence in memory, changes of replicas in the store with their events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from control_plane import decode
+from control_plane.observed import Observed, Reported
+from control_plane.state import Batch, State
+from control_plane.views import resource_name
+from fleet.ids import last_part
+from locci.v1 import agent_pb2, event_pb2, replica_pb2, resource_pb2
+
+log = structlog.get_logger()
+
+LOG_TAIL_CHARS_MAX: Final = 4_000
+REASON_CHARS_MAX: Final = 1_000
+EVENTS_PER_STATUS_MAX: Final = 100
+REPLICAS_PER_NODE_MAX: Final = 5_000
+ENDPOINTS_PER_VANTAGE_MAX: Final = 10_000
+
+_EVENT_TYPE = re.compile(r"[A-Z][A-Za-z]{2,60}")
+
+
+class Reports:
+    """Takes over what a node's current session says. `changed` is called when something may follow from it."""
+
+    def __init__(self, state: State, observed: Observed, steady: Callable[[], float], changed: Callable[[], None]):
+        self._state = state
+        self._observed = observed
+        self._steady = steady
+        self._changed = changed
+
+    def heard(self, node: str, role: int, wall: float) -> None:
+        """Any message shows that the node lives."""
+        facts = self._observed.session(node, role)
+        first = facts.heard_at is None
+        facts.heard_at = self._steady()
+        facts.heard_wall = wall
+        if first or node in self._observed.dark_since:
+            self._changed()
+
+    async def status(self, node: str, role: int, status: agent_pb2.Status) -> None:
+        """Replicas whose status changed, replicas that are gone, and what happened on the node."""
+        facts = self._observed.session(node, role)
+        facts.accepted_revision = max(facts.accepted_revision, status.accepted_revision)
+        facts.applied_revision = status.applied_revision
+        gone = self._remember(node, status)
+        await self._state.transact(lambda batch: self._record(batch, node, status, gone))
+        if status.complete:
+            facts.confirmed = True
+        self._changed()
+
+    def _remember(self, node: str, status: agent_pb2.Status) -> set[str]:
+        """Keeps the statuses in memory; the names that are no longer on the node."""
+        known = self._observed.statuses.setdefault(node, {})
+        now = self._steady()
+        gone = set(status.gone)
+        if status.complete:
+            named = {replica.resource for replica in status.replicas}
+            gone |= {name for name in known if name not in named}
+        for name in gone:
+            known.pop(name, None)
+        for replica in status.replicas[:REPLICAS_PER_NODE_MAX]:
+            before = known.get(replica.resource)
+            kept = replica_pb2.ReplicaStatus()
+            kept.CopyFrom(replica)
+            kept.log_tail = replica.log_tail[-LOG_TAIL_CHARS_MAX:]
+            kept.reason = replica.reason[:REASON_CHARS_MAX]
+            same = before is not None and before.status.ready == replica.ready
+            known[replica.resource] = Reported(kept, before.since if before is not None and same else now)
+        return gone
+
+    def _record(self, batch: Batch, node: str, status: agent_pb2.Status, gone: set[str]) -> None:
+        known = self._observed.statuses.get(node, {})
+        for key, row in self._state.assignments.items():
+            if last_part(row.node) != node:
+                continue
+            name = resource_name(row)
+            reported = known.get(name)
+            if row.stopping and reported is None and (name in gone or status.complete):
+                batch.delete(self._state.assignments, key)
+                batch.event("ReplicaStopped", f"{row.name} is gone from node {node}", row.name, f"apps/{row.app}")
+                continue
+            ready = reported is not None and reported.status.ready
+            if ready != row.healthy and (reported is not None or name in gone or status.complete):
+                self._turn(batch, key, row, ready, reported)
+        for event in status.events[:EVENTS_PER_STATUS_MAX]:
+            self._pass_on(batch, node, event)
+
+    def _turn(self, batch: Batch, key: str, row: replica_pb2.Replica, ready: bool, reported: Reported | None) -> None:
+        after = self._state.assignments.copy(key)
+        after.healthy = ready
+        batch.put(self._state.assignments, key, after)
+        subjects = (row.name, f"apps/{row.app}", row.node)
+        if ready:
+            batch.event("ReplicaHealthy", f"{row.name} on {row.node} is healthy", *subjects)
+            return
+        reason = reported.status.reason if reported else "the node no longer has it"
+        if row.stopping:
+            return
+        details = {"reason": reason, "log_tail": reported.status.log_tail if reported else ""}
+        message = f"{row.name} on {row.node} is not healthy: {reason or 'no reason given'}"
+        batch.event("ReplicaUnhealthy", message, *subjects, severity=event_pb2.SEVERITY_WARNING, details=details)
+
+    def _pass_on(self, batch: Batch, node: str, event: event_pb2.Event) -> None:
+        """A node's own event; only its kind, severity, subjects and words are taken."""
+        if not _EVENT_TYPE.fullmatch(event.type):
+            log.warning("event_ignored", node=node, reason=f"{event.type[:80]!r} is no type of event")
+            return
+        batch.event(
+            event.type,
+            event.message[:REASON_CHARS_MAX],
+            *[subject[:200] for subject in event.subjects[:10]],
+            severity=event.severity or event_pb2.SEVERITY_INFO,
+            source=f"nodes/{node}",
+            details={k[:100]: event.details[k][:LOG_TAIL_CHARS_MAX] for k in sorted(event.details)[:20]},
+        )
+
+    def evidence(self, node: str, evidence: agent_pb2.Evidence) -> None:
+        """What a vantage found; only a changed verdict is passed on."""
+        turned = False
+        for result in evidence.results[:ENDPOINTS_PER_VANTAGE_MAX]:
+            endpoint = last_part(result.endpoint)
+            if f"nodes/{endpoint}" not in self._state.nodes:
+                continue
+            vantages = self._observed.evidence.setdefault(endpoint, {})
+            before = vantages.get(node)
+            if before is None or (before.healthy, before.in_rotation) != (result.healthy, result.in_rotation):
+                vantages[node] = resource_pb2.EndpointEvidence(
+                    vantage=f"nodes/{node}",
+                    endpoint=f"nodes/{endpoint}",
+                    healthy=result.healthy,
+                    in_rotation=result.in_rotation,
+                    reason=result.reason[:REASON_CHARS_MAX],
+                )
+                turned = True
+        if turned:
+            self._observed.evidence_changes += 1
+            self._changed()
+
+
+async def note_connected(state: State, node: str, hello: agent_pb2.Hello, epoch: int, wall: float) -> None:
+    """Keeps a session's epoch and the host's facts in the store, before the node is welcomed."""
+
+    def build(batch: Batch) -> None:
+        row = state.nodes.copy(f"nodes/{node}")
+        session = next((s for s in row.sessions if s.role == hello.role), None) or row.sessions.add(role=hello.role)
+        again = session.epoch > 0
+        session.epoch = max(epoch, session.epoch)
+        session.connected = True
+        session.connect_time.CopyFrom(decode.timestamp(wall))
+        session.program_version = hello.program_version
+        if hello.HasField("facts"):
+            row.facts.CopyFrom(hello.facts)
+        if hello.addresses:
+            row.addresses[:] = hello.addresses
+        batch.put(state.nodes, row.name, row)
+        program = "agent" if hello.role == 1 else "DNS server"
+        message = f"the {program} of node {node} is connected{' again' if again else ''}"
+        batch.event("NodeConnected", message, row.name, row.region, details={"epoch": str(epoch)})
+
+    await state.transact(build)

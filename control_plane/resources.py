@@ -1,0 +1,270 @@
+"""Node snapshots: the resources that each node and role is to hold, with versions that follow from their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane import decode
+from control_plane.core.manifest import Manifest
+from control_plane.core.model import Condition
+from control_plane.core.tiers import Place, region_order
+from control_plane.observed import Observed
+from control_plane.state import State
+from control_plane.views import Assigned, Manifests, Views, resource_name
+from fleet.ids import last_part
+from locci.v1 import app_pb2, manifest_pb2, node_pb2, release_pb2, resource_pb2, routing_pb2
+
+PEER_PORT: Final = 7447
+PROBE_PORT: Final = 80
+
+TYPES: Final = {
+    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions"),
+    node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones"),
+}
+
+Resources = dict[str, resource_pb2.Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A node whose edge other edges may ask, with its healthy replicas."""
+
+    region: str
+    node: str
+    address: str
+    healthy: int
+
+
+class Publication:
+    """Everything that is to be held by anyone, at one moment."""
+
+    def __init__(self, state: State, observed: Observed, manifests: Manifests, views: Views):
+        self._state = state
+        self._observed = observed
+        self._manifests = manifests
+        self._views = views
+        self.revision = state.revision
+        self._nodes = {last_part(node.name): node for node in state.nodes.values()}
+        self._places = {
+            last_part(region.name): Place(region.latitude, region.longitude) for region in state.regions.values()
+        }
+        self.regions = [self._region(region_id) for region_id in sorted(self._places)]
+        self._apps = [(app, *target) for app in state.apps.values() if (target := self._target(app)) is not None]
+        self.hostnames = [h for app, _, manifest in self._apps for h in self._hostnames(app, manifest)]
+        self.zones = [self._zone(last_part(name)) for name in state.zones]
+        self._shared = _named(
+            [
+                *(resource_pb2.Resource(name=f"regions/{r.region}", region=r) for r in self.regions),
+                *(resource_pb2.Resource(name=f"hostnames/{h.hostname}", hostname=h) for h in self.hostnames),
+                *(resource_pb2.Resource(name=f"zones/{z.origin}", zone=z) for z in self.zones),
+            ]
+        )
+        self._routes: dict[str, Resources] = {}
+
+    def table(self) -> routing_pb2.RoutingTable:
+        """The routing table that DNS servers hold together."""
+        return routing_pb2.RoutingTable(
+            revision=self.revision, zones=self.zones, regions=self.regions, hostnames=self.hostnames
+        )
+
+    def wanted(self, node_id: str, role: int, understood: Iterable[str]) -> Resources:
+        """What a node is to hold in a role, limited to the resource types that it understands."""
+        types = set(TYPES.get(role, ())) & set(understood)  # type: ignore[call-overload]
+        result = {name: r for name, r in self._shared.items() if name.partition("/")[0] in types}
+        if "replicas" in types:
+            result.update(_named(self._replica(a) for a in self._views.by_node.get(node_id, []) if not a.row.stopping))
+        if "routes" in types:
+            result.update(self._routes_of(node_id))
+        return result
+
+    def _target(self, app: app_pb2.App) -> tuple[release_pb2.Release, Manifest] | None:
+        release = self._state.releases.get(app.target_release)
+        return None if release is None else (release, self._manifests.of(release))
+
+    # -- replicas
+
+    def _replica(self, assigned: Assigned) -> resource_pb2.Resource:
+        row = assigned.row
+        app = f"apps/{row.app}"
+        release = self._state.releases.need(f"{app}/releases/{row.release}")
+        target = self._state.releases.get(self._state.apps.need(app).target_release)
+        shape = target if target is not None and target.spec_hash == row.spec_hash else release
+        manifest = self._manifests.of(shape)
+        host = manifest.hostnames[0] if manifest.hostnames else manifest.name
+        spec = resource_pb2.ReplicaSpec(
+            app=row.app,
+            ordinal=row.ordinal,
+            release=row.release,
+            spec_hash=row.spec_hash,
+            image=release.pinned_image,
+            command=manifest.command,
+            args=manifest.args,
+            env=manifest.env,
+            ports=decode.ports_message(manifest.ports),
+            resources=manifest_pb2.ResourceLimits(
+                cpu_millis=manifest.limits.cpu_millis,
+                memory_bytes=manifest.limits.memory_bytes,
+                pids=manifest.limits.pids,
+            ),
+            stop_timeout=decode.duration(manifest.stop_timeout_s),
+            drain=decode.duration(manifest.rollout.drain_s),
+        )
+        if manifest.readiness is not None:
+            spec.readiness.CopyFrom(decode.probe_message(manifest.readiness, host))
+        if manifest.liveness is not None:
+            spec.liveness.CopyFrom(decode.probe_message(manifest.liveness, host))
+        return resource_pb2.Resource(name=resource_name(row), replica=spec)
+
+    # -- routes
+
+    def _routes_of(self, node_id: str) -> Resources:
+        if node_id not in self._routes:
+            ranks = region_order(last_part(self._nodes[node_id].region), self._places)
+            self._routes[node_id] = _named(
+                resource_pb2.Resource(name=f"routes/{manifest.name}", route=self._route(node_id, manifest, ranks))
+                for _, _, manifest in self._apps
+                if manifest.hostnames
+            )
+        return self._routes[node_id]
+
+    def _route(self, node_id: str, manifest: Manifest, ranks: dict[str, int]) -> resource_pb2.AppRoute:
+        peers = [peer for peer in self._peers(manifest.name) if peer.node != node_id]
+        peers.sort(key=lambda peer: (ranks.get(peer.region, len(ranks)), peer.node))
+        cache = manifest_pb2.CachePolicy(
+            disabled=manifest.cache_disabled, max_object_bytes=manifest.cache_object_bytes_max
+        )
+        return resource_pb2.AppRoute(
+            app=manifest.name,
+            hostnames=manifest.hostnames,
+            cache=cache,
+            peers=[
+                resource_pb2.PeerEndpoint(
+                    region=peer.region, node=peer.node, address=peer.address, healthy_replicas=peer.healthy
+                )
+                for peer in peers
+            ],
+        )
+
+    def _peers(self, app_id: str) -> list[Peer]:
+        result: list[Peer] = []
+        for node_id, healthy in sorted(self._healthy(app_id).items()):
+            node = self._nodes.get(node_id)
+            if node is not None and healthy and node.addresses and self._is_usable(node):
+                address = f"{_bracketed(node.addresses[0])}:{PEER_PORT}"
+                result.append(Peer(last_part(node.region), node_id, address, healthy))
+        return result
+
+    def _is_usable(self, node: node_pb2.Node) -> bool:
+        """Whether edges may ask it. While the brake holds, darkness is not believed."""
+        condition = decode.condition_of(node)
+        if condition in (Condition.SUSPECT, Condition.LOST):
+            return self._observed.brake.engaged
+        return condition in (Condition.READY, Condition.DRAINING)
+
+    def _healthy(self, app_id: str) -> Counter[str]:
+        """Healthy replicas of an app by node, as nodes reported last; every node that holds one is in it."""
+        counts: Counter[str] = Counter()
+        for assigned in self._views.by_app.get(app_id, []):
+            counts[assigned.view.node] += int(assigned.row.healthy and not assigned.row.stopping)
+        return counts
+
+    # -- what DNS needs
+
+    def _region(self, region_id: str) -> resource_pb2.RegionRouting:
+        region = self._state.regions.need(f"regions/{region_id}")
+        return resource_pb2.RegionRouting(
+            region=region_id,
+            latitude=region.latitude,
+            longitude=region.longitude,
+            continent=region.continent,
+            country=region.country,
+            jurisdictions=region.jurisdictions,
+            networks=region.networks,
+            edges=[
+                self._edge(node_id, node)
+                for node_id, node in sorted(self._nodes.items())
+                if node.region == region.name and _is_part(node, node_pb2.NODE_ROLE_EDGE)
+            ],
+        )
+
+    def _edge(self, node_id: str, node: node_pb2.Node) -> resource_pb2.EdgeEndpoint:
+        evidence = self._observed.evidence.get(node_id, {})
+        return resource_pb2.EdgeEndpoint(
+            node=node_id,
+            addresses=node.addresses,
+            condition=node.condition,
+            probe_port=PROBE_PORT,
+            evidence=[evidence[vantage] for vantage in sorted(evidence)],
+        )
+
+    def _hostnames(self, app: app_pb2.App, manifest: Manifest) -> Iterable[resource_pb2.HostnameRouting]:
+        app_id = last_part(app.name)
+        endpoints = [
+            resource_pb2.HostnameEndpoint(region=last_part(node.region), node=node_id, healthy_replicas=healthy)
+            for node_id, healthy in sorted(self._healthy(app_id).items())
+            if (node := self._nodes.get(node_id)) is not None
+        ]
+        for hostname in manifest.hostnames:
+            yield resource_pb2.HostnameRouting(
+                hostname=hostname,
+                app=app_id,
+                routing=decode.routing_message(manifest.routing),
+                endpoints=endpoints,
+            )
+
+    def _zone(self, origin: str) -> resource_pb2.ZoneData:
+        zone = self._state.zones.need(f"zones/{origin}")
+        ttl_s = zone.ttl.seconds + zone.ttl.nanos / 1e9
+        negative_ttl_s = zone.negative_ttl.seconds + zone.negative_ttl.nanos / 1e9
+        return resource_pb2.ZoneData(
+            origin=origin,
+            serial=self._state.zone_contents.revision(origin) % 2**32,
+            contact=zone.contact or f"hostmaster@{origin}",
+            ttl=decode.duration(ttl_s or 3600.0),
+            negative_ttl=decode.duration(negative_ttl_s or 10.0),
+            name_servers=[
+                resource_pb2.NameServer(hostname=f"{node_id}.ns.{origin}", addresses=node.addresses)
+                for node_id, node in sorted(self._nodes.items())
+                if _is_part(node, node_pb2.NODE_ROLE_DNS)
+            ],
+        )
+
+    def zone_hashes(self) -> dict[str, str]:
+        """By origin, the hash of what a zone serves: its own data and the hostnames below it, not their health."""
+        result: dict[str, str] = {}
+        for zone in self.zones:
+            content = resource_pb2.ZoneData()
+            content.CopyFrom(zone)
+            content.serial = 0
+            names = sorted(h.hostname for h in self.hostnames if _is_below(h.hostname, zone.origin))
+            digest = hashlib.sha256(content.SerializeToString(deterministic=True) + "\n".join(names).encode())
+            result[zone.origin] = digest.hexdigest()
+        return result
+
+
+def _is_below(hostname: str, origin: str) -> bool:
+    return hostname == origin or hostname.endswith(f".{origin}")
+
+
+def _is_part(node: node_pb2.Node, role: node_pb2.NodeRole.ValueType) -> bool:
+    """Whether the node is to be known to others in a role: it has been there, and is trusted."""
+    absent = (Condition.JOINING, Condition.REVOKED)
+    return role in node.roles and bool(node.addresses) and decode.condition_of(node) not in absent
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _named(resources: Iterable[resource_pb2.Resource]) -> Resources:
+    """The resources by name, each with a version that is the hash of its content."""
+    result: Resources = {}
+    for resource in resources:
+        content = resource.SerializeToString(deterministic=True)
+        resource.version = hashlib.sha256(content).hexdigest()[:32]
+        result[resource.name] = resource
+    return result

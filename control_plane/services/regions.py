@@ -1,0 +1,138 @@
+"""Regions: the operators' list of places."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from typing import Any, Final
+
+from google.protobuf import empty_pb2
+
+from control_plane import decode
+from control_plane.services import paging
+from control_plane.services.caller import Caller
+from control_plane.services.context import Context
+from control_plane.services.edit import check_etag, merge
+from control_plane.state import Batch
+from fleet.errors import already_exists, failed_precondition, invalid
+from fleet.ids import REGION_ID_LENGTH_MAX, check_id, last_part, parse
+from locci.v1 import node_pb2, region_pb2
+
+_CONTINENTS: Final = frozenset({"AF", "AN", "AS", "EU", "NA", "OC", "SA"})
+_OWN: Final = frozenset(
+    {"display_name", "latitude", "longitude", "continent", "country", "jurisdictions", "networks", "labels"}
+)
+
+
+class RegionService:
+    """Implements `locci.v1.RegionService`."""
+
+    def __init__(self, context: Context):
+        self._context = context
+        self._state = context.state
+
+    async def list_regions(self, request: region_pb2.ListRegionsRequest, caller: Caller) -> Any:
+        rows, token = paging.page(request, self._state.regions.items())
+        return region_pb2.ListRegionsResponse(regions=[self._shown(row) for row in rows], next_page_token=token)
+
+    async def get_region(self, request: region_pb2.GetRegionRequest, caller: Caller) -> region_pb2.Region:
+        parse(request.name, "regions/*")
+        return self._shown(self._state.regions.need(request.name))
+
+    async def create_region(self, request: region_pb2.CreateRegionRequest, caller: Caller) -> region_pb2.Region:
+        async def act() -> region_pb2.Region:
+            region_id = check_id(request.region_id, "region_id", REGION_ID_LENGTH_MAX)
+            row = region_pb2.Region()
+            row.CopyFrom(request.region)
+            row.name = f"regions/{region_id}"
+            row.create_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
+            _check(row)
+
+            def build(batch: Batch) -> None:
+                if row.name in self._state.regions:
+                    raise already_exists(row.name)
+                if not request.validate_only:
+                    batch.put(self._state.regions, row.name, row, 0)
+                    batch.event("RegionCreated", f"{caller.principal} created {row.name}", row.name)
+
+            await self._context.change(build)
+            return row if request.validate_only else self._shown(self._state.regions.need(row.name))
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    async def update_region(self, request: region_pb2.UpdateRegionRequest, caller: Caller) -> region_pb2.Region:
+        async def act() -> region_pb2.Region:
+            name = request.region.name
+            parse(name, "regions/*", "region.name")
+
+            def build(batch: Batch) -> region_pb2.Region:
+                row = self._state.regions.copy(name)
+                check_etag(name, request.region.etag, self._state.regions.revision(name))
+                merge(row, request.region, request.update_mask, _OWN, "region")
+                _check(row)
+                if not request.validate_only:
+                    batch.put(self._state.regions, name, row)
+                    batch.event("RegionUpdated", f"{caller.principal} changed {name}", name)
+                return row
+
+            row = await self._context.change(build)
+            return self._shown(row if request.validate_only else self._state.regions.need(name))
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    async def delete_region(self, request: region_pb2.DeleteRegionRequest, caller: Caller) -> empty_pb2.Empty:
+        async def act() -> empty_pb2.Empty:
+            parse(request.name, "regions/*")
+
+            def build(batch: Batch) -> None:
+                self._state.regions.need(request.name)
+                check_etag(request.name, request.etag, self._state.regions.revision(request.name))
+                self._refuse_used(request.name)
+                if not request.validate_only:
+                    batch.delete(self._state.regions, request.name)
+                    batch.event("RegionDeleted", f"{caller.principal} removed {request.name}", request.name)
+
+            await self._context.change(build)
+            return empty_pb2.Empty()
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    def _refuse_used(self, name: str) -> None:
+        nodes = [node.name for node in self._state.nodes.values() if node.region == name]
+        if nodes:
+            raise failed_precondition("REGION_IN_USE", f"{name} holds {', '.join(nodes[:5])}: remove its nodes first")
+        region_id = last_part(name)
+        for app in self._state.apps.values():
+            manifest = app.manifest
+            waves = [region for wave in manifest.rollout.waves for region in wave.regions]
+            if region_id in (*manifest.placement.regions, *manifest.routing.order, *waves):
+                message = f"{app.name} names {name}: apply a manifest without it first"
+                raise failed_precondition("REGION_IN_USE", message)
+
+    def _shown(self, row: region_pb2.Region) -> region_pb2.Region:
+        result = region_pb2.Region()
+        result.CopyFrom(row)
+        ready = node_pb2.NODE_CONDITION_READY
+        result.ready_nodes = sum(
+            1 for node in self._state.nodes.values() if node.region == row.name and node.condition == ready
+        )
+        return result
+
+
+def _check(region: region_pb2.Region) -> None:
+    for field, value, limit in (("latitude", region.latitude, 90), ("longitude", region.longitude, 180)):
+        if not math.isfinite(value) or abs(value) > limit:
+            path = f"region.{field}"
+            raise invalid(path, f"{path}: {value} must be within -{limit} and {limit}")
+    if region.continent and region.continent not in _CONTINENTS:
+        path = "region.continent"
+        raise invalid(path, f"{path}: {region.continent!r} must be one of {', '.join(sorted(_CONTINENTS))}")
+    if region.country and not re.fullmatch("[A-Z]{2}", region.country):
+        raise invalid("region.country", f"region.country: {region.country!r} must be two capital letters, as in DE")
+    for index, network in enumerate(region.networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            path = f"region.networks[{index}]"
+            raise invalid(path, f"{path}: {network!r} is no network such as 192.0.2.0/24") from error

@@ -1,0 +1,182 @@
+"""The nodes' sessions: who is connected, and one delta at a time to each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from control_plane import decode, metrics
+from control_plane.core import delivery
+from control_plane.core.delivery import Delivery
+from control_plane.observed import Observed, SessionFacts
+from control_plane.resources import Publication, Resources
+from fleet.snapshot import snapshot_hash
+from locci.v1 import agent_pb2, node_pb2
+
+log = structlog.get_logger()
+
+_OUTBOX_MAX: Final = 16
+REFUSED_REASON_CHARS_MAX: Final = 2_000
+
+Key = tuple[str, int]
+
+
+class Session:
+    """One stream. Messages for the node wait in `outbox`, which is bounded; a Goodbye is the last."""
+
+    def __init__(self, node: str, hello: agent_pb2.Hello, epoch: int):
+        self.node = node
+        self.role = hello.role
+        self.epoch = epoch
+        self.types = tuple(hello.resource_types)
+        held = {resource.name: resource.version for resource in hello.held}
+        matches = snapshot_hash(held.items()) == hello.snapshot_hash
+        self.delivery = Delivery(held=held if matches else None, accepted_revision=hello.revision)
+        self.outbox: asyncio.Queue[agent_pb2.ControlMessage] = asyncio.Queue(_OUTBOX_MAX)
+        self.ended = asyncio.Event()
+        self.goodbye: agent_pb2.Goodbye | None = None
+
+    @property
+    def key(self) -> Key:
+        """Node and role."""
+        return self.node, self.role
+
+    def say(self, message: agent_pb2.ControlMessage) -> None:
+        """Queues a message; a node that does not read is sent away."""
+        try:
+            self.outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            self.end(agent_pb2.GOODBYE_REASON_OVERLOADED, "this node does not read what it is sent", 1.0)
+
+    def end(self, reason: agent_pb2.GoodbyeReason.ValueType, message: str, retry_after_s: float = 0.0) -> None:
+        """Ends the session with a Goodbye; the first one counts."""
+        if self.goodbye is None:
+            self.goodbye = agent_pb2.Goodbye(reason=reason, message=message)
+            if retry_after_s:
+                self.goodbye.retry_after.CopyFrom(decode.duration(retry_after_s))
+            self.ended.set()
+
+
+class Hub:
+    """Every session of this process."""
+
+    def __init__(self, observed: Observed, steady: Callable[[], float]):
+        self._observed = observed
+        self._steady = steady
+        self._sessions: dict[Key, Session] = {}
+        self._publication: Publication | None = None
+        self.closing = False
+
+    def current(self, session: Session) -> bool:
+        """Whether the session is still its node's newest; what an older one says is not taken."""
+        return self._sessions.get(session.key) is session
+
+    def enter(self, session: Session) -> None:
+        """Makes it the node's session; an older one is sent away."""
+        before = self._sessions.get(session.key)
+        if before is not None:
+            before.end(agent_pb2.GOODBYE_REASON_SUPERSEDED, f"a newer session of node {session.node} took over")
+        self._sessions[session.key] = session
+        facts = self._observed.session(*session.key)
+        facts.connected = True
+        facts.epoch = session.epoch
+        facts.holds = frozenset(session.delivery.held or ())
+        facts.accepted_revision = session.delivery.accepted_revision
+        facts.refused_reason = ""
+        self._count()
+
+    def leave(self, session: Session) -> None:
+        """The stream is gone."""
+        if self.current(session):
+            del self._sessions[session.key]
+            self._observed.session(*session.key).connected = False
+        self._count()
+
+    def _count(self) -> None:
+        for role, label in ((node_pb2.NODE_ROLE_EDGE, "edge"), (node_pb2.NODE_ROLE_DNS, "dns")):
+            metrics.SESSIONS.labels(label).set(sum(1 for key in self._sessions if key[1] == role))
+
+    def end(self, node: str, reason: agent_pb2.GoodbyeReason.ValueType, message: str) -> None:
+        """Ends every session of a node."""
+        for session in list(self._sessions.values()):
+            if session.node == node:
+                session.end(reason, message)
+
+    def end_all(self, message: str, retry_after_s: float) -> None:
+        """Sends every node away; no new session begins after this."""
+        self.closing = True
+        for session in list(self._sessions.values()):
+            session.end(agent_pb2.GOODBYE_REASON_SHUTDOWN, message, retry_after_s)
+
+    def end_silent(self, silent_s: float) -> None:
+        """Ends sessions of which nothing was heard for so long: their connection is dead, or their node is."""
+        now = self._steady()
+        for session in list(self._sessions.values()):
+            heard_at = self._observed.session(*session.key).heard_at
+            if heard_at is not None and now - heard_at > silent_s:
+                session.end(agent_pb2.GOODBYE_REASON_PROTOCOL, f"nothing was heard for {silent_s:g} s")
+
+    def publish(self, publication: Publication) -> None:
+        """Offers each node what it is to hold now."""
+        self._publication = publication
+        for session in list(self._sessions.values()):
+            self.deliver(session)
+
+    def retry_refused(self) -> None:
+        """Offers again what was refused, when its time has come."""
+        for session in list(self._sessions.values()):
+            if session.delivery.refused is not None:
+                self.deliver(session)
+
+    def deliver(self, session: Session) -> None:
+        """Sends the next delta when one is due."""
+        if self._publication is None or not self.current(session):
+            return
+        resources = self._publication.wanted(session.node, session.role, session.types)
+        versions = {name: resource.version for name, resource in resources.items()}
+        revision = self._publication.revision
+        session.delivery, planned = delivery.plan(session.delivery, versions, revision, self._steady())
+        self._mirror(session)
+        if planned is not None:
+            session.say(agent_pb2.ControlMessage(delta=_delta(planned, resources, versions, revision)))
+
+    def answered(self, session: Session, ack: agent_pb2.Ack) -> None:
+        """The node has accepted a delta."""
+        metrics.DELTAS.labels("accepted").inc()
+        session.delivery = delivery.accepted(session.delivery, ack.nonce)
+        self._mirror(session)
+        self.deliver(session)
+
+    def refused(self, session: Session, nack: agent_pb2.Nack) -> str:
+        """The node has refused a delta; why, in a sentence."""
+        metrics.DELTAS.labels("refused").inc()
+        problems = (f"{p.name}: {p.message}" if p.name else p.message for p in nack.problems)
+        reason = ("; ".join(problems) or "the node gave no reason")[:REFUSED_REASON_CHARS_MAX]
+        session.delivery = delivery.refused(session.delivery, nack.nonce, reason, nack.resync, self._steady())
+        self._mirror(session)
+        self.deliver(session)
+        return reason
+
+    def _mirror(self, session: Session) -> SessionFacts:
+        facts = self._observed.session(*session.key)
+        facts.sent_revision = session.delivery.sent_revision
+        facts.accepted_revision = session.delivery.accepted_revision
+        facts.refused_reason = session.delivery.refused_reason
+        facts.holds = frozenset(session.delivery.held or ())
+        return facts
+
+
+def _delta(
+    planned: delivery.DeltaPlan, resources: Resources, versions: dict[str, str], revision: int
+) -> agent_pb2.Delta:
+    return agent_pb2.Delta(
+        nonce=planned.nonce,
+        revision=revision,
+        resources=[resources[name] for name in planned.changed],
+        removed=planned.removed,
+        complete=planned.complete,
+        snapshot_hash=snapshot_hash(versions.items()),
+    )

@@ -1,0 +1,44 @@
+"""Settings of `locci-server`."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from fleet.settings import ProgramSettings
+
+
+class ServerSettings(ProgramSettings):
+    """Where it listens, where it keeps its state, how fast it judges. Environment: `LOCCI_SERVER_…`."""
+
+    model_config = SettingsConfigDict(env_prefix="LOCCI_SERVER_", extra="forbid")
+
+    data_dir: Path = Path("/var/lib/locci/server")
+    """Store, CA and the first operator token."""
+    http_listen: str = "0.0.0.0:7443"
+    """HTTPS: JSON API, metrics, health."""
+    grpc_listen: str = "0.0.0.0:7444"
+    """gRPC over TLS: operators, enrolment."""
+    node_listen: str = "0.0.0.0:7445"
+    """gRPC over mTLS: the nodes' streams."""
+    advertise: list[str] = Field(default_factory=lambda: [socket.gethostname()])
+    """Host names or addresses, optionally with the node port, at which nodes and operators reach it."""
+    trust_domain: str = Field("locci.local", pattern=r"^[a-z0-9._-]{1,255}$")
+    """Trust domain of SPIFFE ids."""
+    heartbeat_interval_s: float = Field(1.0, gt=0, le=60)
+    """Time between a node's heartbeats."""
+    suspect_after_s: float = Field(2.5, gt=0)
+    """Silence after which routing avoids a node."""
+    lost_after_s: float = Field(30.0, gt=0)
+    """Silence after which a node without apps of a shorter `lost_after` is called lost."""
+    restart_grace_s: float = Field(10.0, ge=0)
+    """Time after the own start in which nobody is judged by silence."""
+    certificate_ttl_s: float = Field(86_400.0, ge=60)
+    """Life of a node certificate."""
+    insecure_registries: list[str] = Field(default_factory=list)
+    """Registries, `host:port`, that are spoken to over plain HTTP."""
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    """Least level of log lines."""

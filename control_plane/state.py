@@ -1,0 +1,274 @@
+"""Desired state in memory: a mirror of the store that every change goes through.
+
+Reads are synchronous and never block; a change is committed first and mirrored then, in the order of revisions.
+What is read here belongs to the mirror: copy it before you change it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import StringValue
+
+from control_plane.ports import Committed, Delete, EventQuery, Put, Store, Transaction
+from fleet.errors import Code, LocciError, not_found
+from locci.v1 import (
+    app_pb2,
+    drill_pb2,
+    enrolment_pb2,
+    event_pb2,
+    node_pb2,
+    region_pb2,
+    release_pb2,
+    replica_pb2,
+    zone_pb2,
+)
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R")
+
+_WATCHER_EVENTS_MAX = 1_000
+
+
+class Table(Generic[M]):
+    """The objects of one kind, by name."""
+
+    def __init__(self, kind: str, message: type[M]):
+        self.kind = kind
+        self.message = message
+        self._rows: dict[str, M] = {}
+        self._revisions: dict[str, int] = {}
+
+    def get(self, name: str) -> M | None:
+        """The object, or None."""
+        return self._rows.get(name)
+
+    def need(self, name: str) -> M:
+        """The object. Raises NOT_FOUND."""
+        row = self._rows.get(name)
+        if row is None:
+            raise not_found(name)
+        return row
+
+    def copy(self, name: str) -> M:
+        """A copy to change. Raises NOT_FOUND."""
+        result = self.message()
+        result.CopyFrom(self.need(name))
+        return result
+
+    def revision(self, name: str) -> int:
+        """The revision of the object's last change; 0 when there is none."""
+        return self._revisions.get(name, 0)
+
+    def values(self) -> list[M]:
+        """All objects, by name."""
+        return [self._rows[name] for name in sorted(self._rows)]
+
+    def items(self) -> list[tuple[str, M]]:
+        """All names and objects, by name."""
+        return [(name, self._rows[name]) for name in sorted(self._rows)]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._rows))
+
+    def mirror(self, name: str, body: bytes | None, revision: int) -> None:
+        """Takes over what the store holds; only the mirror itself calls this."""
+        if body is None:
+            self._rows.pop(name, None)
+            self._revisions.pop(name, None)
+            return
+        row = self.message.FromString(body)
+        if "revision" in row.DESCRIPTOR.fields_by_name:
+            row.revision = revision  # type: ignore[attr-defined]
+        if "etag" in row.DESCRIPTOR.fields_by_name:
+            row.etag = str(revision)  # type: ignore[attr-defined]
+        self._rows[name] = row
+        self._revisions[name] = revision
+
+
+@dataclass
+class Batch:
+    """Changes and events of one transaction."""
+
+    changes: list[Put | Delete] = field(default_factory=list)
+    events: list[event_pb2.Event] = field(default_factory=list)
+
+    def put(self, table: Table[M], name: str, row: M, expected: int | None = None) -> None:
+        """Writes an object; `expected` is the revision that it must have now, 0 for none."""
+        self.changes.append(Put(table.kind, name, row.SerializeToString(deterministic=True), expected))
+
+    def delete(self, table: Table[Any], name: str, expected: int | None = None) -> None:
+        """Removes an object."""
+        self.changes.append(Delete(table.kind, name, expected))
+
+    def event(
+        self,
+        kind: str,
+        message: str,
+        *subjects: str,
+        severity: event_pb2.Severity.ValueType = event_pb2.SEVERITY_INFO,
+        source: str = "control-plane",
+        details: Mapping[str, str] | None = None,
+    ) -> None:
+        """Tells what happened; the main subject comes first."""
+        event = event_pb2.Event(
+            type=kind, severity=severity, subjects=subjects, message=message, source=source, details=details or {}
+        )
+        self.events.append(event)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.events)
+
+
+class State:
+    """Everything that the control plane wants and knows for good."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._committing = asyncio.Lock()
+        self._watchers: set[asyncio.Queue[event_pb2.Event]] = set()
+        self._changed = asyncio.Event()
+        self.revision = 0
+        self.regions = Table("regions", region_pb2.Region)
+        self.nodes = Table("nodes", node_pb2.Node)
+        self.join_tokens = Table("joinTokens", enrolment_pb2.JoinToken)
+        self.apps = Table("apps", app_pb2.App)
+        self.releases = Table("releases", release_pb2.Release)
+        self.rollouts = Table("rollouts", release_pb2.Rollout)
+        self.assignments = Table("assignments", replica_pb2.Replica)
+        """By `apps/{app}/replicas/{ordinal}-{release}@{node}`."""
+        self.drills = Table("drills", drill_pb2.Drill)
+        self.drill_runs = Table("drillRuns", drill_pb2.DrillRun)
+        self.zones = Table("zones", zone_pb2.Zone)
+        self.zone_contents = Table("zoneContents", StringValue)
+        """By origin: the hash of what the zone serves; its revision is the zone's serial."""
+        self.secrets = Table("secretHashes", StringValue)
+        """By `joinTokens/{id}` or `operatorTokens/{id}`: hexadecimal SHA-256 of the secret."""
+        self._tables: dict[str, Table[Any]] = {t.kind: t for t in vars(self).values() if isinstance(t, Table)}
+
+    async def load(self) -> None:
+        """Mirrors the store as it is."""
+        for row in await self._store.load():
+            if row.kind in self._tables:
+                self._tables[row.kind].mirror(row.name, row.body, row.revision)
+        self.revision = await self._store.revision()
+
+    async def transact(self, build: Callable[[Batch], R]) -> R:
+        """Runs `build` against the present state and commits what it has put into the batch.
+
+        `build` must not wait; whatever it raises leaves everything as it was. Raises UNAVAILABLE when the store
+        cannot be written.
+        """
+        async with self._committing:
+            batch = Batch()
+            result = build(batch)
+            if batch:
+                self._mirror(batch, await self._store.commit(Transaction(tuple(batch.changes), tuple(batch.events))))
+        return result
+
+    def _mirror(self, batch: Batch, committed: Committed) -> None:
+        for change in batch.changes:
+            body = change.body if isinstance(change, Put) else None
+            self._tables[change.kind].mirror(change.name, body, committed.revision)
+        self.revision = committed.revision
+        self._announce(committed)
+
+    def _announce(self, committed: Committed) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        for event in committed.events:
+            for watcher in self._watchers:
+                if watcher.full():
+                    # Too slow: it finds the gap by the sequence and reads what it missed from the store.
+                    watcher.get_nowait()
+                watcher.put_nowait(event)
+
+    async def wait_change(self, timeout_s: float) -> None:
+        """Returns after the next commit, or after `timeout_s`."""
+        changed = self._changed
+        try:
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    async def events(self, query: EventQuery) -> list[event_pb2.Event]:
+        """Events from the store."""
+        return await self._store.events(query)
+
+    async def follow(self, after: int) -> AsyncIterator[event_pb2.Event]:
+        """Every event after the sequence `after`, without a gap; 0 begins with the next event. Ends with its reader."""
+        queue: asyncio.Queue[event_pb2.Event] = asyncio.Queue(_WATCHER_EVENTS_MAX)
+        self._watchers.add(queue)
+        try:
+            seen = after
+            while after and (page := await self._missed(seen, None)):
+                for event in page:
+                    seen = sequence_of(event)
+                    yield event
+            while True:
+                event = await queue.get()
+                if seen and sequence_of(event) > seen + 1:
+                    for missed in await self._missed(seen, sequence_of(event)):
+                        seen = sequence_of(missed)
+                        yield missed
+                if sequence_of(event) > seen:
+                    seen = sequence_of(event)
+                    yield event
+        finally:
+            self._watchers.discard(queue)
+
+    async def _missed(self, after: int, before: int | None) -> list[event_pb2.Event]:
+        query = EventQuery(limit=_WATCHER_EVENTS_MAX, after=after, before=before or 0, ascending=True)
+        return await self._store.events(query)
+
+
+def sequence_of(event: event_pb2.Event) -> int:
+    """The number in an event's name."""
+    return int(event.name.rpartition("/")[2])
+
+
+class Idempotency:
+    """Answers to requests that carry a `request_id`, for the repeats of them; bounded, in memory."""
+
+    def __init__(self, entries_max: int = 2_000):
+        self._entries_max = entries_max
+        self._answers: OrderedDict[tuple[str, str, str], tuple[bytes, asyncio.Future[Message]]] = OrderedDict()
+
+    async def once(self, principal: str, request: Any, act: Any) -> Any:
+        """The result of `await act()`, or that of the same request before. Without a request id it just acts."""
+        if not request.request_id:
+            return await act()
+        key = (principal, request.DESCRIPTOR.full_name, request.request_id)
+        body = request.SerializeToString(deterministic=True)
+        if key in self._answers:
+            before, future = self._answers[key]
+            if before != body:
+                message = f"request_id: {request.request_id!r} was used for another request; choose a new one"
+                raise LocciError(Code.INVALID_ARGUMENT, "REQUEST_ID_REUSED", message, field="request_id")
+            return await asyncio.shield(future)
+        future = asyncio.get_running_loop().create_future()
+        self._answers[key] = (body, future)
+        if len(self._answers) > self._entries_max:
+            self._answers.popitem(last=False)
+        try:
+            answer = await act()
+        except BaseException as error:
+            # A request that failed has done nothing: its repeat may try again.
+            self._answers.pop(key, None)
+            future.set_exception(error if isinstance(error, Exception) else LocciError(Code.ABORTED, "ENDED", "ended"))
+            future.exception()
+            raise
+        future.set_result(answer)
+        return answer

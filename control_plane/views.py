@@ -1,0 +1,194 @@
+"""The fleet as the cores want to see it, from desired state and what nodes have said."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from control_plane import decode
+from control_plane.core.converge import free_of
+from control_plane.core.liveness import Silence
+from control_plane.core.manifest import Manifest, Surroundings, complete
+from control_plane.core.model import NodeView, ReleaseRef, Replica
+from control_plane.core.placement import wanted_slots
+from control_plane.core.rollout import TERMINAL, AppView, Rollout
+from control_plane.observed import Observed
+from control_plane.state import State
+from fleet.ids import last_part
+from locci.v1 import app_pb2, node_pb2, release_pb2, replica_pb2
+
+
+def assignment_key(app: str, ordinal: int, release: int, node: str) -> str:
+    """The name of an assignment in the store; a node's id is part of it, for after a loss there may be two."""
+    return f"apps/{app}/replicas/{ordinal}-{release}@{node}"
+
+
+def resource_name(row: replica_pb2.Replica) -> str:
+    """The name of the replica in its node's snapshot."""
+    return f"replicas/{row.app}/{row.ordinal}/{row.release}"
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """An assignment with its key in the store, and the core's view of it."""
+
+    key: str
+    row: replica_pb2.Replica
+    view: Replica
+
+
+class Views:
+    """Builds views. One instance serves one look at the fleet: it indexes assignments once."""
+
+    def __init__(self, state: State, observed: Observed, now: float):
+        self._state = state
+        self._observed = observed
+        self._now = now
+        self.nodes = self._node_views()
+        self.by_app: dict[str, list[Assigned]] = defaultdict(list)
+        self.by_node: dict[str, list[Assigned]] = defaultdict(list)
+        self.load: Counter[str] = Counter()
+        for key, row in state.assignments.items():
+            assigned = Assigned(key, row, self._replica(row))
+            self.by_app[row.app].append(assigned)
+            self.by_node[last_part(row.node)].append(assigned)
+            if not row.stopping:
+                self.load[last_part(row.node)] += 1
+
+    def _node_views(self) -> dict[str, NodeView]:
+        views: dict[str, NodeView] = {}
+        for node in self._state.nodes.values():
+            if node_pb2.NODE_ROLE_EDGE not in node.roles:
+                continue
+            node_id, region_id = last_part(node.name), last_part(node.region)
+            region = self._state.regions.get(node.region)
+            session = self._observed.leading(node, node_id)
+            silence = Silence(session.heard_at if session else None, self._observed.judged_from)
+            views[node_id] = NodeView(
+                id=node_id,
+                region=region_id,
+                condition=decode.condition_of(node),
+                cordoned=node.cordoned,
+                silent_s=silence.at(self._now),
+                since=decode.seconds_of(node.condition_time),
+                architecture=node.facts.architecture,
+                jurisdictions=tuple(region.jurisdictions) if region else (),
+                labels=dict(node.labels),
+            )
+        if self._observed.brake.engaged:
+            return {view.id: view for view in free_of(list(views.values()))}
+        return views
+
+    def _replica(self, row: replica_pb2.Replica) -> Replica:
+        node_id = last_part(row.node)
+        session = self._observed.sessions.get((node_id, node_pb2.NODE_ROLE_EDGE))
+        reported = self._observed.reported(node_id, resource_name(row))
+        assigned_at = decode.seconds_of(row.assign_time)
+        reason = reported.status.reason if reported else ""
+        if not reason and session is not None and session.refused_reason:
+            reason = f"the node refused its snapshot: {session.refused_reason}"
+        if not reason and not reported:
+            reason = "the node has not reported it yet"
+        return Replica(
+            ordinal=row.ordinal,
+            release=row.release,
+            spec_hash=row.spec_hash,
+            region=last_part(row.region),
+            node=node_id,
+            assigned_at=assigned_at,
+            ready=row.healthy,
+            since=reported.since if reported else max(assigned_at, self._observed.started_at),
+            confirmed=session is not None and session.confirmed,
+            stopping=row.stopping,
+            displaced=row.displaced,
+            reason=reason,
+            log_tail=reported.status.log_tail if reported else "",
+        )
+
+    def app(self, app: app_pb2.App, manifest: Manifest) -> AppView:
+        """The app as the cores see it, wanted by `manifest`."""
+        app_id = last_part(app.name)
+        replicas = tuple(assigned.view for assigned in self.by_app.get(app_id, []))
+        regions = [last_part(name) for name in self._state.regions]
+        nodes = list(self.nodes.values())
+        slots = wanted_slots(manifest.placement, manifest.kind, regions, nodes, replicas)
+        return AppView(
+            name=app_id,
+            policy=manifest.rollout,
+            slots=slots,
+            replicas=replicas,
+            nodes=self.nodes,
+            problems=self._observed.problems.get(app_id, ()),
+            singleton=manifest.placement.singleton,
+        )
+
+
+class Manifests:
+    """Complete manifests of releases, decoded once each."""
+
+    def __init__(self, state: State):
+        self._state = state
+        self._cache: dict[str, Manifest] = {}
+
+    def surroundings(self) -> Surroundings:
+        """What a manifest is checked against now."""
+        owners = {
+            hostname: last_part(app.name) for app in self._state.apps.values() for hostname in app.manifest.hostnames
+        }
+        return Surroundings(frozenset(last_part(name) for name in self._state.regions), owners)
+
+    def of(self, release: release_pb2.Release) -> Manifest:
+        """The release's manifest with its defaults; what was once accepted is not refused again."""
+        if release.name not in self._cache:
+            raw = decode.manifest(release.manifest)
+            named = {*raw.placement.regions, *raw.routing.order, *(r for w in raw.rollout.waves for r in w.regions)}
+            around = Surroundings(frozenset(named), {})
+            self._cache[release.name] = complete(raw, around)
+        return self._cache[release.name]
+
+    def forget(self, app: str) -> None:
+        """Drops what belongs to an app; its name may be used again."""
+        for name in [name for name in self._cache if name.startswith(f"apps/{app}/")]:
+            del self._cache[name]
+
+
+def release_ref(release: release_pb2.Release) -> ReleaseRef:
+    """The release by number and hash."""
+    return ReleaseRef(release.number, release.spec_hash)
+
+
+def rollout_view(
+    rollout: release_pb2.Rollout, releases: Mapping[str, release_pb2.Release], not_before: float
+) -> Rollout:
+    """The rollout as the core sees it; its progress deadline does not run before `not_before`."""
+    source = releases.get(rollout.from_release)
+    return Rollout(
+        state=decode.state_of(rollout),
+        source=release_ref(source) if source else None,
+        target=release_ref(releases[rollout.to_release]),
+        progress_at=max(decode.seconds_of(rollout.progress_time), not_before),
+        steps_taken=rollout.steps_taken,
+        automatic=rollout.automatic_rollback,
+        reason=rollout.reason,
+        updated=rollout.updated,
+        healthy=rollout.healthy,
+    )
+
+
+def with_rollout(row: release_pb2.Rollout, before: Rollout, after: Rollout, now: float) -> release_pb2.Rollout:
+    """The stored rollout after a step of the core."""
+    result = release_pb2.Rollout()
+    result.CopyFrom(row)
+    result.state = decode.STATES[after.state]
+    result.reason = after.reason
+    result.automatic_rollback = after.automatic
+    result.updated, result.healthy = after.updated, after.healthy
+    result.steps_taken = after.steps_taken
+    result.progress_time.CopyFrom(decode.timestamp(after.progress_at))
+    if after.state is not before.state:
+        if decode.STATES[after.state] == release_pb2.ROLLOUT_STATE_ROLLING_BACK:
+            result.rollback_time.CopyFrom(decode.timestamp(now))
+        elif after.state in TERMINAL:
+            result.end_time.CopyFrom(decode.timestamp(now))
+    return result
