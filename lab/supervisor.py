@@ -106,6 +106,7 @@ class Supervisor:
         )
         self._entries[host, program] = entry
         entry.task = asyncio.create_task(self._keep(entry))
+        entry.task.add_done_callback(lambda task: _report_defect(entry, task))
         return {}
 
     def _entry(self, request: Mapping[str, Any]) -> Entry:
@@ -210,6 +211,13 @@ class Supervisor:
                         os.truncate(entry.log, 0)
 
 
+def _report_defect(entry: Entry, task: asyncio.Task[None]) -> None:
+    """A defect of the supervisor's own must not end in silence: the program would just not be there."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        entry.phase = "failed"
+        _note(entry, f"is no longer supervised: {error!r}")
+
+
 def _describe(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
@@ -243,7 +251,6 @@ async def _answer(supervisor: Supervisor, line: bytes) -> dict[str, Any]:
 
 async def serve(layout: Layout) -> None:
     """Runs until SIGTERM, SIGINT or a `shutdown`; every program has ended when it returns."""
-    asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
     supervisor = Supervisor(layout)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
