@@ -10,7 +10,7 @@ from control_plane import decode
 from control_plane.core.converge import free_of
 from control_plane.core.liveness import Silence
 from control_plane.core.manifest import Manifest, Surroundings, complete
-from control_plane.core.model import NodeView, ReleaseRef, Replica
+from control_plane.core.model import Condition, NodeView, ReleaseRef, Replica
 from control_plane.core.placement import wanted_slots
 from control_plane.core.rollout import TERMINAL, AppView, Rollout
 from control_plane.observed import Observed
@@ -65,13 +65,14 @@ class Views:
             region = self._state.regions.get(node.region)
             session = self._observed.leading(node, node_id)
             silence = Silence(session.heard_at if session else None, self._observed.judged_from)
+            condition, since = decode.condition_of(node), decode.seconds_of(node.condition_time)
             views[node_id] = NodeView(
                 id=node_id,
                 region=region_id,
-                condition=decode.condition_of(node),
+                condition=condition,
                 cordoned=node.cordoned,
-                silent_s=silence.at(self._now),
-                since=decode.seconds_of(node.condition_time),
+                silent_s=silence.at(self._now) if condition is not Condition.JOINING else max(0.0, self._now - since),
+                since=since,
                 architecture=node.facts.architecture,
                 jurisdictions=tuple(region.jurisdictions) if region else (),
                 labels=dict(node.labels),

@@ -1,0 +1,273 @@
+"""The composition root: wires the adapters to the ports, and the parts to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import ssl
+from pathlib import Path
+from typing import Final
+
+import structlog
+from google.protobuf.wrappers_pb2 import StringValue
+
+from control_plane.adapters.ca import FileAuthority
+from control_plane.adapters.registry import RegistryClient
+from control_plane.adapters.sql_store import SqlStore
+from control_plane.controller import Controller
+from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
+from control_plane.http.listener import start_http
+from control_plane.observed import Observed
+from control_plane.reports import Reports
+from control_plane.rpc import GrpcServers
+from control_plane.services.apps import AppService
+from control_plane.services.caller import Caller
+from control_plane.services.context import Context
+from control_plane.services.drills import DrillService
+from control_plane.services.enrolment import EnrolmentService
+from control_plane.services.events import EventService
+from control_plane.services.join_tokens import JoinTokenService
+from control_plane.services.nodes import NodeService
+from control_plane.services.regions import RegionService
+from control_plane.services.registry import Service
+from control_plane.services.releases import ReleaseService, RolloutService
+from control_plane.services.replicas import ReplicaService
+from control_plane.services.sync import SHUTDOWN_RETRY_S, SyncServicer
+from control_plane.services.zones import RoutingService, ZoneService
+from control_plane.sessions import Hub
+from control_plane.settings import ServerSettings
+from control_plane.state import Batch, State
+from control_plane.views import Manifests
+from fleet.clock import Clock, SystemClock
+from fleet.errors import Code, LocciError
+from fleet.files import write_atomic
+from locci.v1 import (
+    app_pb2,
+    drill_pb2,
+    enrolment_pb2,
+    event_pb2,
+    node_pb2,
+    region_pb2,
+    release_pb2,
+    replica_pb2,
+    routing_pb2,
+    zone_pb2,
+)
+
+log = structlog.get_logger()
+
+STOP_GRACE_S: Final = 3.0
+
+
+class ControlPlane:
+    """One control-plane process. `prepare`, then `start`, then `stop`."""
+
+    def __init__(self, settings: ServerSettings, clock: Clock | None = None):
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        # Comparable with stored times, and never set back or forward while this process runs.
+        self._offset = self.clock.wall() - self.clock.monotonic()
+        self._store = SqlStore(settings.data_dir / "locci.db", self.clock.wall)
+        self.state = State(self._store)
+        self.registry = RegistryClient(settings.insecure_registries)
+        self.grpc = GrpcServers()
+        self._controlling: asyncio.Task[None] | None = None
+        self._ready = False
+
+    def steady(self) -> float:
+        """Seconds since 1970 at the start, counted on by the monotonic clock."""
+        return self.clock.monotonic() + self._offset
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests can be answered."""
+        return self._ready and self._controlling is not None and not self._controlling.done()
+
+    async def prepare(self) -> None:
+        """Creates what is missing: directories, store, CA, the first operator token. Opens the store."""
+        directory = self.settings.data_dir
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.authority = FileAuthority(
+                directory / "ca", self.settings.trust_domain, self.settings.certificate_ttl_s, self.clock.wall
+            )
+        except PermissionError as error:
+            message = f"{error.filename}: {error.strerror}; run as the owner of {directory}, or change data_dir"
+            raise LocciError(Code.PERMISSION_DENIED, "NOT_PERMITTED", message) from error
+        except OSError as error:
+            message = f"{error.filename or directory}: {error.strerror}"
+            raise LocciError(Code.FAILED_PRECONDITION, "DATA_DIR_UNUSABLE", message) from error
+        await self._store.open()
+        await self.state.load()
+        token = await self._admin_token()
+        self._write_context(token)
+
+    async def _admin_token(self) -> str:
+        path = self.settings.data_dir / "admin.token"
+        if path.exists():
+            token = parse_operator_token(path.read_text().strip())
+            if token is not None and f"operatorTokens/{token.id}" in self.state.secrets:
+                return token.text()
+        fresh = OperatorToken(secrets.token_hex(6), secrets.token_urlsafe(32))
+
+        def build(batch: Batch) -> None:
+            name = f"operatorTokens/{fresh.id}"
+            batch.put(self.state.secrets, name, StringValue(value=secret_hash(fresh.secret)), 0)
+            batch.event("OperatorTokenCreated", "the control plane made its first operator token", name)
+
+        await self.state.transact(build)
+        write_atomic(path, (fresh.text() + "\n").encode())
+        return fresh.text()
+
+    def _write_context(self, token: str) -> None:
+        host = host_of(self.settings.advertise[0]) if self.settings.advertise else "localhost"
+        context = {
+            "server": f"https://{_bracketed(host)}:{port_of(self.settings.http_listen)}",
+            "grpc": f"{_bracketed(host)}:{port_of(self.settings.grpc_listen)}",
+            "ca_pem": self.authority.ca_pem,
+            "token": token,
+        }
+        write_atomic(self.settings.data_dir / "context.json", json.dumps(context, indent=2).encode())
+
+    async def authenticate(self, text: str) -> Caller:
+        """The caller of a bearer token. Raises UNAUTHENTICATED."""
+        token = parse_operator_token(text.strip())
+        known = self.state.secrets.get(f"operatorTokens/{token.id}") if token else None
+        if token is None or known is None or not matches(token.secret, known.value):
+            message = "the token is not known here: log in again, or use the context file of this control plane"
+            raise LocciError(Code.UNAUTHENTICATED, "TOKEN_UNKNOWN", message)
+        return Caller(f"operators/{token.id}", "admin")
+
+    def build(self) -> list[Service]:
+        """Makes the parts, and the list of services that both gRPC and HTTP are derived from."""
+        settings, now = self.settings, self.steady()
+        self.observed = Observed(now, now + settings.restart_grace_s)
+        self.manifests = Manifests(self.state)
+        self.hub = Hub(self.observed, self.steady)
+        self.controller = Controller(
+            self.state,
+            self.observed,
+            self.manifests,
+            self.hub,
+            self.clock,
+            self.steady,
+            suspect_after_s=settings.suspect_after_s,
+            lost_after_s=settings.lost_after_s,
+        )
+        self.context = Context(
+            state=self.state,
+            observed=self.observed,
+            manifests=self.manifests,
+            hub=self.hub,
+            controller=self.controller,
+            authority=self.authority,
+            registry=self.registry,
+            clock=self.clock,
+            steady=self.steady,
+            node_endpoints=tuple(self._node_endpoints()),
+        )
+        return services(self.context)
+
+    def _node_endpoints(self) -> list[str]:
+        port = port_of(self.settings.node_listen)
+        return [f"{_bracketed(host_of(name))}:{_own_port(name) or port}" for name in self.settings.advertise]
+
+    async def start(self) -> None:
+        """Listens, and begins to control. `prepare` comes first."""
+        offered = self.build()
+        settings = self.settings
+        names = [host_of(name) for name in settings.advertise]
+        key_and_chain = self.authority.server_certificate(names)
+        reports = Reports(self.state, self.observed, self.steady, self.controller.wake)
+        await self.controller.look_safely()
+        self._controlling = asyncio.create_task(self.controller.run())
+        await self.grpc.start(
+            offered,
+            SyncServicer(self.context, reports, settings.heartbeat_interval_s),
+            self.state,
+            self.authenticate,
+            key_and_chain=key_and_chain,
+            ca_pem=self.authority.ca_pem.encode(),
+            operator_listen=settings.grpc_listen,
+            node_listen=settings.node_listen,
+        )
+        tls = server_context(self.authority.server_pem)
+        self.http = await start_http(offered, self.authenticate, settings.http_listen, tls, lambda: self.is_ready)
+        self._ready = True
+        log.info("started", http=settings.http_listen, grpc=settings.grpc_listen, nodes=settings.node_listen)
+
+    async def wait(self) -> None:
+        """Returns when the controller has ended, which it does only by failing."""
+        assert self._controlling is not None
+        await self._controlling
+
+    async def stop(self) -> None:
+        """Says goodbye to nodes and ends everything within a few seconds."""
+        self._ready = False
+        if self._controlling is not None:
+            self.hub.end_all("the control plane is stopping", SHUTDOWN_RETRY_S)
+            self._controlling.cancel()
+            await asyncio.gather(self._controlling, return_exceptions=True)
+            await self.grpc.stop(STOP_GRACE_S)
+        if hasattr(self, "http"):
+            await self.http.close()
+        await self.registry.close()
+        await self._store.close()
+
+
+def services(context: Context) -> list[Service]:
+    """Every service of the contract but the nodes' stream."""
+
+    def named(module: object, name: str, implementation: object, access: str = "operator") -> Service:
+        descriptor = module.DESCRIPTOR.services_by_name[name]  # type: ignore[attr-defined]
+        return Service(descriptor, implementation, access)  # type: ignore[arg-type]
+
+    return [
+        named(region_pb2, "RegionService", RegionService(context)),
+        named(node_pb2, "NodeService", NodeService(context)),
+        named(enrolment_pb2, "JoinTokenService", JoinTokenService(context)),
+        named(enrolment_pb2, "EnrolmentService", EnrolmentService(context), "public"),
+        named(app_pb2, "AppService", AppService(context)),
+        named(release_pb2, "ReleaseService", ReleaseService(context)),
+        named(release_pb2, "RolloutService", RolloutService(context)),
+        named(replica_pb2, "ReplicaService", ReplicaService(context)),
+        named(event_pb2, "EventService", EventService(context)),
+        named(drill_pb2, "DrillService", DrillService(context)),
+        named(zone_pb2, "ZoneService", ZoneService(context)),
+        named(routing_pb2, "RoutingService", RoutingService(context)),
+    ]
+
+
+def server_context(pem: Path) -> ssl.SSLContext:
+    """TLS for the HTTPS listener."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(pem)
+    return context
+
+
+def host_of(address: str) -> str:
+    """The host of `host`, `host:port`, `[v6]:port` or a bare IPv6 address."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address
+
+
+def _own_port(address: str) -> int:
+    rest = address.rpartition("]")[2] if address.startswith("[") else address if address.count(":") == 1 else ""
+    port = rest.rpartition(":")[2]
+    return int(port) if ":" in rest and port.isdigit() else 0
+
+
+def port_of(listen: str) -> int:
+    """The port of `address:port`. Raises INVALID_ARGUMENT."""
+    port = listen.rpartition(":")[2]
+    if not port.isdigit() or int(port) > 65535:
+        message = f"{listen!r} must be address:port, as in 0.0.0.0:7443"
+        raise LocciError(Code.INVALID_ARGUMENT, "INVALID_FIELD", message, field="listen")
+    return int(port)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

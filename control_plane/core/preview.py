@@ -1,0 +1,57 @@
+"""What applying a release would do in the end, whatever the order that a rollout's bounds impose."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from control_plane.core.manifest import Placement
+from control_plane.core.model import Replica, Slot
+from control_plane.core.placement import Load, choose
+from control_plane.core.rollout import AppView, holds
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One replica that starts, stops, is replaced or finds no node."""
+
+    action: Literal["start", "stop", "replace", "unplaceable"]
+    ordinal: int
+    release: int
+    node: str
+    reason: str
+
+
+def preview(
+    view: AppView, release: int, spec_hash: str, placement: Placement, load: Mapping[str, int]
+) -> Iterator[Change]:
+    """The changes that bring the app to `release`: by slot, then what is no longer wanted."""
+    all_load = Counter(load)
+    same = Counter(r.node for r in view.replicas if r.spec_hash == spec_hash and not r.stopping)
+    nodes = [view.nodes[node] for node in sorted(view.nodes)]
+    for slot in view.slots:
+        held = view.of(slot)
+        if any(r.spec_hash == spec_hash for r in held):
+            continue
+        prefer = held[0].node if held else ""
+        choice = choose(slot, placement, nodes, Load(same, all_load), prefer=prefer)
+        if choice.node:
+            same[choice.node] += 1
+            all_load[choice.node] += 1
+        yield _change(slot, held, release, choice.node, choice.problem)
+    for replica in sorted(view.replicas, key=lambda r: (r.ordinal, r.node)):
+        wanted = any(holds(slot, replica) for slot in view.slots)
+        if not replica.stopping and not replica.displaced and not wanted:
+            yield Change("stop", replica.ordinal, replica.release, replica.node, "it is no longer wanted")
+
+
+def _change(slot: Slot, held: list[Replica], release: int, node: str, problem: str) -> Change:
+    if not node:
+        return Change("unplaceable", slot.ordinal, release, "", problem)
+    if held:
+        before = held[0]
+        reason = f"in the place of release {before.release} on node {before.node}"
+        return Change("replace", slot.ordinal, release, node, reason)
+    return Change("start", slot.ordinal, release, node, f"wanted in region {slot.region}")

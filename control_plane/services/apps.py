@@ -1,0 +1,204 @@
+"""Apps: a manifest comes in, becomes a release with a pinned image, and a rollout brings it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from google.protobuf import empty_pb2
+
+from control_plane import decode
+from control_plane.core.manifest import Manifest, complete
+from control_plane.core.preview import Change, preview
+from control_plane.core.releases import is_unchanged, spec_hash
+from control_plane.core.rollout import TERMINAL
+from control_plane.services import paging
+from control_plane.services.caller import Caller
+from control_plane.services.context import Context
+from control_plane.services.edit import check_etag
+from control_plane.state import Batch
+from fleet.ids import last_part, parse
+from locci.v1 import app_pb2, release_pb2
+
+_ACTIONS = {
+    "start": app_pb2.PlannedChange.ACTION_START,
+    "stop": app_pb2.PlannedChange.ACTION_STOP,
+    "replace": app_pb2.PlannedChange.ACTION_REPLACE,
+    "unplaceable": app_pb2.PlannedChange.ACTION_UNPLACEABLE,
+}
+
+
+class AppService:
+    """Implements `locci.v1.AppService`."""
+
+    def __init__(self, context: Context):
+        self._context = context
+        self._state = context.state
+
+    async def list_apps(self, request: app_pb2.ListAppsRequest, caller: Caller) -> app_pb2.ListAppsResponse:
+        rows, token = paging.page(request, self._state.apps.items())
+        return app_pb2.ListAppsResponse(apps=[self._shown(row) for row in rows], next_page_token=token)
+
+    async def get_app(self, request: app_pb2.GetAppRequest, caller: Caller) -> app_pb2.App:
+        parse(request.name, "apps/*")
+        return self._shown(self._state.apps.need(request.name))
+
+    async def apply_app(self, request: app_pb2.ApplyAppRequest, caller: Caller) -> app_pb2.ApplyAppResponse:
+        async def act() -> app_pb2.ApplyAppResponse:
+            raw = decode.manifest(request.manifest)
+            complete(raw, self._context.manifests.surroundings())
+            pinned = await self._context.registry.pin(raw.image)
+
+            def build(batch: Batch) -> app_pb2.ApplyAppResponse:
+                # Checked again: what it is checked against may have changed while the registry was asked.
+                manifest = complete(raw, self._context.manifests.surroundings())
+                check_etag(f"apps/{raw.name}", request.etag, self._state.apps.revision(f"apps/{raw.name}"))
+                return self._apply(batch, request, manifest, pinned, caller)
+
+            if request.validate_only:
+                return build(Batch())
+            answer = await self._context.change(build)
+            if not answer.unchanged:
+                answer.release.CopyFrom(self._state.releases.need(answer.release.name))
+                answer.rollout.CopyFrom(self._state.rollouts.need(answer.rollout.name))
+            answer.app.CopyFrom(self._shown(self._state.apps.need(answer.app.name)))
+            return answer
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    def _apply(
+        self, batch: Batch, request: app_pb2.ApplyAppRequest, manifest: Manifest, pinned: str, caller: Caller
+    ) -> app_pb2.ApplyAppResponse:
+        name = f"apps/{manifest.name}"
+        before = self._state.apps.get(name)
+        if before is not None and self._is_unchanged(before, manifest, pinned):
+            return app_pb2.ApplyAppResponse(app=self._shown(before), unchanged=True)
+        now = self._context.clock.wall()
+        number = self._next_number(name)
+        release = release_pb2.Release(
+            name=f"{name}/releases/{number}",
+            number=number,
+            manifest=request.manifest,
+            pinned_image=pinned,
+            spec_hash=spec_hash(manifest, pinned),
+            create_time=decode.timestamp(now),
+            creator=caller.principal,
+        )
+        app = app_pb2.App()
+        if before is not None:
+            app.CopyFrom(before)
+        else:
+            app.name = name
+            app.create_time.CopyFrom(decode.timestamp(now))
+        app.manifest.CopyFrom(request.manifest)
+        app.latest_release = release.name
+        app.update_time.CopyFrom(decode.timestamp(now))
+        rollout = begin_rollout(self._context, batch, app, release, f"release {number} was applied")
+        batch.put(self._state.releases, release.name, release, 0)
+        batch.event("ReleaseCreated", f"{caller.principal} made {release.name} of {pinned}", release.name, name)
+        changes = self._changes(app, manifest, release)
+        return app_pb2.ApplyAppResponse(app=app, release=release, rollout=rollout, changes=changes)
+
+    def _is_unchanged(self, app: app_pb2.App, manifest: Manifest, pinned: str) -> bool:
+        """Whether it is the newest release again. After it was rolled back, applying it again is a new try."""
+        latest = self._state.releases.need(app.latest_release)
+        if app.target_release != app.latest_release:
+            return False
+        return is_unchanged(manifest, pinned, self._context.manifests.of(latest), latest.pinned_image)
+
+    def _next_number(self, app: str) -> int:
+        return 1 + max((r.number for r in self._state.releases.values() if r.name.startswith(f"{app}/")), default=0)
+
+    def _changes(
+        self, app: app_pb2.App, manifest: Manifest, release: release_pb2.Release
+    ) -> list[app_pb2.PlannedChange]:
+        views = self._context.views()
+        ref = release.number, release.spec_hash
+        view = replace(views.app(app, manifest), problems=())
+        return [
+            _planned(manifest.name, change)
+            for change in preview(view, ref[0], ref[1], manifest.placement, dict(views.load))
+        ]
+
+    async def delete_app(self, request: app_pb2.DeleteAppRequest, caller: Caller) -> empty_pb2.Empty:
+        async def act() -> empty_pb2.Empty:
+            parse(request.name, "apps/*")
+            app_id = last_part(request.name)
+
+            def build(batch: Batch) -> None:
+                self._state.apps.need(request.name)
+                check_etag(request.name, request.etag, self._state.apps.revision(request.name))
+                if request.validate_only:
+                    return
+                batch.delete(self._state.apps, request.name)
+                for table in (self._state.releases, self._state.rollouts):
+                    for name in table:
+                        if name.startswith(f"{request.name}/"):
+                            batch.delete(table, name)
+                for key, row in self._state.assignments.items():
+                    if row.app == app_id and not row.stopping:
+                        stopped = self._state.assignments.copy(key)
+                        stopped.stopping = True
+                        batch.put(self._state.assignments, key, stopped)
+                batch.event("AppDeleted", f"{caller.principal} removed {request.name}", request.name)
+
+            await self._context.change(build)
+            if not request.validate_only:
+                self._context.manifests.forget(app_id)
+            return empty_pb2.Empty()
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    def _shown(self, row: app_pb2.App) -> app_pb2.App:
+        result = app_pb2.App()
+        result.CopyFrom(row)
+        app_id = last_part(row.name)
+        held = [a for a in self._state.assignments.values() if a.app == app_id and not a.stopping and not a.displaced]
+        rollout = self._state.rollouts.get(row.rollout)
+        result.wanted_replicas = rollout.wanted if rollout else 0
+        result.healthy_replicas = len({(a.region, a.ordinal) for a in held if a.healthy})
+        result.placement_problems[:] = self._context.observed.problems.get(app_id, ())
+        return result
+
+
+def begin_rollout(
+    context: Context, batch: Batch, app: app_pb2.App, release: release_pb2.Release, reason: str
+) -> release_pb2.Rollout:
+    """A rollout of `app` to `release`; one in progress is superseded. Puts both into the batch, and the app."""
+    state = context.state
+    current = state.rollouts.get(app.rollout)
+    if current is not None and decode.state_of(current) not in TERMINAL:
+        ended = state.rollouts.copy(current.name)
+        ended.state = release_pb2.ROLLOUT_STATE_SUPERSEDED
+        ended.reason = f"release {release.number} took over"
+        ended.end_time.CopyFrom(decode.timestamp(context.clock.wall()))
+        batch.put(state.rollouts, ended.name, ended)
+        batch.event("RolloutSuperseded", f"{ended.name}: {ended.reason}", ended.name, app.name)
+    number = 1 + max(
+        (int(last_part(name)) for name in state.rollouts if name.startswith(f"{app.name}/rollouts/")), default=0
+    )
+    now = decode.timestamp(context.steady())
+    source = app.stable_release if app.stable_release != release.name else ""
+    rollout = release_pb2.Rollout(
+        name=f"{app.name}/rollouts/{number}",
+        from_release=source,
+        to_release=release.name,
+        state=release_pb2.ROLLOUT_STATE_RUNNING,
+        reason=reason,
+        create_time=decode.timestamp(context.clock.wall()),
+        progress_time=now,
+    )
+    app.rollout = rollout.name
+    app.target_release = release.name
+    batch.put(state.rollouts, rollout.name, rollout, 0)
+    batch.put(state.apps, app.name, app)
+    batch.event("RolloutStarted", f"{rollout.name} to release {release.number}: {reason}", rollout.name, app.name)
+    return rollout
+
+
+def _planned(app: str, change: Change) -> app_pb2.PlannedChange:
+    return app_pb2.PlannedChange(
+        action=_ACTIONS[change.action],
+        replica=f"apps/{app}/replicas/{change.ordinal}-{change.release}",
+        node=f"nodes/{change.node}" if change.node else "",
+        reason=change.reason,
+    )

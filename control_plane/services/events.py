@@ -1,0 +1,58 @@
+"""Events: what happened, read and followed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from control_plane.ports import EventQuery
+from control_plane.services import paging
+from control_plane.services.caller import Caller
+from control_plane.services.context import Context
+from control_plane.state import sequence_of
+from fleet.errors import invalid, not_found
+from fleet.ids import parse
+from locci.v1 import event_pb2
+
+
+class EventService:
+    """Implements `locci.v1.EventService`."""
+
+    def __init__(self, context: Context):
+        self._state = context.state
+
+    async def list_events(self, request: event_pb2.ListEventsRequest, caller: Caller) -> event_pb2.ListEventsResponse:
+        size = paging.page_size(request)
+        mark = _number(paging.decode_token(request.page_token), "page_token") if request.page_token else 0
+        query = EventQuery(
+            limit=size + 1,
+            after=mark if request.ascending else 0,
+            before=0 if request.ascending else mark,
+            subject=request.subject,
+            type=request.type,
+            ascending=request.ascending,
+        )
+        found = await self._state.events(query)
+        more = len(found) > size
+        token = paging.encode_token(str(sequence_of(found[size - 1]))) if more else ""
+        return event_pb2.ListEventsResponse(events=found[:size], next_page_token=token)
+
+    async def get_event(self, request: event_pb2.GetEventRequest, caller: Caller) -> event_pb2.Event:
+        (text,) = parse(request.name, "events/*")
+        sequence = _number(text, "name")
+        found = await self._state.events(EventQuery(limit=1, after=sequence - 1, ascending=True))
+        if not found or sequence_of(found[0]) != sequence:
+            raise not_found(request.name)
+        return found[0]
+
+    async def watch_events(
+        self, request: event_pb2.WatchEventsRequest, caller: Caller
+    ) -> AsyncIterator[event_pb2.Event]:
+        async for event in self._state.follow(request.after_sequence):
+            if not request.subject or request.subject in event.subjects:
+                yield event
+
+
+def _number(text: str, path: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 62:
+        raise invalid(path, f"{path}: {text!r} is no sequence of an event")
+    return int(text)

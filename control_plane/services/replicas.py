@@ -1,0 +1,58 @@
+"""Replicas: what placement made, and what became of it."""
+
+from __future__ import annotations
+
+from control_plane.services import paging
+from control_plane.services.caller import Caller
+from control_plane.services.context import Context
+from control_plane.views import resource_name
+from fleet.errors import not_found
+from fleet.ids import last_part, parse
+from locci.v1 import node_pb2, replica_pb2
+
+
+class ReplicaService:
+    """Implements `locci.v1.ReplicaService`."""
+
+    def __init__(self, context: Context):
+        self._context = context
+        self._state = context.state
+
+    async def list_replicas(
+        self, request: replica_pb2.ListReplicasRequest, caller: Caller
+    ) -> replica_pb2.ListReplicasResponse:
+        (app_id,) = parse(request.parent, "apps/*", "parent")
+        if app_id != "-":
+            self._state.apps.need(request.parent)
+        if request.node:
+            parse(request.node, "nodes/*", "node")
+        rows = [
+            (key, row)
+            for key, row in self._state.assignments.items()
+            if app_id in ("-", row.app) and request.node in ("", row.node)
+        ]
+        chosen, token = paging.page(request, rows)
+        return replica_pb2.ListReplicasResponse(replicas=[self._shown(row) for row in chosen], next_page_token=token)
+
+    async def get_replica(self, request: replica_pb2.GetReplicaRequest, caller: Caller) -> replica_pb2.Replica:
+        parse(request.name, "apps/*/replicas/*")
+        found = [row for row in self._state.assignments.values() if row.name == request.name]
+        if not found:
+            raise not_found(request.name)
+        # After a loss there may be two; the one that counts is shown.
+        return self._shown(min(found, key=lambda row: (row.stopping, row.displaced, row.node)))
+
+    def _shown(self, row: replica_pb2.Replica) -> replica_pb2.Replica:
+        result = replica_pb2.Replica()
+        result.CopyFrom(row)
+        node_id = last_part(row.node)
+        name = resource_name(row)
+        session = self._context.observed.sessions.get((node_id, node_pb2.NODE_ROLE_EDGE))
+        reported = self._context.observed.reported(node_id, name)
+        node = self._state.nodes.get(row.node)
+        result.accepted = session is not None and name in session.holds
+        result.healthy = row.healthy and node is not None and node.condition == node_pb2.NODE_CONDITION_READY
+        if reported is not None:
+            result.status.CopyFrom(reported.status)
+            result.applied = reported.status.phase == replica_pb2.REPLICA_PHASE_RUNNING
+        return result

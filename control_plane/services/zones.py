@@ -1,0 +1,111 @@
+"""Zones, and the routing table that follows from everything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from google.protobuf import empty_pb2
+
+from control_plane import decode
+from control_plane.resources import Publication
+from control_plane.services import paging
+from control_plane.services.caller import Caller
+from control_plane.services.context import Context
+from control_plane.state import Batch
+from fleet.errors import already_exists, invalid
+from fleet.ids import check_hostname, parse
+from locci.v1 import routing_pb2, zone_pb2
+
+_TTL_S_MAX = 7 * 86_400
+
+
+class ZoneService:
+    """Implements `locci.v1.ZoneService`."""
+
+    def __init__(self, context: Context):
+        self._context = context
+        self._state = context.state
+
+    async def list_zones(self, request: zone_pb2.ListZonesRequest, caller: Caller) -> zone_pb2.ListZonesResponse:
+        rows, token = paging.page(request, self._state.zones.items())
+        return zone_pb2.ListZonesResponse(zones=rows, next_page_token=token)
+
+    async def get_zone(self, request: zone_pb2.GetZoneRequest, caller: Caller) -> zone_pb2.Zone:
+        parse(request.name, "zones/*")
+        return self._state.zones.need(request.name)
+
+    async def create_zone(self, request: zone_pb2.CreateZoneRequest, caller: Caller) -> zone_pb2.Zone:
+        async def act() -> zone_pb2.Zone:
+            row = zone_pb2.Zone()
+            row.CopyFrom(request.zone)
+            row.name = f"zones/{check_hostname(request.zone_id, 'zone_id')}"
+            row.create_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
+            _check(row)
+
+            def build(batch: Batch) -> None:
+                if row.name in self._state.zones:
+                    raise already_exists(row.name)
+                batch.put(self._state.zones, row.name, row, 0)
+                batch.event("ZoneCreated", f"{caller.principal} created {row.name}", row.name)
+
+            await self._context.change(build)
+            return self._state.zones.need(row.name)
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    async def delete_zone(self, request: zone_pb2.DeleteZoneRequest, caller: Caller) -> empty_pb2.Empty:
+        parse(request.name, "zones/*")
+
+        def build(batch: Batch) -> None:
+            self._state.zones.need(request.name)
+            batch.delete(self._state.zones, request.name)
+            batch.event("ZoneDeleted", f"{caller.principal} removed {request.name}", request.name)
+
+        await self._context.change(build)
+        return empty_pb2.Empty()
+
+
+def _check(zone: zone_pb2.Zone) -> None:
+    if zone.contact and zone.contact.count("@") != 1:
+        raise invalid("zone.contact", f"zone.contact: {zone.contact!r} is no mail address")
+    for path, value in (("zone.ttl", zone.ttl), ("zone.negative_ttl", zone.negative_ttl)):
+        if not 0 <= value.seconds + value.nanos / 1e9 <= _TTL_S_MAX:
+            raise invalid(path, f"{path}: {value.seconds}s must be at most 7 days")
+
+
+class RoutingService:
+    """Implements `locci.v1.RoutingService`."""
+
+    def __init__(self, context: Context):
+        self._context = context
+
+    async def get_routing_table(
+        self, request: routing_pb2.GetRoutingTableRequest, caller: Caller
+    ) -> routing_pb2.RoutingTable:
+        return self._table()
+
+    async def watch_routing_table(
+        self, request: routing_pb2.GetRoutingTableRequest, caller: Caller
+    ) -> AsyncIterator[routing_pb2.RoutingTable]:
+        before: routing_pb2.RoutingTable | None = None
+        while True:
+            table = self._table()
+            if before is None or _content(table) != _content(before):
+                before = table
+                yield table
+            await self._context.controller.wait_publication()
+
+    def _table(self) -> routing_pb2.RoutingTable:
+        published = self._context.controller.publication
+        if published is not None:
+            return published.table()
+        context = self._context
+        return Publication(context.state, context.observed, context.manifests, context.views()).table()
+
+
+def _content(table: routing_pb2.RoutingTable) -> bytes:
+    """The table without the revision that it shows."""
+    content = routing_pb2.RoutingTable()
+    content.CopyFrom(table)
+    content.revision = 0
+    return content.SerializeToString(deterministic=True)
