@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from fleet.errors import Code, LocciError
@@ -187,6 +186,17 @@ def logs(
     os.execvp("tail", ["tail", "-n", start, *(["-F"] if follow else []), str(path)])  # noqa: S606 - becomes tail
 
 
+@app.command("push-example")
+def push_example_(name: Name = "lab", state_dir: StateDir = None) -> None:
+    """Build examples/hello, versions 1 to 3, and push them to the lab's registry."""
+    # Here, because the client of Docker Engine takes long to load and no other command needs it.
+    from lab.example import push_example
+
+    layout, record = _open(name, state_dir)
+    for image in push_example(record.topology, layout):
+        print(image)
+
+
 def _interrupted(_signal: int, _frame: Any) -> None:
     """SIGTERM as Ctrl-C: what was begun is undone on the way out."""
     raise KeyboardInterrupt
@@ -196,21 +206,13 @@ def main() -> int:
     """Entry point of `locci-lab`."""
     signal.signal(signal.SIGTERM, _interrupted)
     try:
-        app(standalone_mode=False, prog_name="locci-lab")
-    except typer.Exit as stop:
-        return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("locci-lab: interrupted", file=sys.stderr)
-        return 130
+        app(prog_name="locci-lab")
     except LocciError as error:
         print(f"locci-lab: error: {error.message}", file=sys.stderr)
         return EXIT_CODES.get(error.code, 1)
     except OSError as error:
         print(f"locci-lab: error: {error}", file=sys.stderr)
         return 1
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     return 0
 
 

@@ -134,17 +134,14 @@ class Supervisor:
 
     async def _keep(self, entry: Entry) -> None:
         while entry.wanted:
-            ran_s = await self._run_once(entry)
-            if not entry.wanted:
-                break
             if entry.held:
                 entry.phase = "held"
-                entry.state, _ = entry.state.ended(ran_s)
                 await entry.released.wait()
                 continue
-            entry.state, delay_s = entry.state.ended(ran_s)
-            entry.phase = "waiting"
-            await asyncio.sleep(delay_s)
+            entry.state, delay_s = entry.state.ended(await self._run_once(entry))
+            if entry.wanted and not entry.held:
+                entry.phase = "waiting"
+                await asyncio.sleep(delay_s)
         entry.phase = "stopped"
 
     async def _run_once(self, entry: Entry) -> float:
