@@ -6,8 +6,9 @@ import asyncio
 import json
 import secrets
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
@@ -17,7 +18,6 @@ from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sql_store import SqlStore
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
-from control_plane.http.listener import start_http
 from control_plane.observed import Observed
 from control_plane.reports import Reports
 from control_plane.rpc import GrpcServers
@@ -60,11 +60,28 @@ log = structlog.get_logger()
 STOP_GRACE_S: Final = 3.0
 
 
-class ControlPlane:
-    """One control-plane process. `prepare`, then `start`, then `stop`."""
+class HttpListener(Protocol):
+    """The HTTPS side, once it listens."""
 
-    def __init__(self, settings: ServerSettings, clock: Clock | None = None):
+    async def close(self) -> None:
+        """Stops to listen."""
+        ...
+
+
+StartHttp = Callable[
+    [list[Service], Callable[[str], Awaitable[Caller]], str, ssl.SSLContext, Callable[[], bool]],
+    Awaitable[HttpListener],
+]
+"""Services, how a token is checked, `address:port`, TLS, whether the control plane is ready."""
+
+
+class ControlPlane:
+    """One control-plane process. `prepare`, then `start`, then `stop`. Without `start_http` it speaks gRPC only."""
+
+    def __init__(self, settings: ServerSettings, start_http: StartHttp | None = None, clock: Clock | None = None):
         self.settings = settings
+        self._start_http = start_http
+        self._http: HttpListener | None = None
         self.clock = clock or SystemClock()
         # Comparable with stored times, and never set back or forward while this process runs.
         self._offset = self.clock.wall() - self.clock.monotonic()
@@ -192,8 +209,11 @@ class ControlPlane:
             operator_listen=settings.grpc_listen,
             node_listen=settings.node_listen,
         )
-        tls = server_context(self.authority.server_pem)
-        self.http = await start_http(offered, self.authenticate, settings.http_listen, tls, lambda: self.is_ready)
+        if self._start_http is not None:
+            tls = server_context(self.authority.server_pem)
+            self._http = await self._start_http(
+                offered, self.authenticate, settings.http_listen, tls, lambda: self.is_ready
+            )
         self._ready = True
         log.info("started", http=settings.http_listen, grpc=settings.grpc_listen, nodes=settings.node_listen)
 
@@ -210,8 +230,8 @@ class ControlPlane:
             self._controlling.cancel()
             await asyncio.gather(self._controlling, return_exceptions=True)
             await self.grpc.stop(STOP_GRACE_S)
-        if hasattr(self, "http"):
-            await self.http.close()
+        if self._http is not None:
+            await self._http.close()
         await self.registry.close()
         await self._store.close()
 

@@ -14,6 +14,7 @@ import typer
 import uvloop
 
 from control_plane.app import ControlPlane
+from control_plane.http.listener import start_http
 from control_plane.settings import ServerSettings
 from fleet.errors import Code, LocciError
 from fleet.settings import load
@@ -66,7 +67,7 @@ async def _serve(settings: ServerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    plane = ControlPlane(settings)
+    plane = ControlPlane(settings, start_http)
     try:
         await plane.prepare()
         await plane.start()
