@@ -17,6 +17,10 @@ _HOOK: Final = ("-i", "eth0", "-j", _CHAIN)
 # Each tool, and what an address has that is its business.
 _TOOLS: Final = {"iptables": ".", "ip6tables": ":"}
 
+# IPv6 asks for link addresses by ICMPv6 (RFC 4861, types 135 and 136), where IPv4 has ARP, which no rule here sees.
+# Without the answers a host that hears nothing could not be heard either.
+_NEIGHBOURS: Final = tuple(f"-A {_CHAIN} -p icmpv6 --icmpv6-type {kind} -j RETURN" for kind in (135, 136))
+
 
 def create(topology: Topology) -> None:
     """Makes the hub, a namespace for each host, and the links; all are up when it returns."""
@@ -99,7 +103,8 @@ def _filter(namespace: str, sources: tuple[str, ...]) -> None:
         hooked = _hooked(namespace, tool)
         if not chosen and not hooked:
             continue
-        rules = [f"-A {_CHAIN} -j DROP" if each == EVERYONE else f"-A {_CHAIN} -s {each} -j DROP" for each in chosen]
+        drops = [f"-A {_CHAIN} -j DROP" if each == EVERYONE else f"-A {_CHAIN} -s {each} -j DROP" for each in chosen]
+        rules = [*(_NEIGHBOURS if tool == "ip6tables" else ()), *drops] if drops else []
         hook = [] if hooked else [f"-I PREROUTING {' '.join(_HOOK)}"]
         table = "\n".join(["*raw", f":{_CHAIN} -", *hook, *rules, "COMMIT", ""])
         run(enter(namespace, [f"{tool}-restore", "-w", "5", "--noflush"]), stdin=table)
