@@ -1,0 +1,182 @@
+"""Wires one worker together and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import structlog
+
+from agent.edge import admin
+from agent.edge.access_log import AccessLog
+from agent.edge.config_link import ConfigLink
+from agent.edge.core.routing import Table
+from agent.edge.exchange import Exchange
+from agent.edge.fetcher import Fetcher
+from agent.edge.fill import Filler
+from agent.edge.listener import Listener
+from agent.edge.peers import PeerTls
+from agent.edge.pool import Pool
+from agent.edge.redis_tier import RedisTier
+from agent.edge.settings import EdgeSettings
+from agent.edge.state import EdgeState
+from fleet.clock import SystemClock
+from fleet.errors import LocciError, invalid
+
+SWEEP_S: Final = 0.25
+LOG_FLUSH_S: Final = 0.2
+IDENTITY_CHECK_SWEEPS: Final = 8
+log = structlog.get_logger()
+
+
+class Worker:
+    """One process's edge: start, serve until told to stop, drain."""
+
+    def __init__(self, settings: EdgeSettings, number: int = 0):
+        self.settings = settings
+        self._number = number
+        loop = asyncio.get_running_loop()
+        clock, rng = SystemClock(), random.Random()
+        self.state = EdgeState(settings, clock, rng, None)
+        if settings.redis_url:
+            self.state.tier = _tier(settings, clock, rng, self.state)
+        if settings.access_log:
+            self.state.access_log = AccessLog(settings.access_log, clock)
+        self._tls = PeerTls()
+        self._pool = Pool(loop, settings.connect_timeout_s, self._tls)
+        fetcher = Fetcher(self.state, self._pool)
+        self._filler = Filler(self.state, fetcher)
+        exchange = Exchange(self.state, fetcher, self._filler)
+        self._clients = [Listener(self.state, exchange, loop) for _ in settings.http_listen]
+        self._peers = Listener(self.state, exchange, loop, self._tls)
+        self.link = ConfigLink(self.state, self._apply)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._admin: Any = None
+        self._peer_change = asyncio.Event()
+        self.http_ports: list[int] = []
+        self.peer_port = 0
+
+    async def start(self) -> None:
+        """Serves by what is on disk, and listens. Raises LocciError when it cannot listen."""
+        self.link.boot()
+        for listener, text in zip(self._clients, self.settings.http_listen, strict=True):
+            self.http_ports.append(await listener.listen(text))
+        if self.settings.admin_listen:
+            try:
+                self._admin = await admin.serve(self.state, self.settings.admin_listen, self._number)
+            except OSError as error:
+                raise invalid("admin_listen", f"cannot listen on {self.settings.admin_listen}: {error}") from error
+        for work in (self.link.run(), self._sweep(), self._listen_for_peers(), self._write_log()):
+            self._spawn(work)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(_ended)
+        self._tasks.append(task)
+
+    def _apply(self, table: Table) -> None:
+        self.state.apply(table)
+        self._tls.configure(table.identity_dir, table.trust_domain)
+        self._refresh_identity()
+        self.state.counters.config_applied_total += 1
+
+    def _refresh_identity(self) -> None:
+        if self._tls.refresh():
+            self._pool.forget_peers()
+            self._peer_change.set()
+
+    async def _listen_for_peers(self) -> None:
+        """Listens for other edges whenever there is an identity to show, always with the present one."""
+        text = self.settings.peer_listen
+        while text:
+            await self._peer_change.wait()
+            self._peer_change.clear()
+            if self._tls.server_context() is None:
+                self._peers.stop_accepting()
+                continue
+            try:
+                self.peer_port = await self._peers.listen(text)
+            except LocciError as error:
+                log.error("cannot listen for other edges", reason=error.message)
+                await asyncio.sleep(1.0)
+                self._peer_change.set()
+
+    async def _sweep(self) -> None:
+        turn = 0
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            turn += 1
+            for listener in (*self._clients, self._peers):
+                listener.sweep()
+            self._pool.sweep(set(self.state.endpoints))
+            if turn % IDENTITY_CHECK_SWEEPS == 0:
+                self._refresh_identity()
+
+    async def _write_log(self) -> None:
+        access_log = self.state.access_log
+        while access_log is not None:
+            await asyncio.sleep(LOG_FLUSH_S)
+            lines = access_log.take()
+            try:
+                if lines:
+                    await asyncio.to_thread(access_log.write, lines)
+            except OSError as error:
+                log.warning("the access log cannot be written", reason=str(error))
+
+    async def drain(self) -> None:
+        """Stops accepting, answers health with 503, and lets what is in progress end."""
+        self.state.draining = True
+        deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout_s
+        listeners = (*self._clients, self._peers)
+        for listener in listeners:
+            listener.stop_accepting()
+        while sum(listener.drain() for listener in listeners) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Ends at once."""
+        for listener in (*self._clients, self._peers):
+            listener.stop_accepting()
+            listener.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._filler.close()
+        if self.state.tier is not None:
+            await self.state.tier.close()
+        if self._admin is not None:
+            await self._admin.cleanup()
+        if self.state.access_log is not None:
+            with contextlib.suppress(OSError):
+                self.state.access_log.write(self.state.access_log.take())
+        self._pool.sweep(set())
+
+
+def _tier(settings: EdgeSettings, clock: SystemClock, rng: random.Random, state: EdgeState) -> RedisTier:
+    try:
+        return RedisTier(settings.redis_url, settings.redis_timeout_s, clock, rng, state.counters)
+    except ValueError as error:
+        raise invalid("redis_url", f"{settings.redis_url}: {error}") from error
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a task of the edge ended", reason=repr(error))
+
+
+async def run(settings: EdgeSettings, number: int = 0) -> None:
+    """Runs one worker until SIGTERM or SIGINT, then drains."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number_of_signal in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number_of_signal, stop.set)
+    worker = Worker(settings, number)
+    await worker.start()
+    log.info("edge is serving", http=settings.http_listen, generation=worker.state.table.generation)
+    await stop.wait()
+    await worker.drain()
+    await worker.stop()

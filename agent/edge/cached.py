@@ -1,0 +1,110 @@
+"""Answers from what is stored, without waiting for anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.edge import responses
+from agent.edge.core import cache_status, conditional, freshness
+from agent.edge.core.cache_status import Forward
+from agent.edge.core.entry import StoredResponse
+from agent.edge.core.headers import HeaderList, encode_head
+from agent.edge.core.request_head import RequestHead
+from agent.edge.state import EdgeState
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What the cache has for a request."""
+
+    entry: StoredResponse | None
+    usable: bool
+    """The entry may be sent as it is."""
+    revalidate: bool
+    """It may be sent, and a fetch in the background makes it fresh again (RFC 5861 section 3)."""
+    why: Forward
+    """Why the request goes on when it is not usable."""
+    detail: str = ""
+
+
+def look_up(state: EdgeState, head: RequestHead, key: bytes) -> Lookup:
+    """Finds a stored response for a GET or HEAD and decides whether it may be used (RFC 9111 section 4)."""
+    entry, other_variants = state.stored(key, head.fields)
+    if entry is None:
+        return Lookup(None, False, False, Forward.VARY_MISS if other_variants else Forward.URI_MISS)
+    now = state.clock.wall()
+    wanted = freshness.demands(head.fields)
+    verdict = entry.verdict
+    age = entry.age_s(now)
+    if not verdict.validate_always and freshness.satisfied(wanted, age, verdict.lifetime_s, verdict.must_revalidate):
+        return Lookup(entry, True, False, Forward.MISS)
+    fresh = now < entry.fresh_until
+    if fresh:
+        return Lookup(entry, False, False, Forward.REQUEST)
+    late = age - verdict.lifetime_s
+    if not verdict.validate_always and not wanted.validate and late < verdict.stale_while_revalidate_s:
+        return Lookup(entry, True, True, Forward.STALE)
+    return Lookup(entry, False, False, Forward.STALE)
+
+
+def respond(
+    state: EdgeState,
+    head: RequestHead,
+    entry: StoredResponse,
+    member: bytes,
+    close: bool,
+    extra: HeaderList | None = None,
+) -> tuple[int, list[bytes]]:
+    """Status and parts of the response to this request from a whole stored response.
+
+    Conditions, ranges and HEAD are seen to (RFC 9110 sections 13 and 14).
+    """
+    now = state.clock.wall()
+    if conditional.not_modified(head.fields, entry, now):
+        return 304, [
+            _encode(304, b"Not Modified", conditional.headers_of_304(entry), entry, now, member, head, close, extra)
+        ]
+    headers: HeaderList = list(entry.headers)
+    status, reason, body = entry.status, entry.reason, entry.body
+    part = conditional.byte_range(head.fields, entry) if head.method == b"GET" else False
+    if part is True:
+        size = b"bytes */%d" % len(body)
+        more: HeaderList = [(b"Content-Range", size), (cache_status.NAME, member)]
+        return 416, [responses.text(416, "the range lies outside", now, close=close, head_only=False, extra=more)]
+    if not isinstance(part, bool):
+        first, last = part
+        headers.append((b"Content-Range", b"bytes %d-%d/%d" % (first, last, len(body))))
+        status, reason, body = 206, b"Partial Content", body[first : last + 1]
+    if status != 204:
+        headers.append((b"Content-Length", b"%d" % len(body)))
+    encoded = _encode(status, reason, headers, entry, now, member, head, close, extra)
+    return status, [encoded] if head.method == b"HEAD" or not body else [encoded, body]
+
+
+def _encode(
+    status: int,
+    reason: bytes,
+    headers: HeaderList,
+    entry: StoredResponse,
+    now: float,
+    member: bytes,
+    head: RequestHead,
+    close: bool,
+    extra: HeaderList | None,
+) -> bytes:
+    all_of_them = [
+        *headers,
+        (b"Age", b"%d" % int(entry.age_s(now))),
+        (b"Via", b"1.1 locci"),
+        (cache_status.NAME, member),
+        *(extra or ()),
+        *connection_header(head, close),
+    ]
+    return encode_head(b"HTTP/1.1 %d %b" % (status, reason), all_of_them)
+
+
+def connection_header(head: RequestHead, close: bool) -> HeaderList:
+    """What the client must know about the connection (RFC 9112 section 9.3)."""
+    if close:
+        return [(b"Connection", b"close")]
+    return [(b"Connection", b"keep-alive")] if head.minor == 0 else []

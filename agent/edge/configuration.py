@@ -1,0 +1,64 @@
+"""The configuration as the agent sends it, as it lies on disk, and as the edge uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from agent.edge.core import routing
+from fleet.errors import LocciError, invalid
+from fleet.files import write_atomic
+from locci.v1 import edge_pb2
+
+FILE = "config.pb"
+
+
+def table_of(config: edge_pb2.EdgeConfig) -> routing.Table:
+    """What the edge serves by this configuration. Raises INVALID_ARGUMENT with everything that is wrong."""
+    found = routing.table(
+        config.generation,
+        config.node,
+        config.region,
+        config.trust_domain,
+        config.identity_dir,
+        tuple(_route(route) for route in config.routes),
+    )
+    problems = routing.problems(found)
+    if not config.generation:
+        problems.insert(0, "the generation is 0")
+    if problems:
+        raise invalid("config", "; ".join(problems[:10]), "BAD_CONFIG")
+    return found
+
+
+def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
+    return routing.Route(
+        route.app,
+        tuple(route.hostnames),
+        not route.cache.disabled,
+        route.cache.max_object_bytes or routing.OBJECT_BYTES_DEFAULT,
+        tuple(routing.Local(local.replica, local.address, local.draining) for local in route.local),
+        tuple(routing.Peer(peer.region, peer.node, peer.address) for peer in route.peers),
+    )
+
+
+def save(state_dir: Path, config: edge_pb2.EdgeConfig) -> None:
+    """Puts it on disk, durably. Raises OSError."""
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomic(state_dir / FILE, config.SerializeToString(deterministic=True))
+
+
+def load(state_dir: Path) -> edge_pb2.EdgeConfig | None:
+    """The last accepted configuration; None when there is none. Raises LocciError when it cannot be read."""
+    path = state_dir / FILE
+    try:
+        return edge_pb2.EdgeConfig.FromString(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, DecodeError) as error:
+        raise LocciError(
+            invalid("", "").code,
+            "BAD_CONFIG",
+            f"{path} cannot be read ({error}); it is replaced when the agent connects",
+        ) from error

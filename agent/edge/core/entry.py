@@ -1,0 +1,145 @@
+"""A stored response and what is derived from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.edge.core import cache_status, freshness, http_date, vary
+from agent.edge.core.freshness import Verdict
+from agent.edge.core.headers import Fields, HeaderList, encode_head, end_to_end, fields_of
+
+OVERHEAD_BYTES: Final = 1200
+"""About what the objects around a small entry take."""
+RENDER_BODY_BYTES_MAX: Final = 16 * 1024
+"""Bodies up to this are kept a second time behind a rendered head, so that a hit is one write."""
+_NOT_STORED: Final = frozenset((b"age", b"content-length", b"cache-status", b"via", b"x-request-id", b"locci-hop"))
+# RFC 9111 section 3.2: what a 304 does not update.
+_NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-type", b"content-range", b"content-length"))
+
+
+@dataclass(slots=True)
+class StoredResponse:
+    """A whole response. All but `rendered` and its second is constant."""
+
+    status: int
+    reason: bytes
+    headers: HeaderList
+    body: bytes
+    verdict: Verdict
+    response_time: float
+    initial_age_s: float
+    vary: tuple[bytes, ...] = ()
+    etag: bytes = b""
+    last_modified: bytes = b""
+    rendered_second: int = -1
+    rendered: bytes = b""
+    fresh_until: float = 0.0
+    """Wall time until which it may be used without a thought; 0 when it must be validated always."""
+    cost_bytes: int = field(default=0)
+
+    def age_s(self, now: float) -> float:
+        """Current age (RFC 9111 section 4.2.3); a clock that jumped back makes nothing younger than it came."""
+        return self.initial_age_s + max(0.0, now - self.response_time)
+
+    def ttl_s(self, now: float) -> float:
+        """Freshness that is left; negative when stale."""
+        return self.verdict.lifetime_s - self.age_s(now)
+
+    @property
+    def fields(self) -> Fields:
+        """The stored fields by lower-case name."""
+        return fields_of(self.headers)
+
+    @property
+    def useful_until(self) -> float:
+        """Wall time after which it is of no use but for validation."""
+        extra = max(self.verdict.stale_while_revalidate_s, self.verdict.stale_if_error_s)
+        return self.response_time - self.initial_age_s + self.verdict.lifetime_s + extra
+
+    def head(self, now: float, status_member: bytes) -> bytes:
+        """The head of a 200 (or whatever it is) with the whole body, for this second."""
+        extra = [
+            (b"Content-Length", b"%d" % len(self.body)),
+            (b"Age", b"%d" % int(self.age_s(now))),
+            (b"Via", b"1.1 locci"),
+            (cache_status.NAME, status_member),
+        ]
+        headers = self.headers + (extra[1:] if self.status == 204 else extra)
+        return encode_head(b"HTTP/1.1 %d %b" % (self.status, self.reason), headers)
+
+    def render(self, now: float) -> bytes:
+        """Head and body as they are sent on a plain hit; the head alone when the body is large."""
+        head = self.head(now, cache_status.hit(int(self.ttl_s(now))))
+        self.rendered = head + self.body if len(self.body) <= RENDER_BODY_BYTES_MAX else head
+        self.rendered_second = int(now)
+        return self.rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """Stands under a primary key whose responses vary. A new nonce drops all of them at once."""
+
+    names: tuple[bytes, ...]
+    nonce: bytes
+
+    def key(self, primary: bytes, request: Fields) -> bytes:
+        """Where the variant that fits the request is (RFC 9111 section 4.1)."""
+        return b"\n".join((primary, self.nonce, vary.secondary(self.names, request)))
+
+
+def make(
+    status: int,
+    reason: bytes,
+    headers: HeaderList,
+    body: bytes,
+    verdict: Verdict,
+    request_time: float,
+    response_time: float,
+) -> StoredResponse:
+    """The entry of a response that `freshness.judge` found storable. Times are seconds since 1970."""
+    fields = fields_of(headers)
+    kept = [pair for pair in end_to_end(headers, fields) if pair[0].lower() not in _NOT_STORED]
+    if b"date" not in fields:  # RFC 9110 section 6.6.1
+        kept.append((b"Date", http_date.render(response_time)))
+    return restore(
+        StoredResponse(
+            status,
+            reason,
+            kept,
+            body,
+            verdict,
+            response_time,
+            freshness.initial_age_s(fields, request_time, response_time),
+        )
+    )
+
+
+def restore(entry: StoredResponse) -> StoredResponse:
+    """Fills in what is derived from the stored fields."""
+    fields = entry.fields
+    entry.vary = vary.names(fields.get(b"vary")) or ()
+    entry.etag = fields.get(b"etag", b"")
+    entry.last_modified = fields.get(b"last-modified", b"")
+    if not entry.verdict.validate_always:
+        entry.fresh_until = entry.response_time - entry.initial_age_s + entry.verdict.lifetime_s
+    copies = 2 if len(entry.body) <= RENDER_BODY_BYTES_MAX else 1
+    head = sum(len(name) + len(value) + 120 for name, value in entry.headers)
+    entry.cost_bytes = OVERHEAD_BYTES + copies * (len(entry.body) + head)
+    return entry
+
+
+def freshened(entry: StoredResponse, headers: HeaderList, request_time: float, response_time: float) -> StoredResponse:
+    """The entry after a 304 (RFC 9111 sections 3.2 and 4.3.4): its fields replaced by those that came."""
+    came = fields_of(headers)
+    fresh = [pair for pair in end_to_end(headers, came) if pair[0].lower() not in _NOT_STORED | _NOT_UPDATED]
+    names = {name.lower() for name, _ in fresh}
+    kept = [pair for pair in entry.headers if pair[0].lower() not in names] + fresh
+    if b"date" not in came:
+        kept = [pair for pair in kept if pair[0].lower() != b"date"] + [(b"Date", http_date.render(response_time))]
+    merged = fields_of(kept)
+    verdict = freshness.judge(b"GET", entry.status, {}, merged, response_time)
+    age = freshness.initial_age_s(
+        merged | ({b"age": came[b"age"]} if b"age" in came else {}), request_time, response_time
+    )
+    return restore(StoredResponse(entry.status, entry.reason, kept, entry.body, verdict, response_time, age))

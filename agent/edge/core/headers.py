@@ -1,0 +1,145 @@
+"""Header fields between hops (RFC 9110 section 7.6): what is passed on, what is dropped, what is set anew.
+
+A header list holds (name as received, value) pairs; `fields` maps lower-case names to their values, joined
+by ", " where a name came more than once (RFC 9110 section 5.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+HeaderList = list[tuple[bytes, bytes]]
+Fields = dict[bytes, bytes]
+
+HOP_BY_HOP: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+# What a sender may not have removed by naming it in Connection (RFC 9110 section 7.6.1: options are for hops).
+NEVER_NOMINATED: Final = frozenset(
+    (b"host", b"content-length", b"authorization", b"cookie", b"cache-control", b"x-forwarded-for", b"cdn-loop")
+)
+# What the edge sets itself; spellings with an underscore are the same variable for CGI and are dropped too.
+SET_BY_EDGE: Final = frozenset(
+    (
+        b"host",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-real-ip",
+        b"x-request-id",
+        b"via",
+        b"cdn-loop",
+        b"locci-hop",
+        b"expect",
+        b"content-length",
+        b"transfer-encoding",
+    )
+)
+TRUSTED_FROM_PEERS: Final = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
+LOOP_ID: Final = b"locci"
+LOOPS_MAX: Final = 3
+_ID_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=@")
+
+
+def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """The fields by lower-case name, repeated ones joined in their order."""
+    fields: Fields = {}
+    for name, value in headers:
+        key = name.lower()
+        if key in fields:
+            fields[key] += b", " + value.strip(b" \t")
+        else:
+            fields[key] = value.strip(b" \t")
+    return fields
+
+
+def list_members(value: bytes) -> list[bytes]:
+    """The lower-case members of a comma-separated list of tokens."""
+    return [part for member in value.split(b",") if (part := member.strip(b" \t").lower())]
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]], fields: Mapping[bytes, bytes]) -> HeaderList:
+    """The fields that may be passed on (RFC 9110 section 7.6.1): neither hop-by-hop nor nominated by Connection."""
+    drop = HOP_BY_HOP
+    nominated = fields.get(b"connection")
+    if nominated is not None:
+        drop = drop | (frozenset(list_members(nominated)) - NEVER_NOMINATED)
+    return [pair for pair in headers if pair[0].lower() not in drop]
+
+
+def loops(fields: Mapping[bytes, bytes]) -> int:
+    """How often the request has passed an edge of ours already (RFC 8586 section 2)."""
+    value = fields.get(b"cdn-loop", b"")
+    return sum(1 for member in list_members(value) if member.split(b";")[0].strip() == LOOP_ID)
+
+
+def acceptable_request_id(value: bytes | None) -> bool:
+    """Whether a client's request id is short and harmless enough to be kept."""
+    return value is not None and 8 <= len(value) <= 128 and _ID_BYTES.issuperset(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from."""
+
+    client: bytes
+    scheme: bytes
+    host: bytes
+    request_id: bytes
+    trusted: bool
+    """It came from another edge, whose word about the client is kept."""
+
+
+def _node(client: bytes) -> bytes:
+    """The client in the form that Forwarded wants (RFC 7239 section 6)."""
+    return b'"[' + client + b']"' if b":" in client else client
+
+
+def to_upstream(headers: HeaderList, fields: Mapping[bytes, bytes], origin: Origin, minor: int) -> HeaderList:
+    """The request's fields for the next hop, but for framing, conditions and Locci-Hop.
+
+    X-Forwarded-* and Forwarded are overwritten, since a client could say anything in them.
+    """
+    result: HeaderList = [(b"Host", origin.host)]
+    keep = TRUSTED_FROM_PEERS if origin.trusted else frozenset()
+    for pair in end_to_end(headers, fields):
+        name = pair[0].lower()
+        if b"_" in name and name.replace(b"_", b"-") in SET_BY_EDGE:
+            continue
+        if name not in SET_BY_EDGE or name in keep:
+            result.append(pair)
+    if not (origin.trusted and b"x-forwarded-for" in fields):
+        result.append((b"X-Forwarded-For", origin.client))
+        result.append((b"X-Forwarded-Proto", origin.scheme))
+        result.append((b"X-Forwarded-Host", origin.host))
+        parts = (b"for=", _node(origin.client), b';host="', origin.host, b'";proto=', origin.scheme)
+        result.append((b"Forwarded", b"".join(parts)))
+    result.append((b"X-Request-Id", origin.request_id))
+    via = b"1.%d locci" % minor
+    result.append((b"Via", fields[b"via"] + b", " + via if b"via" in fields else via))
+    loop = fields.get(b"cdn-loop")
+    result.append((b"CDN-Loop", loop + b", " + LOOP_ID if loop else LOOP_ID))
+    return result
+
+
+def encode_head(start_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A message's head with its empty line (RFC 9112 section 2.1)."""
+    lines = [start_line]
+    for name, value in headers:
+        lines.append(name + b": " + value)
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)

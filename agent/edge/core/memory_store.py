@@ -1,0 +1,139 @@
+"""The first tier of the cache: a byte budget in RAM, with S3-FIFO so that a scan does not wash out what is used.
+
+Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023: a small queue that new
+entries enter, a main queue for those that were asked for again, and a ghost queue of the keys that left the small one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+FREQUENCY_MAX: Final = 3
+SMALL_SHARE: Final = 0.1
+
+
+class _Node(Generic[T]):
+    __slots__ = ("cost", "frequency", "in_main", "key", "live", "value")
+
+    def __init__(self, key: bytes, value: T, cost: int):
+        self.key = key
+        self.value = value
+        self.cost = cost
+        self.frequency = 0
+        self.in_main = False
+        self.live = True
+
+
+class MemoryStore(Generic[T]):
+    """Holds values of a known cost within `budget_bytes`. A value above an eighth of the budget is not taken."""
+
+    def __init__(self, budget_bytes: int):
+        self.budget_bytes = budget_bytes
+        self.used_bytes = 0
+        self.evicted = 0
+        self._nodes: dict[bytes, _Node[T]] = {}
+        self._small: deque[_Node[T]] = deque()
+        self._main: deque[_Node[T]] = deque()
+        self._small_bytes = 0
+        self._ghosts: OrderedDict[bytes, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, key: bytes) -> T | None:
+        """The value, which counts as asked for."""
+        node = self._nodes.get(key)
+        if node is None:
+            return None
+        if node.frequency < FREQUENCY_MAX:
+            node.frequency += 1
+        return node.value
+
+    def put(self, key: bytes, value: T, cost: int) -> bool:
+        """Stores or replaces; False when it is too large to be taken, and what was there is then gone."""
+        cost += len(key)
+        before = self._nodes.get(key)
+        if cost > self.budget_bytes // 8:
+            self.remove(key)
+            return False
+        if before is not None:
+            self._account(before, cost - before.cost)
+            before.value, before.cost = value, cost
+        else:
+            node = _Node(key, value, cost)
+            self._nodes[key] = node
+            node.in_main = self._ghosts.pop(key, self) is None
+            (self._main if node.in_main else self._small).append(node)
+            self._account(node, cost)
+        while self.used_bytes > self.budget_bytes:
+            self._evict_one()
+        return True
+
+    def remove(self, key: bytes) -> bool:
+        """Forgets the value; False when there was none."""
+        node = self._nodes.pop(key, None)
+        if node is None:
+            return False
+        self._account(node, -node.cost)
+        queue = self._main if node.in_main else self._small
+        node.live = False
+        if len(queue) > 2 * len(self._nodes) + 64:  # dead nodes hold values: sweep before they are many
+            self._sweep()
+        del node.value
+        return True
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._nodes.clear()
+        self._small.clear()
+        self._main.clear()
+        self._ghosts.clear()
+        self.used_bytes = self._small_bytes = 0
+
+    def _account(self, node: _Node[T], change: int) -> None:
+        self.used_bytes += change
+        if not node.in_main:
+            self._small_bytes += change
+
+    def _sweep(self) -> None:
+        self._small = deque(node for node in self._small if node.live)
+        self._main = deque(node for node in self._main if node.live)
+
+    def _evict_one(self) -> None:
+        if self._small and (self._small_bytes > self.budget_bytes * SMALL_SHARE or not self._main):
+            self._evict_small()
+        elif self._main:
+            self._evict_main()
+
+    def _evict_small(self) -> None:
+        node = self._small.popleft()
+        if not node.live:
+            return
+        if node.frequency > 0:
+            self._small_bytes -= node.cost
+            node.in_main, node.frequency = True, 0
+            self._main.append(node)
+            return
+        self._drop(node)
+        self._ghosts[node.key] = None
+        while len(self._ghosts) > max(64, len(self._nodes)):
+            self._ghosts.popitem(last=False)
+
+    def _evict_main(self) -> None:
+        node = self._main.popleft()
+        if not node.live:
+            return
+        if node.frequency > 0:
+            node.frequency -= 1
+            self._main.append(node)
+        else:
+            self._drop(node)
+
+    def _drop(self, node: _Node[T]) -> None:
+        del self._nodes[node.key]
+        self._account(node, -node.cost)
+        node.live = False
+        self.evicted += 1

@@ -1,0 +1,50 @@
+"""Secondary cache keys from Vary (RFC 9111 section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.edge.core.headers import Fields, list_members
+
+NAMES_MAX: Final = 8
+_CODINGS: Final = frozenset((b"gzip", b"br", b"zstd", b"deflate"))
+
+
+def names(value: bytes | None) -> tuple[bytes, ...] | None:
+    """Field names that a response varies on, sorted; None when it matches nothing: `*`, or absurdly many."""
+    if not value:
+        return ()
+    found = tuple(sorted(set(list_members(value))))
+    return None if b"*" in found or len(found) > NAMES_MAX else found
+
+
+def secondary(vary: tuple[bytes, ...], request: Fields) -> bytes:
+    """The key among the variants of a primary key: the normalised values of the fields that count."""
+    parts = []
+    for name in vary:
+        value = request.get(name)
+        if value is None:
+            parts.append(name)
+        elif name == b"accept-encoding":
+            parts.append(name + b":" + accept_encoding(value))
+        else:
+            parts.append(name + b":" + b",".join(part.strip(b" \t") for part in value.split(b",")))
+    return b"\n".join(parts)
+
+
+def accept_encoding(value: bytes) -> bytes:
+    """The content codings accepted, sorted: clients that accept the same ones share a variant.
+
+    A value with a wildcard or a say about identity stays as it is, in lower case (RFC 9110 section 12.5.3).
+    """
+    value = value.lower()
+    if b"*" in value or b"identity" in value:
+        return value.replace(b" ", b"").replace(b"\t", b"")
+    accepted = set()
+    for member in value.split(b","):
+        coding, _, weight = member.partition(b";")
+        coding = coding.strip()
+        refused = weight.replace(b" ", b"").rstrip(b"0").rstrip(b".") == b"q="
+        if coding in _CODINGS and not refused:
+            accepted.add(coding)
+    return b",".join(sorted(accepted))

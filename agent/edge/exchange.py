@@ -1,0 +1,290 @@
+"""One request that cannot be answered from RAM at once: routed, fetched, perhaps shared, and sent on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from agent.edge import cached
+from agent.edge.body import ReplayBody
+from agent.edge.core import cache_key, cache_status, conditional, freshness, http_date
+from agent.edge.core import headers as fields_rules
+from agent.edge.core.cache_status import Forward
+from agent.edge.core.headers import HeaderList, Origin, encode_head, end_to_end
+from agent.edge.core.request_head import METHODS_SAFE, Refused
+from agent.edge.core.routing import Route
+from agent.edge.fetcher import RETRY_AFTER_S, Fetcher, Incoming, outgoing
+from agent.edge.fill import Fill, FillBroken, Filler, Private, Shared
+from agent.edge.state import EdgeState
+from agent.edge.upstream import UpstreamError
+
+if TYPE_CHECKING:
+    from agent.edge.downstream import ClientConnection, Request
+
+RELAY_DROPPED: Final = frozenset((b"content-length", b"cache-status", b"x-request-id", b"via", b"locci-hop"))
+
+
+class Source(Protocol):
+    """Where a body comes from."""
+
+    @property
+    def available(self) -> bool:
+        """Whether `read` would not wait."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next bytes; b"" at the end."""
+        ...
+
+
+async def _abandon(fill: Fill) -> None:
+    outcome = fill.outcome.result()
+    if isinstance(outcome, Private):
+        await outcome.incoming.abandon()
+
+
+class Exchange:
+    """Serves requests; one instance for all connections of a worker."""
+
+    def __init__(self, state: EdgeState, fetcher: Fetcher, filler: Filler):
+        self._state = state
+        self._fetcher = fetcher
+        self._filler = filler
+
+    async def serve(self, client: ClientConnection, request: Request) -> None:
+        """Answers the request, with an error if need be. Raises only CancelledError."""
+        try:
+            await self._serve(client, request)
+        except Refused as refusal:
+            if client.response_begun:
+                client.break_off()
+            else:
+                self._refuse(client, request, refusal)
+        except (UpstreamError, FillBroken):
+            self._state.counters.truncated_total += 1
+            client.break_off()
+
+    def _refuse(self, client: ClientConnection, request: Request, refusal: Refused) -> None:
+        extra: HeaderList = [(b"X-Request-Id", request.id), (b"Via", b"1.1 locci")]
+        if refusal.status == 503:
+            extra.append((b"Retry-After", b"%d" % RETRY_AFTER_S))
+            if client.peer:
+                extra.append((b"Locci-Hop", b"no-local-replica"))
+        member = request.cache_status or cache_status.forwarded(Forward.BYPASS)
+        if refusal.status in (502, 503, 504):
+            member += b"; detail=" + cache_status.token("no-answer")
+        extra.append((cache_status.NAME, member))
+        client.send_text(request, refusal, extra)
+
+    async def _serve(self, client: ClientConnection, request: Request) -> None:
+        head, state = request.head, self._state
+        if fields_rules.loops(head.fields) > fields_rules.LOOPS_MAX:
+            raise Refused(508, "the request has come by here before (CDN-Loop)", close=False)
+        route = state.route(head.host)
+        if route is None:
+            host = head.host.decode("latin-1")
+            raise Refused(421, f"no app here has the hostname {host}", close=False)
+        request.app = route.app
+        kept_id = head.fields.get(b"x-request-id")
+        if kept_id is not None and fields_rules.acceptable_request_id(kept_id):
+            request.id = kept_id
+        origin = Origin(client.address, client.scheme, head.host, request.id, client.peer)
+        if head.method not in (b"GET", b"HEAD"):
+            await self._pass(client, request, route, origin, Forward.METHOD)
+        elif head.has_body or head.upgrade or not route.cache or conditional.for_origin_only(head.fields):
+            await self._pass(client, request, route, origin, Forward.BYPASS)
+        else:
+            await self._through_cache(client, request, route, origin)
+
+    async def _through_cache(self, client: ClientConnection, request: Request, route: Route, origin: Origin) -> None:
+        state, head, key = self._state, request.head, request.key
+        found = request.found or cached.look_up(state, head, key)
+        wanted = freshness.demands(head.fields)
+        request.cache_status = cache_status.forwarded(found.why)
+        if found.revalidate and found.entry is not None:
+            state.counters.stale_served_total += 1
+            if key not in state.fills:
+                self._filler.begin(key, route, head, origin, found.entry)
+            ttl = int(found.entry.ttl_s(state.clock.wall()))
+            client.send_stored(request, found.entry, cache_status.hit_with(ttl, "stale-while-revalidate"))
+            return
+        if found.usable and found.entry is not None:
+            client.send_stored(request, found.entry, cache_status.hit(int(found.entry.ttl_s(state.clock.wall()))))
+            return
+        if wanted.only_if_cached:  # RFC 9111 section 5.2.1.7
+            raise Refused(504, "nothing stored can answer this request (only-if-cached)", close=False)
+        alone = head.method == b"HEAD" or b"range" in head.fields or wanted.no_store or state.is_uncacheable(key)
+        if alone and found.entry is None:
+            await self._pass(client, request, route, origin, found.why)
+            return
+        await self._fill(client, request, route, origin, found)
+
+    async def _fill(
+        self, client: ClientConnection, request: Request, route: Route, origin: Origin, found: cached.Lookup
+    ) -> None:
+        state, head = self._state, request.head
+        fill = state.fills.get(request.key)
+        leads = fill is None
+        if fill is None:
+            fill = self._filler.begin(request.key, route, head, origin, found.entry)
+            if fill is None:
+                await self._pass(client, request, route, origin, found.why)
+                return
+        else:
+            state.counters.fills_joined_total += 1
+        reader = fill.join()
+        if leads:
+            fill.leader = reader
+        try:
+            outcome = await asyncio.shield(fill.outcome)
+            if isinstance(outcome, Shared) and fill.fits(head.fields):
+                member = self._member(outcome, found.why, collapsed=not leads)
+                await self._send_shared(client, request, fill, outcome, reader, member)
+                return
+            if isinstance(outcome, Private) and leads:
+                member = cache_status.forwarded(found.why, detail=outcome.why)
+                await self._relay(client, request, outcome.incoming, member)
+                return
+        finally:
+            fill.leave(reader)
+            if leads and fill.handed_over and fill.outcome.done():
+                await _abandon(fill)
+        await self._pass(client, request, route, origin, found.why)
+
+    def _member(self, outcome: Shared, why: Forward, *, collapsed: bool) -> bytes:
+        ttl = int(outcome.entry.ttl_s(self._state.clock.wall()))
+        match outcome.how:
+            case "second-tier":
+                self._state.counters.second_tier_hits_total += 1
+                return cache_status.hit_with(ttl, "second-tier")
+            case "stale":
+                return cache_status.hit_with(ttl, "stale-if-error")
+            case "revalidated":
+                return cache_status.forwarded(why, status=304, stored=True, collapsed=collapsed)
+            case _:
+                return cache_status.forwarded(why, stored=True, collapsed=collapsed)
+
+    async def _send_shared(
+        self, client: ClientConnection, request: Request, fill: Fill, outcome: Shared, source: Source, member: bytes
+    ) -> None:
+        entry = outcome.entry
+        if outcome.how != "stored" or conditional.not_modified(request.head.fields, entry, self._state.clock.wall()):
+            client.send_stored(request, entry, member)
+            return
+        self._state.counters.misses_total += 1
+        now = self._state.clock.wall()
+        more: HeaderList = [
+            (b"Age", b"%d" % int(entry.age_s(now))),
+            (b"Via", b"1.1 locci"),
+            (cache_status.NAME, member),
+            (b"X-Request-Id", request.id),
+        ]
+        length = fill.length
+        await self._send(client, request, entry.status, entry.reason, entry.headers + more, length, source)
+
+    # ---- without the cache
+
+    async def _pass(
+        self, client: ClientConnection, request: Request, route: Route, origin: Origin, why: Forward
+    ) -> None:
+        head = request.head
+        member = cache_status.forwarded(why)
+        request.cache_status = member
+        body = None
+        if request.body is not None:
+            client.invite_body(request)
+            body = ReplayBody(request.body)
+        incoming = await self._fetcher.fetch(route, outgoing(head, origin, body))
+        if head.method not in METHODS_SAFE:
+            self._invalidate(client, request, incoming)
+        await self._relay(client, request, incoming, member)
+
+    def _invalidate(self, client: ClientConnection, request: Request, incoming: Incoming) -> None:
+        """After a success of an unsafe method (RFC 9111 section 4.4)."""
+        status, fields = incoming.connection.status, incoming.connection.fields
+        if not 200 <= status < 400:
+            return
+        state, head = self._state, request.head
+        state.forget(request.key)
+        for name in (b"location", b"content-location"):
+            reference = fields.get(name)
+            if reference is None:
+                continue
+            target = cache_key.same_origin_target(client.scheme, head.host, head.target, reference)
+            if target is not None:
+                state.forget(cache_key.primary(client.scheme, head.host, target))
+
+    async def _relay(self, client: ClientConnection, request: Request, incoming: Incoming, member: bytes) -> None:
+        """Sends an endpoint's response on as it comes."""
+        connection = incoming.connection
+        try:
+            self._state.counters.misses_total += 1
+            if connection.status == 101:
+                await client.tunnel(request, incoming, self._relayed_headers(incoming, request, member))
+                return
+            fields = connection.fields
+            length = freshness.delta_seconds(fields.get(b"content-length", b"").decode("latin-1"))
+            if b"content-length" in fields and (length is None or length == freshness.SECONDS_MAX):
+                length = int(fields[b"content-length"])
+            headers = self._relayed_headers(incoming, request, member)
+            await self._send(client, request, connection.status, connection.reason, headers, length, connection)
+        except BaseException:
+            await incoming.abandon()
+            raise
+        await incoming.done()
+
+    def _relayed_headers(self, incoming: Incoming, request: Request, member: bytes) -> HeaderList:
+        connection = incoming.connection
+        fields = connection.fields
+        passed = end_to_end(connection.headers, fields)
+        headers = [pair for pair in passed if pair[0].lower() not in RELAY_DROPPED]
+        if b"date" not in fields:
+            headers.append((b"Date", http_date.render(incoming.response_time)))
+        via = fields.get(b"via")
+        headers.append((b"Via", via + b", 1.1 locci" if via else b"1.1 locci"))
+        headers.append((cache_status.NAME, cache_status.appended(fields.get(b"cache-status"), member)))
+        headers.append((b"X-Request-Id", request.id))
+        return headers
+
+    async def _send(
+        self,
+        client: ClientConnection,
+        request: Request,
+        status: int,
+        reason: bytes,
+        headers: HeaderList,
+        length: int | None,
+        source: Source,
+    ) -> None:
+        """Status, fields and body; framed by length, by chunks, or by the end of the connection."""
+        head = request.head
+        bodiless = head.method == b"HEAD" or status in (204, 304)
+        chunked = length is None and not bodiless and head.minor > 0
+        close = client.will_close(request) or (length is None and not bodiless and not chunked)
+        framing: HeaderList = []
+        if length is not None and status != 204:
+            framing.append((b"Content-Length", b"%d" % length))
+        elif chunked:
+            framing.append((b"Transfer-Encoding", b"chunked"))
+        start = b"HTTP/1.1 %d %b" % (status, reason)
+        pending = encode_head(start, headers + framing + cached.connection_header(head, close))
+        client.begin_response(request, status, delimited=not close or chunked or length is not None)
+        sent = 0
+        while not bodiless:
+            if pending and not source.available:
+                await client.write(pending)
+                pending = b""
+            data = await source.read()
+            if not data:
+                break
+            sent += len(data)
+            if length is not None and sent > length:
+                raise UpstreamError("more body than it said", sent=True, began=True)
+            await client.write(pending + (b"%x\r\n%b\r\n" % (len(data), data) if chunked else data))
+            pending = b""
+            if length is not None and sent == length:
+                break
+        if length is not None and sent != length and not bodiless:
+            raise UpstreamError("less body than it said", sent=True, began=True)
+        self._state.counters.body_bytes_sent_total += sent
+        client.end_response(request, pending + (b"0\r\n\r\n" if chunked else b""), sent, close=close)

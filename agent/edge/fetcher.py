@@ -1,0 +1,231 @@
+"""Gets a response for a request from the first endpoint that can give one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from agent.edge.body import ReplayBody
+from agent.edge.core import headers as fields_rules
+from agent.edge.core.headers import HeaderList, Origin, encode_head
+from agent.edge.core.request_head import METHODS_IDEMPOTENT, Refused, RequestHead
+from agent.edge.core.routing import Candidate, Route, candidates, may_retry
+from agent.edge.pool import Pool
+from agent.edge.state import EdgeState
+from agent.edge.upstream import UpstreamConnection, UpstreamError
+
+HOP = b"locci-hop"
+RETRY_AFTER_S = 1
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A request as it goes to whichever endpoint is tried."""
+
+    method: bytes
+    target: bytes
+    headers: HeaderList
+    body: ReplayBody | None
+    content_length: int | None
+    """None with a body: chunked."""
+    local_only: bool
+    upgrade: bytes = b""
+
+    def encode(self, to_peer: bool) -> bytes:
+        """The head for one endpoint."""
+        extra: HeaderList = []
+        if self.body is not None:
+            chunked = self.content_length is None
+            length = b"%d" % (self.content_length or 0)
+            extra.append((b"Transfer-Encoding", b"chunked") if chunked else (b"Content-Length", length))
+        elif self.method in (b"POST", b"PUT", b"PATCH"):
+            extra.append((b"Content-Length", b"0"))
+        if self.upgrade:
+            extra += [(b"Connection", b"Upgrade"), (b"Upgrade", self.upgrade)]
+        if to_peer:
+            extra.append((b"Locci-Hop", b"1"))
+        return encode_head(self.method + b" " + self.target + b" HTTP/1.1", self.headers + extra)
+
+
+def outgoing(
+    head: RequestHead, origin: Origin, body: ReplayBody | None, *, drop: frozenset[bytes] = frozenset()
+) -> Outgoing:
+    """The request that follows from a client's; fields named in `drop` stay behind."""
+    passed = fields_rules.to_upstream(head.headers, head.fields, origin, head.minor)
+    if drop:
+        passed = [pair for pair in passed if pair[0].lower() not in drop]
+    length = None if head.chunked else head.content_length
+    upgrade = head.upgrade if head.upgrade == b"websocket" else b""
+    return Outgoing(head.method, head.target, passed, body, length, origin.trusted, upgrade)
+
+
+class Incoming:
+    """A response whose head is there. Must be ended by `done` or `abandon`, whatever happens."""
+
+    __slots__ = ("_ended", "_fetcher", "_pump", "candidate", "connection", "request_time", "response_time")
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        candidate: Candidate,
+        connection: UpstreamConnection,
+        pump: asyncio.Task[None] | None,
+        request_time: float,
+        response_time: float,
+    ):
+        self._fetcher = fetcher
+        self._pump = pump
+        self._ended = False
+        self.candidate = candidate
+        self.connection = connection
+        self.request_time = request_time
+        self.response_time = response_time
+
+    async def done(self) -> None:
+        """The body was read to its end."""
+        if self._pump is not None and not self._pump.done():
+            await self.abandon()  # an answer before the whole request: the connection cannot be used again
+        elif not self._ended:
+            self._ended = True
+            self._fetcher.end(self.candidate, self.connection)
+
+    async def abandon(self) -> None:
+        """Nobody wants the rest. Nothing happens when it has ended already."""
+        if self._ended:
+            return
+        self._ended = True
+        self.connection.close()
+        self._fetcher.end(self.candidate, self.connection)
+        await _stop(self._pump)
+
+
+async def _stop(pump: asyncio.Task[None] | None) -> None:
+    if pump is not None:
+        pump.cancel()
+        with contextlib.suppress(asyncio.CancelledError, UpstreamError, Refused):
+            await pump
+
+
+class Fetcher:
+    """Tries endpoint after endpoint."""
+
+    def __init__(self, state: EdgeState, pool: Pool):
+        self._state = state
+        self._pool = pool
+
+    async def fetch(self, route: Route, request: Outgoing) -> Incoming:
+        """The response of the first endpoint that gives one.
+
+        Raises Refused: 503 when no endpoint could be reached, 502 when one broke off, 504 when one was too slow.
+        """
+        state = self._state
+        now = state.clock.monotonic()
+        tries = candidates(route, state.endpoints, now, state.rng.random(), local_only=request.local_only)
+        last: UpstreamError | None = None
+        for number, candidate in enumerate(tries):
+            if number:
+                state.counters.retries_total += 1
+            try:
+                incoming = await self._attempt(candidate, request)
+            except UpstreamError as error:
+                last = error
+                candidate.endpoint.failed(state.clock.monotonic())
+                if not self._may_go_on(request, error.sent, error.began):
+                    break
+                continue
+            if self._declined(incoming) and number + 1 < len(tries) and self._may_go_on(request, False, False):
+                await incoming.abandon()
+                continue
+            return incoming
+        raise self._no_answer(route, request, last)
+
+    def _may_go_on(self, request: Outgoing, sent: bool, began: bool) -> bool:
+        replayable = request.body is None or request.body.replayable
+        idempotent = request.method in METHODS_IDEMPOTENT
+        return not began and may_retry(idempotent=idempotent, sent=sent, replayable=replayable)
+
+    def _declined(self, incoming: Incoming) -> bool:
+        """A peer said that it has no replica either: it has not passed the request on."""
+        connection = incoming.connection
+        return incoming.candidate.peer is not None and connection.status == 503 and HOP in connection.fields
+
+    async def _attempt(self, candidate: Candidate, request: Outgoing) -> Incoming:
+        state = self._state
+        endpoint = candidate.endpoint
+        idempotent = request.method in METHODS_IDEMPOTENT
+        endpoint.begin(state.clock.monotonic())
+        connection = self._pool.take(endpoint.address, idempotent=idempotent)
+        kept = connection is not None
+        try:
+            while True:
+                if connection is None:
+                    connection = await self._pool.connect(candidate)
+                try:
+                    return await self._exchange(candidate, connection, request)
+                except UpstreamError as error:
+                    connection.close()
+                    if not kept or error.timed_out or not self._may_go_on(request, error.sent, error.began):
+                        raise
+                    connection, kept = None, False  # it was closed while it idled: that says nothing of the endpoint
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            endpoint.end()
+            raise
+
+    async def _exchange(self, candidate: Candidate, connection: UpstreamConnection, request: Outgoing) -> Incoming:
+        clock = self._state.clock
+        request_time = clock.wall()
+        head = request.encode(candidate.peer is not None)
+        connection.begin(request.method, head, self._state.settings.upstream_timeout_s)
+        if candidate.peer is not None:
+            self._state.counters.peer_requests_total += 1
+        pump: asyncio.Task[None] | None = None
+        if request.body is not None:
+            request.body.rewind()
+            pump = asyncio.create_task(_send_body(connection, request.body, chunked=request.content_length is None))
+        try:
+            await _head_or_refusal(connection, pump)
+        except BaseException:
+            await _stop(pump)
+            raise
+        candidate.endpoint.answered(connection.status, clock.monotonic())
+        return Incoming(self, candidate, connection, pump, request_time, clock.wall())
+
+    def end(self, candidate: Candidate, connection: UpstreamConnection) -> None:
+        """Counts the request as over and keeps the connection when it can be used again."""
+        candidate.endpoint.end()
+        self._pool.give_back(connection)
+
+    def _no_answer(self, route: Route, request: Outgoing, error: UpstreamError | None) -> Refused:
+        self._state.counters.unavailable_total += 1
+        if error is not None and error.timed_out:
+            return Refused(504, f"the app {route.app} did not answer in time", close=False)
+        if error is not None and error.sent:
+            return Refused(502, f"the app {route.app} broke off before it answered", close=False)
+        if request.local_only:
+            return Refused(503, f"no healthy replica of {route.app} on this node", close=False)
+        return Refused(503, f"no healthy replica of {route.app} in any region; try again", close=False)
+
+
+async def _head_or_refusal(connection: UpstreamConnection, pump: asyncio.Task[None] | None) -> None:
+    """Waits for the response's head; a client whose body is at fault ends the wait."""
+    if pump is None:
+        await connection.head()
+        return
+    head = asyncio.ensure_future(connection.head())
+    try:
+        await asyncio.wait((head, pump), return_when=asyncio.FIRST_COMPLETED)
+        if pump.done() and not head.done() and isinstance(pump.exception(), Refused):
+            pump.result()
+        await head
+    finally:
+        head.cancel()
+
+
+async def _send_body(connection: UpstreamConnection, body: ReplayBody, *, chunked: bool) -> None:
+    while data := await body.read():
+        await connection.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+    if chunked:
+        await connection.write(b"0\r\n\r\n")

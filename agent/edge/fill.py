@@ -1,0 +1,355 @@
+"""One fetch that fills the cache, from which any number of clients read while it runs.
+
+It belongs to no client: one that leaves, or reads slowly, changes nothing for the others. What may not be shared is
+handed to the client for whom the fetch was begun; the others fetch for themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from agent.edge.core import conditional, freshness, vary
+from agent.edge.core.entry import StoredResponse, freshened, make
+from agent.edge.core.headers import Fields, Origin
+from agent.edge.core.request_head import CONDITIONS, Refused, RequestHead
+from agent.edge.core.routing import Route
+from agent.edge.fetcher import Fetcher, Incoming, outgoing
+from agent.edge.state import EdgeState
+from agent.edge.upstream import UpstreamError
+
+DROPPED: Final = frozenset((*CONDITIONS, b"cache-control"))
+WINDOW_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The response is `entry`, whose body is read from the fill while it comes, or is whole already."""
+
+    entry: StoredResponse
+    how: str
+    """stored, second-tier, revalidated or stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """The response may not be shared."""
+
+    incoming: Incoming
+    why: str
+
+
+class FillBroken(Exception):  # noqa: N818
+    """The endpoint broke off in the middle of the body."""
+
+
+class Reader:
+    """One client's place in a fill."""
+
+    __slots__ = ("_fill", "position")
+
+    def __init__(self, fill: Fill):
+        self._fill = fill
+        self.position = 0
+
+    @property
+    def available(self) -> bool:
+        """Whether `read` would not wait."""
+        return self._fill.available(self)
+
+    async def read(self) -> bytes:
+        """The next bytes; b"" at the end. Raises FillBroken."""
+        return await self._fill.next(self)
+
+
+class Fill:
+    """The fetch for one primary key."""
+
+    def __init__(self, key: bytes, route: Route, head: RequestHead, origin: Origin, stale: StoredResponse | None):
+        self.key = key
+        self.route = route
+        self.head = head
+        self.origin = origin
+        self.stale = stale
+        self.may_store = True
+        self.outcome: asyncio.Future[Shared | Private] = asyncio.get_running_loop().create_future()
+        self.handed_over = False
+        self.length: int | None = None
+        self.readers: set[Reader] = set()
+        self.leader: Reader | None = None
+        self._base = 0
+        self._producer: asyncio.Future[None] | None = None
+        self._chunks: list[bytes] = []
+        self._bytes = 0
+        self._done = False
+        self._broken = False
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def fits(self, request: Fields) -> bool:
+        """Whether the shared response is the one for this request too (RFC 9111 section 4.1)."""
+        outcome = self.outcome.result()
+        if not isinstance(outcome, Shared):
+            return False
+        names = outcome.entry.vary
+        return vary.secondary(names, request) == vary.secondary(names, self.head.fields)
+
+    def join(self) -> Reader:
+        """Someone waits for the outcome and the body."""
+        reader = Reader(self)
+        self.readers.add(reader)
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """Someone has all, or has gone."""
+        self.readers.discard(reader)
+        self._wake_producer()
+
+    def available(self, reader: Reader) -> bool:
+        """Whether there is something that the reader has not had, or an end."""
+        return self._done or self._broken or reader.position < self._base + len(self._chunks)
+
+    async def next(self, reader: Reader) -> bytes:
+        """What the reader has not had; b"" at the end. Raises FillBroken when there will be no end."""
+        while reader.position >= self._base + len(self._chunks):
+            if self._broken:
+                raise FillBroken
+            if self._done:
+                return b""
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        data = b"".join(self._chunks[reader.position - self._base :])
+        reader.position = self._base + len(self._chunks)
+        self._wake_producer()
+        return data
+
+    async def trim(self) -> bool:
+        """For a body that is too large to be kept: forgets what all have read, and waits for the slowest.
+
+        False when nobody reads any more.
+        """
+        while self.readers:
+            low = min(reader.position for reader in self.readers)
+            del self._chunks[: low - self._base]
+            self._base = low
+            if sum(map(len, self._chunks)) <= WINDOW_BYTES:
+                return True
+            self._producer = asyncio.get_running_loop().create_future()
+            await self._producer
+        return False
+
+    def _wake_producer(self) -> None:
+        if self._producer is not None and not self._producer.done():
+            self._producer.set_result(None)
+
+    def add(self, data: bytes) -> None:
+        """More of the body."""
+        self._chunks.append(data)
+        self._bytes += len(data)
+        self._wake()
+
+    def end(self, *, broken: bool) -> None:
+        """No more will come."""
+        self._done, self._broken = True, broken
+        self._wake()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body so far."""
+        return self._bytes
+
+    def whole(self) -> bytes:
+        """The body."""
+        return b"".join(self._chunks)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Filler:
+    """Begins fetches and carries them out, each in a task of its own."""
+
+    def __init__(self, state: EdgeState, fetcher: Fetcher):
+        self._state = state
+        self._fetcher = fetcher
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(
+        self, key: bytes, route: Route, head: RequestHead, origin: Origin, stale: StoredResponse | None
+    ) -> Fill | None:
+        """A fetch for the key; None when fetches hold as much memory as they may."""
+        if self._state.fill_bytes > self._state.settings.ram_cache_bytes:
+            return None
+        fill = Fill(key, route, head, origin, stale)
+        fill.outcome.add_done_callback(_retrieved)
+        self._state.fills[key] = fill
+        self._state.counters.fills_total += 1
+        task = asyncio.create_task(self._run(fill))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return fill
+
+    async def close(self) -> None:
+        """Ends all that run."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, fill: Fill) -> None:
+        try:
+            if not await self._from_second_tier(fill):
+                await self._from_endpoint(fill)
+        except Refused as refusal:
+            if not self._use_stale(fill):
+                fill.outcome.set_exception(refusal)
+        finally:
+            if not fill.outcome.done():
+                fill.outcome.set_exception(Refused(503, "the edge is stopping", close=True))
+            self._forget(fill)
+
+    def _forget(self, fill: Fill) -> None:
+        if self._state.fills.get(fill.key) is fill:
+            del self._state.fills[fill.key]
+
+    async def _from_second_tier(self, fill: Fill) -> bool:
+        state = self._state
+        if state.tier is None or fill.stale is not None:
+            return False
+        found = await state.tier.get(fill.key, fill.head.fields)
+        if found is None or not fill.may_store:
+            return False
+        entry, variants = found
+        now = state.clock.wall()
+        if now >= entry.fresh_until:
+            if now < entry.useful_until or entry.etag or entry.last_modified:
+                fill.stale = entry
+            return False
+        if variants is None:
+            state.store.put(fill.key, entry, entry.cost_bytes)
+        else:
+            state.keep_variant(fill.key, entry, variants, fill.head.fields)
+        self._settle(fill, entry, "second-tier")
+        return True
+
+    def _settle(self, fill: Fill, entry: StoredResponse, how: str) -> None:
+        """The response is whole and known."""
+        fill.add(entry.body)
+        fill.end(broken=False)
+        fill.outcome.set_result(Shared(entry, how))
+
+    def _use_stale(self, fill: Fill) -> bool:
+        """stale-if-error (RFC 5861 section 4)."""
+        stale, now = fill.stale, self._state.clock.wall()
+        if stale is None or not -stale.ttl_s(now) < stale.verdict.stale_if_error_s:
+            return False
+        self._state.counters.stale_served_total += 1
+        self._settle(fill, stale, "stale")
+        return True
+
+    async def _from_endpoint(self, fill: Fill) -> None:
+        request = outgoing(fill.head, fill.origin, None, drop=DROPPED)
+        request.method = b"GET"
+        if fill.stale is not None:
+            request.headers += conditional.validators(fill.stale)
+        incoming = await self._fetcher.fetch(fill.route, request)
+        try:
+            await self._take(fill, incoming)
+        except BaseException:
+            if not fill.handed_over:
+                await incoming.abandon()
+            raise
+
+    async def _take(self, fill: Fill, incoming: Incoming) -> None:
+        connection, state = incoming.connection, self._state
+        if connection.status == 304 and fill.stale is not None:
+            await self._revalidated(fill, incoming, fill.stale)
+            return
+        if connection.status >= 500 and self._use_stale(fill):
+            await incoming.abandon()
+            return
+        fields = connection.fields
+        verdict = freshness.judge(b"GET", connection.status, fill.head.fields, fields, incoming.response_time)
+        length = freshness.delta_seconds(fields.get(b"content-length", b"").decode("latin-1"))
+        why = verdict.reason
+        if (length or 0) > fill.route.object_bytes_max:
+            why = "too large"
+        if vary.names(fields.get(b"vary")) is None:
+            why = "vary"
+        if why or not fill.may_store:
+            await self._hand_over(fill, incoming, why or "invalidated")
+            return
+        fill.length = length if b"content-length" in fields else None
+        headers = connection.headers
+        times = (incoming.request_time, incoming.response_time)
+        fill.outcome.set_result(
+            Shared(make(connection.status, connection.reason, headers, b"", verdict, *times), "stored")
+        )
+        try:
+            whole = await self._read(fill, incoming)
+        except UpstreamError:
+            state.counters.truncated_total += 1
+            fill.end(broken=True)
+            await incoming.abandon()
+            return
+        if whole and fill.may_store:
+            self._store(fill, make(connection.status, connection.reason, headers, fill.whole(), verdict, *times))
+        fill.end(broken=False)
+        await incoming.done()
+
+    async def _read(self, fill: Fill, incoming: Incoming) -> bool:
+        """Reads the body to its end; False when it grew beyond what is stored."""
+        state, size_max = self._state, fill.route.object_bytes_max
+        counted = 0
+        try:
+            while data := await incoming.connection.read():
+                fill.add(data)
+                state.fill_bytes += len(data)
+                counted += len(data)
+                if fill.size > size_max:
+                    self._forget(fill)  # nobody joins any more
+                    if not await fill.trim():
+                        raise UpstreamError("nobody reads", sent=True, began=True)
+        finally:
+            state.fill_bytes -= counted
+        return fill.size <= size_max
+
+    async def _revalidated(self, fill: Fill, incoming: Incoming, stale: StoredResponse) -> None:
+        """RFC 9111 section 4.3.4."""
+        entry = freshened(stale, incoming.connection.headers, incoming.request_time, incoming.response_time)
+        await incoming.done()
+        self._state.counters.revalidations_total += 1
+        if entry.verdict.storable and fill.may_store:
+            self._store(fill, entry)
+        else:
+            self._state.store.remove(fill.key)
+        self._settle(fill, entry, "revalidated")
+
+    def _store(self, fill: Fill, entry: StoredResponse) -> None:
+        variants = self._state.keep(fill.key, entry, fill.head.fields)
+        if self._state.tier is not None:
+            self._state.tier.put(fill.key, entry, variants, fill.head.fields)
+
+    async def _hand_over(self, fill: Fill, incoming: Incoming, why: str) -> None:
+        """To the client that waits for it; when it has gone, the response is of no use."""
+        if why != "invalidated":
+            self._state.mark_uncacheable(fill.key)
+            if fill.stale is not None:
+                self._state.store.remove(fill.key)
+        self._forget(fill)
+        fill.handed_over = fill.leader in fill.readers
+        fill.outcome.set_result(Private(incoming, why))
+        if not fill.handed_over:
+            await incoming.abandon()
+
+
+def _retrieved(future: asyncio.Future[Shared | Private]) -> None:
+    """An outcome that nobody waits for any more is no error."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,126 @@
+"""Sockets that clients and other edges connect to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Final
+
+from agent.edge import responses
+from agent.edge.downstream import ClientConnection
+from agent.edge.exchange import Exchange
+from agent.edge.peers import PeerTls
+from agent.edge.state import EdgeState
+from fleet.errors import Code, LocciError, invalid
+
+BACKLOG: Final = 4096
+HANDSHAKE_S: Final = 5.0
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of `address:port`. Raises INVALID_ARGUMENT."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise invalid("listen", f"{text!r} is not address:port")
+    return host.strip("[]"), int(port)
+
+
+def bind(text: str) -> socket.socket:
+    """A listening socket that other processes may listen on too. Raises UNAVAILABLE or PERMISSION_DENIED."""
+    host, port = parse_address(text)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.UNAVAILABLE
+        raise LocciError(code, "CANNOT_LISTEN", f"cannot listen on {text}: {error.strerror or error}") from error
+    sock.setblocking(False)
+    return sock
+
+
+class Listener:
+    """One address, and the connections that came through it."""
+
+    def __init__(
+        self, state: EdgeState, exchange: Exchange, loop: asyncio.AbstractEventLoop, peers: PeerTls | None = None
+    ):
+        self.state = state
+        self.exchange = exchange
+        self.loop = loop
+        self.peer = peers is not None
+        self.tls: ssl.SSLContext | None = None
+        self.connections: set[ClientConnection] = set()
+        self._peers = peers
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, text: str) -> int:
+        """Begins to accept; returns the port. A listener for peers takes the present certificate."""
+        sock = bind(text)
+        if self._peers is not None:
+            self.tls = self._peers.server_context()
+        before = self._server
+        self._server = await self.loop.create_server(
+            lambda: ClientConnection(self),
+            sock=sock,
+            ssl=self.tls,
+            ssl_handshake_timeout=HANDSHAKE_S if self.tls is not None else None,
+        )
+        if before is not None:
+            before.close()
+        port: int = sock.getsockname()[1]
+        return port
+
+    def opened(self, connection: ClientConnection) -> None:
+        """A connection came; one too many is told so."""
+        counters = self.state.counters
+        counters.connections_total += 1
+        transport = connection.transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._peers is not None and self._peers.stranger(transport, None):
+            counters.connections_rejected_total += 1
+            transport.abort()
+            return
+        if len(self.connections) >= self.state.settings.max_connections:
+            counters.connections_rejected_total += 1
+            now = self.state.wall()
+            more = [(b"Retry-After", b"1")]
+            message = "too many connections; try again"
+            transport.write(responses.text(503, message, now, close=True, head_only=False, extra=more))
+            transport.close()
+            return
+        self.connections.add(connection)
+
+    def closed(self, connection: ClientConnection) -> None:
+        """It ended."""
+        self.connections.discard(connection)
+
+    def stop_accepting(self) -> None:
+        """New connections are refused from now on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def sweep(self) -> None:
+        """Ends what takes too long."""
+        now = self.loop.time()
+        for connection in list(self.connections):
+            connection.sweep(now)
+
+    def drain(self) -> int:
+        """Closes idle connections; returns how many are still in use."""
+        for connection in list(self.connections):
+            connection.drain()
+        return sum(1 for connection in self.connections if connection.busy)
+
+    def abort(self) -> None:
+        """Ends all connections at once."""
+        for connection in list(self.connections):
+            connection.transport.abort()

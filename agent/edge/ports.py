@@ -1,0 +1,28 @@
+"""What the edge needs of the outside."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agent.edge.core.entry import StoredResponse, Variants
+from agent.edge.core.headers import Fields
+
+
+class SecondTier(Protocol):
+    """A cache that edges of a region share. It may lose anything at any time; it never raises and never blocks long."""
+
+    async def get(self, key: bytes, request: Fields) -> tuple[StoredResponse, Variants | None] | None:
+        """What is stored for the primary key and fits the request, with the marker when it is a variant."""
+        ...
+
+    def put(self, key: bytes, entry: StoredResponse, variants: Variants | None, request: Fields) -> None:
+        """Stores it some time soon, or not at all when there is too much to do."""
+        ...
+
+    def remove(self, key: bytes) -> None:
+        """Forgets the primary key with all its variants some time soon."""
+        ...
+
+    async def close(self) -> None:
+        """Ends it; what was not written is lost."""
+        ...

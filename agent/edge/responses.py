@@ -1,0 +1,56 @@
+"""Responses that the edge makes itself."""
+
+from __future__ import annotations
+
+import http
+import json
+from typing import Final
+
+from agent.edge.core import http_date
+from agent.edge.core.headers import HeaderList, encode_head
+
+HEALTH_PATH: Final = b"/.well-known/locci/health"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def reason_of(status: int) -> bytes:
+    """The usual reason phrase."""
+    try:
+        return http.HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
+
+
+def text(
+    status: int, message: str, now: float, *, close: bool, head_only: bool, extra: HeaderList | None = None
+) -> bytes:
+    """A response for people: what is wrong and what to do. Never stored by anybody."""
+    return whole(status, b"text/plain; charset=utf-8", message.encode() + b"\n", now, close, head_only, extra)
+
+
+def whole(
+    status: int,
+    content_type: bytes,
+    body: bytes,
+    now: float,
+    close: bool,
+    head_only: bool,
+    extra: HeaderList | None = None,
+) -> bytes:
+    """Head and body of a response that nobody may store."""
+    headers: HeaderList = [
+        (b"Date", http_date.render(now)),
+        (b"Content-Type", content_type),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", b"no-store"),
+        *(extra or ()),
+    ]
+    if close:
+        headers.append((b"Connection", b"close"))
+    head = encode_head(b"HTTP/1.1 %d %b" % (status, reason_of(status)), headers)
+    return head if head_only else head + body
+
+
+def health(node: str, region: str, generation: int) -> bytes:
+    """The body of the health path."""
+    return json.dumps({"node": node, "region": region, "generation": generation}).encode() + b"\n"

@@ -1,0 +1,61 @@
+"""Settings of `locci-edge`: defaults, a TOML file, the environment (`LOCCI_EDGE_…`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from fleet.settings import ProgramSettings
+
+
+class EdgeSettings(ProgramSettings):
+    """What an operator can say about an edge."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix="LOCCI_EDGE_", env_nested_delimiter="__")
+
+    http_listen: list[str] = Field(default=["0.0.0.0:80"], min_length=1)
+    """Where clients come in, `address:port`."""
+    peer_listen: str = "0.0.0.0:7447"
+    """Where other edges come in, with mutual TLS; empty for nowhere."""
+    admin_listen: str = "127.0.0.1:7448"
+    """/metrics, /healthz, /config of worker 0; worker N is at the port plus N. Empty for none."""
+    run_dir: Path = Path("/run/locci")
+    """Where the agent's `edge.sock` is."""
+    state_dir: Path = Path("/var/lib/locci/edge")
+    """Holds the last accepted configuration."""
+    redis_url: str = ""
+    """Second tier of the cache, as in `unix:///run/redis.sock` or `redis://127.0.0.1:6379/0`; empty for none."""
+    redis_timeout_s: float = Field(default=0.05, gt=0, le=5)
+    """How long a request waits for the second tier."""
+    ram_cache_bytes: int = Field(default=64 * 2**20, ge=2**16)
+    """Budget of each worker's cache in RAM."""
+    max_header_bytes: int = Field(default=32 * 1024, ge=1024, le=2**20)
+    """Request line and header fields together."""
+    max_url_bytes: int = Field(default=8 * 1024, ge=256)
+    """Request target."""
+    max_headers: int = Field(default=100, ge=8)
+    """Header fields of a request."""
+    max_body_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Body of a request."""
+    max_connections: int = Field(default=10_000, ge=1)
+    """Clients at a time in each worker; more are answered 503 and closed."""
+    header_timeout_s: float = Field(default=10.0, gt=0)
+    """A request's head must be whole so long after its first byte."""
+    idle_timeout_s: float = Field(default=60.0, gt=0)
+    """A connection on which nothing moves for so long is closed."""
+    body_rate_min: int = Field(default=256, ge=0)
+    """Bytes per second that a request's body must reach on the average of each window; waits of ours do not count."""
+    body_rate_window_s: float = Field(default=10.0, gt=0)
+    """Length of that window."""
+    upstream_timeout_s: float = Field(default=60.0, gt=0)
+    """An endpoint must send something at least so often while it answers."""
+    connect_timeout_s: float = Field(default=1.0, gt=0)
+    """For a connection to a replica or to another edge, TLS included."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes that share the listeners."""
+    access_log: str = ""
+    """Path of a file for one JSON line per request, `-` for standard output; empty for none."""
+    drain_timeout_s: float = Field(default=4.0, ge=0, le=60)
+    """How long requests in progress may go on after SIGTERM."""

@@ -1,0 +1,136 @@
+"""What the connections of one worker share."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import secrets
+from typing import TYPE_CHECKING
+
+from agent.edge.core.balance import Endpoint
+from agent.edge.core.entry import StoredResponse, Variants
+from agent.edge.core.memory_store import MemoryStore
+from agent.edge.core.request_head import RequestHead
+from agent.edge.core.routing import Route, Table
+from agent.edge.counters import Counters
+from agent.edge.ports import SecondTier
+from agent.edge.settings import EdgeSettings
+from fleet.clock import Clock
+
+if TYPE_CHECKING:
+    from agent.edge.access_log import AccessLog
+    from agent.edge.fill import Fill
+
+HEADS_MAX = 2048
+UNCACHEABLE_MAX = 10_000
+UNCACHEABLE_S = 5.0
+
+
+class EdgeState:
+    """Tables, cache, counters. Everything here has a bound."""
+
+    def __init__(self, settings: EdgeSettings, clock: Clock, rng: random.Random, tier: SecondTier | None):
+        self.settings = settings
+        self.clock = clock
+        self.wall = clock.wall
+        self.rng = rng
+        self.tier = tier
+        self.counters = Counters()
+        self.store: MemoryStore[StoredResponse | Variants] = MemoryStore(settings.ram_cache_bytes)
+        self.table = Table()
+        self.endpoints: dict[str, Endpoint] = {}
+        self.draining = False
+        self.access_log: AccessLog | None = None
+        self.heads: dict[bytes, tuple[RequestHead, bytes]] = {}
+        """Requests without a body by their very bytes: a client that asks alike is not parsed again."""
+        self.fills: dict[bytes, Fill] = {}
+        self.fill_bytes = 0
+        self._uncacheable: dict[bytes, float] = {}
+        self._request_prefix = secrets.token_hex(8).encode()
+        self._request_numbers = itertools.count(1)
+
+    def apply(self, table: Table) -> None:
+        """Swaps the table. What is stored is dropped when a hostname went, changed hands or lost its cache."""
+        before, self.table = self.table, table
+        addresses = {local.address for route in table.routes for local in route.local}
+        addresses |= {peer.address for route in table.routes for peer in route.peers}
+        self.endpoints = {address: self.endpoints.get(address) or Endpoint(address) for address in addresses}
+        for host, route in before.by_host.items():
+            after = table.by_host.get(host)
+            if after is None or after.app != route.app or (route.cache and not after.cache):
+                self.store.clear()
+                break
+        self._uncacheable.clear()
+
+    def in_progress(self) -> dict[str, int]:
+        """Requests in progress at draining replicas, by the replica's name."""
+        found: dict[str, int] = {}
+        for route in self.table.routes:
+            for local in route.local:
+                if local.draining:
+                    found[local.replica] = self.endpoints[local.address].outstanding
+        return found
+
+    def request_id(self) -> bytes:
+        """An id that no other request has."""
+        return b"%b-%x" % (self._request_prefix, next(self._request_numbers))
+
+    def remember_head(self, raw: bytes, head: RequestHead, key: bytes) -> None:
+        """Keeps a request by its bytes."""
+        if len(self.heads) >= HEADS_MAX:
+            self.heads.clear()
+        self.heads[raw] = (head, key)
+
+    def is_uncacheable(self, key: bytes) -> bool:
+        """Whether the key's last response could not be stored: its requests then do not wait for each other."""
+        until = self._uncacheable.get(key)
+        return until is not None and self.clock.monotonic() < until
+
+    def mark_uncacheable(self, key: bytes) -> None:
+        """Remembers for a few seconds that responses of the key cannot be stored."""
+        if len(self._uncacheable) >= UNCACHEABLE_MAX:
+            self._uncacheable.clear()
+        self._uncacheable[key] = self.clock.monotonic() + UNCACHEABLE_S
+
+    def keep(self, key: bytes, entry: StoredResponse, request: dict[bytes, bytes]) -> Variants | None:
+        """Stores in RAM; returns the marker when the response varies."""
+        if not entry.vary:
+            self.store.put(key, entry, entry.cost_bytes)
+            return None
+        before = self.store.get(key)
+        names = entry.vary
+        if isinstance(before, Variants):
+            names = tuple(sorted(set(names) | set(before.names)))
+        if isinstance(before, Variants) and before.names == names:
+            variants = before
+        else:
+            variants = Variants(names, secrets.token_hex(6).encode())
+        self.keep_variant(key, entry, variants, request)
+        return variants
+
+    def keep_variant(self, key: bytes, entry: StoredResponse, variants: Variants, request: dict[bytes, bytes]) -> None:
+        """Stores a variant and its marker in RAM."""
+        self.store.put(key, variants, 400)
+        self.store.put(variants.key(key, request), entry, entry.cost_bytes)
+
+    def forget(self, key: bytes) -> None:
+        """Drops what is stored under a primary key, and lets no running fetch store it (RFC 9111 section 4.4)."""
+        self.store.remove(key)
+        self._uncacheable.pop(key, None)
+        fill = self.fills.pop(key, None)
+        if fill is not None:
+            fill.may_store = False
+        if self.tier is not None:
+            self.tier.remove(key)
+
+    def stored(self, key: bytes, request: dict[bytes, bytes]) -> tuple[StoredResponse | None, bool]:
+        """What is stored for the request, and whether there are variants that do not fit it."""
+        found = self.store.get(key)
+        if isinstance(found, Variants):
+            variant = self.store.get(found.key(key, request))
+            return (variant, False) if isinstance(variant, StoredResponse) else (None, True)
+        return found, False
+
+    def route(self, host: bytes) -> Route | None:
+        """The route of a host."""
+        return self.table.find(host)

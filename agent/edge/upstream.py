@@ -1,0 +1,272 @@
+"""One connection to an endpoint: a request out, a response in, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, cast
+
+import httptools
+
+from agent.edge.core.headers import Fields, HeaderList, fields_of, list_members
+
+BUFFER_HIGH_BYTES: Final = 256 * 1024
+HEAD_BYTES_MAX: Final = 64 * 1024
+
+
+class UpstreamError(Exception):
+    """The endpoint broke off. `sent`: it may have seen the request; `began`: some of a response came."""
+
+    def __init__(self, message: str, *, sent: bool, began: bool, timed_out: bool = False):
+        super().__init__(message)
+        self.sent = sent
+        self.began = began
+        self.timed_out = timed_out
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Speaks HTTP/1.1 to one endpoint; one request at a time."""
+
+    def __init__(self, address: str, loop: asyncio.AbstractEventLoop):
+        self.address = address
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._write_waiter: asyncio.Future[None] | None = None
+        self._writable = True
+        self._error: UpstreamError | None = None
+        self._busy = False
+        self._paused = False
+        self.idle_since = 0.0
+        self.deadline = 0.0
+        self.raw: asyncio.Protocol | None = None
+        """After a 101: who gets the bytes."""
+        self.raw_rest = b""
+        self._reset(b"GET")
+
+    def _reset(self, method: bytes) -> None:
+        self._method = method
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._pending: HeaderList = []
+        self._head_bytes = 0
+        self._reason = b""
+        self.status = 0
+        self.reason = b""
+        self.headers: HeaderList = []
+        self.fields: Fields = {}
+        self.head_done = False
+        self.complete = False
+        self.until_close = False
+        self._sent = False
+        self._began = False
+        self._reusable = False
+
+    # ---- the request
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The transport of an established connection."""
+        assert self._transport is not None
+        return self._transport
+
+    def begin(self, method: bytes, data: bytes, timeout_s: float) -> None:
+        """Sends a request's head, and the body too when it is short."""
+        if self._error is not None:
+            raise self._error
+        assert not self._busy
+        self._reset(method)
+        self._busy = True
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        self._timeout_s = timeout_s
+        self._sent = True
+        self.transport.write(data)
+        self.deadline = self._loop.time() + timeout_s
+
+    async def write(self, data: bytes) -> None:
+        """Sends more of the body, at the endpoint's pace."""
+        if self._error is not None:
+            raise self._error
+        self.deadline = self._loop.time() + self._timeout_s
+        self.transport.write(data)
+        while not self._writable and self._error is None:
+            self._write_waiter = self._loop.create_future()
+            await self._write_waiter
+        if self._error is not None:
+            raise self._error
+
+    # ---- the response
+
+    async def head(self) -> None:
+        """Returns when status and fields are there. Raises UpstreamError."""
+        while not self.head_done:
+            await self._wait()
+
+    @property
+    def available(self) -> bool:
+        """Whether `read` would not wait."""
+        return bool(self._chunks) or self.complete or self._error is not None
+
+    async def read(self) -> bytes:
+        """The body's next bytes; b"" at its end. Raises UpstreamError when it is cut short."""
+        while not self._chunks:
+            if self.complete:
+                return b""
+            await self._wait()
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered = 0
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+        return data
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        await self._waiter
+        if self._error is not None and not self._chunks and not self.complete:
+            raise self._error
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent now."""
+        return self.complete and self._reusable and self._error is None and not self._chunks
+
+    def rest(self, now: float) -> None:
+        """The response was taken; the connection waits for the next request."""
+        self._busy = False
+        self.deadline = 0.0
+        self.idle_since = now
+        if self._method == b"HEAD":
+            self._parser = None  # it would wait for a body that a response to HEAD has not got
+
+    def close(self) -> None:
+        """Ends the connection at once."""
+        self._fail("closed")
+        if self._transport is not None:
+            self._transport.abort()
+
+    def expire(self, now: float) -> None:
+        """Fails the exchange when nothing came for too long."""
+        if self._busy and self.raw is None and now > self.deadline > 0 and not self._paused:
+            self._fail(f"{self.address} sent nothing for {self._timeout_s:g} s", timed_out=True)
+            self.transport.abort()
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.raw is not None:
+            self.raw.data_received(data)
+            return
+        if not self._busy or self.complete or self._parser is None:
+            self._fail("bytes that nobody asked for")  # the next response could be forged by them
+            self.transport.abort()
+            return
+        self._began = True
+        self.deadline = self._loop.time() + self._timeout_s
+        if not self.head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.raw_rest = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self._reusable = False
+            if not self.complete:
+                self._fail(f"{self.address} answered with something that is not HTTP: {error}")
+                self.transport.abort()
+        if not self.head_done and self._head_bytes > HEAD_BYTES_MAX:
+            self._fail(f"{self.address} answered with a head of more than {HEAD_BYTES_MAX} bytes")
+            self.transport.abort()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.raw is not None:
+            self.raw.connection_lost(exc)
+            return
+        if self._busy and self.head_done and self.until_close and exc is None and self._error is None:
+            self.complete = True  # RFC 9112 section 6.3, rule 8
+        self._reusable = False
+        self._fail("the endpoint closed the connection")
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_result(None)
+        if self.raw is not None:
+            self.raw.resume_writing()
+
+    # ---- httptools
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("a second response")
+        self._pending = []
+        self._reason = b""
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_done:
+            self._pending.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        assert parser is not None
+        status = parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            return
+        if not 101 <= status <= 599:
+            raise ValueError("a status that does not exist")
+        self.status, self.reason, self.headers = status, self._reason, self._pending
+        self.fields = fields_of(self.headers)
+        coding = self.fields.get(b"transfer-encoding")
+        if coding is not None and list_members(coding) != [b"chunked"]:
+            raise ValueError("a transfer coding other than chunked")
+        bodiless = status in (204, 304) or self._method == b"HEAD"
+        framed = coding is not None or b"content-length" in self.fields
+        self.until_close = not framed and not bodiless and status != 101
+        self._reusable = parser.should_keep_alive() and not self.until_close and status != 101
+        self.head_done = True
+        if self._method == b"HEAD":
+            self.complete = True
+
+    def on_body(self, chunk: bytes) -> None:
+        if self._method == b"HEAD":
+            raise ValueError("a body after HEAD")
+        self._chunks.append(chunk)
+        self._buffered += len(chunk)
+        if self._buffered > BUFFER_HIGH_BYTES and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.head_done:
+            self.complete = True
+
+    # ----
+
+    def _fail(self, message: str, timed_out: bool = False) -> None:
+        if self._error is None:
+            self._error = UpstreamError(message, sent=self._sent, began=self._began, timed_out=timed_out)
+        self._wake()
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_result(None)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
