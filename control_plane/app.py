@@ -68,8 +68,9 @@ class HttpListener(Protocol):
         ...
 
 
+Authenticate = Callable[[str], Awaitable[Caller]]
 StartHttp = Callable[
-    [list[Service], Callable[[str], Awaitable[Caller]], str, ssl.SSLContext, Callable[[], bool]],
+    [list[Service], Authenticate, str, ssl.SSLContext, Callable[[], bool]],
     Awaitable[HttpListener],
 ]
 """Services, how a token is checked, `address:port`, TLS, whether the control plane is ready."""

@@ -179,11 +179,17 @@ class _Planner:
             for replica in old:
                 if good:
                     self._stop(replica, f"release {self.heading.number} serves in its place")
-                elif self._goes_back() and fresh and not self.view.serves(replica):
-                    self._stop(replica, f"going back to release {self.heading.number}")
+                elif not replica.ready and self._is_in_the_way(replica, len(fresh) + len(old)):
+                    self._stop(replica, f"release {self.heading.number} takes its place")
             for replica in fresh:
                 if len(good) > 1 and replica is not good[0]:
                     self._stop(replica, "another replica serves in its place")
+
+    def _is_in_the_way(self, replica: Replica, in_slot: int) -> bool:
+        """Whether a replica that is not ready is what an interrupted rollout left, not what there was before."""
+        source = self.rollout.source if self.rollout else None
+        left_over = source is None or self._goes_back() or replica.spec_hash != source.spec_hash
+        return in_slot > 1 and left_over
 
     def _goes_back(self) -> bool:
         return self.rollout is not None and self.rollout.short_way
@@ -194,7 +200,9 @@ class _Planner:
             if self._of(slot) or self._occupied(slot):
                 continue
             release = self.heading
-            if self.rollout is not None and slot.ordinal not in opened and self.rollout.source is not None:
+            if self.rollout is not None and slot.ordinal not in opened:
+                if self.rollout.source is None:
+                    continue
                 release = self.rollout.source
             self._start(slot, release, "it is wanted")
 

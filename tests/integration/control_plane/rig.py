@@ -107,7 +107,7 @@ class Host:
         return [agent_pb2.ResourceProblem(message=self.refuse)] if self.refuse else []
 
     def accepted(self, snapshot: Snapshot) -> None:
-        self.resources = {name: r for name, r in snapshot.resources.items()}
+        self.resources = dict(snapshot.resources)
         self.act()
 
     def act(self) -> None:
@@ -259,8 +259,8 @@ class Rig:
         """A rollout in its terminal state."""
         last = release_pb2.Rollout()
         async with asyncio.timeout(seconds):
-            async for last in self.rollouts.WatchRollout(release_pb2.GetRolloutRequest(name=rollout)):
-                pass
+            async for seen in self.rollouts.WatchRollout(release_pb2.GetRolloutRequest(name=rollout)):
+                last = seen
         return last
 
     async def held(self, app: str) -> list[replica_pb2.Replica]:
