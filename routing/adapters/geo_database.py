@@ -1,0 +1,90 @@
+"""Places from an MMDB file, of the flat schema or of GeoIP2's; read again when the file changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import maxminddb
+import structlog
+
+from fleet.errors import LocciError, invalid
+from routing.core.countries import MIDDLES
+from routing.core.geo import GeoLookup, Place
+
+log = structlog.get_logger()
+
+
+class GeoDatabase:
+    """The file at `path`. A file that is missing or broken is told in the log, and what was read last stays."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self.lookup: GeoLookup | None = None
+        """What the file says; None while none could be read."""
+
+    def refresh(self) -> bool:
+        """Reads the file when it has changed, and says whether it did. It may block: call it from a thread."""
+        try:
+            status = os.stat(self._path)
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if stamp == self._stamp:
+                return False
+            self._stamp = stamp
+            self.lookup = open_lookup(self._path)
+        except (OSError, LocciError) as error:
+            if self._stamp is not None or self.lookup is None:
+                log.error("geo_database_unreadable", reason=str(error), path=str(self._path))
+            return False
+        log.info("geo_database_read", path=str(self._path))
+        return True
+
+
+def open_lookup(path: Path) -> GeoLookup:
+    """The lookup of a file. Raises INVALID_ARGUMENT when it is no MMDB file, OSError when it cannot be read."""
+    try:
+        reader = maxminddb.open_database(str(path))
+    except maxminddb.InvalidDatabaseError as error:
+        raise invalid("geo_database", f"{path} is not an MMDB file: {error}") from error
+    only_v4 = reader.metadata().ip_version == 4
+
+    def lookup(address: str) -> tuple[Place | None, int]:
+        if only_v4 and ":" in address:
+            return None, 0
+        try:
+            record, bits = reader.get_with_prefix_len(address)
+        except (maxminddb.InvalidDatabaseError, ValueError):
+            return None, 24 if "." in address else 48
+        return (place_of(record) if isinstance(record, Mapping) else None), bits
+
+    return lookup
+
+
+def place_of(record: Mapping[str, object]) -> Place | None:
+    """The place in a record: its coordinates, else the middle of its country; None when it has neither."""
+    country = _country(record)
+    inner = record.get("location")
+    coordinates = inner if isinstance(inner, Mapping) else record
+    try:
+        latitude, longitude = float(str(coordinates["latitude"])), float(str(coordinates["longitude"]))
+        # A hundredth of a degree is a kilometre; finer would only make more buckets.
+        if abs(latitude) <= 90 and abs(longitude) <= 180:
+            return Place(round(latitude, 2), round(longitude, 2), country, "", "geo database")
+    except (KeyError, ValueError):
+        pass
+    if country in MIDDLES:
+        return Place(*MIDDLES[country], country, "", "geo database (country)")
+    return None
+
+
+def _country(record: Mapping[str, object]) -> str:
+    """The country's code: `country_code` or `country` when flat, `country.iso_code` in GeoIP2."""
+    for key in ("country_code", "country", "registered_country"):
+        value = record.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("iso_code")
+        if isinstance(value, str) and len(value) == 2:
+            return value.upper()
+    return ""

@@ -1,0 +1,74 @@
+"""The UDP listener: a non-blocking socket read in batches from the event loop; nothing in between."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+Respond = Callable[[bytes, bytes, bool], bytes | None]
+"""Query, packed address of the client, whether over TCP; the answer or None for silence."""
+
+_BATCH: Final = 64
+_RECEIVE_BYTES: Final = 4096
+_KERNEL_BUFFER_BYTES: Final = 4 << 20
+
+
+def bind_udp(host: str, port: int) -> socket.socket:
+    """A bound socket of the address's own family. Raises OSError when the address is taken or not allowed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BUFFER_BYTES)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class UdpListener:
+    """Answers what arrives at one socket for as long as it is open."""
+
+    def __init__(self, listener: socket.socket, respond: Respond):
+        self._socket = listener
+        self._respond = respond
+        self._family = listener.family
+        self.dropped = 0
+        """Answers that the kernel did not take."""
+
+    @property
+    def port(self) -> int:
+        """The port that it is bound to."""
+        return int(self._socket.getsockname()[1])
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins to answer."""
+        loop.add_reader(self._socket.fileno(), self._readable)
+
+    def close(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends."""
+        loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _readable(self) -> None:
+        """One batch; when there is more, the loop calls again after it has looked at the others."""
+        receive, send, respond = self._socket.recvfrom, self._socket.sendto, self._respond
+        family, pack = self._family, socket.inet_pton
+        for _ in range(_BATCH):
+            try:
+                data, client = receive(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An ICMP error of an earlier answer; it says nothing about the next query.
+                continue
+            answer = respond(data, pack(family, client[0].partition("%")[0]), False)
+            if answer is not None:
+                try:
+                    send(answer, client)
+                except OSError:
+                    self.dropped += 1

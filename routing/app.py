@@ -1,0 +1,221 @@
+"""The composition root of `locci-dns`: the one file that wires the adapters to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from fleet.clock import Clock, SystemClock
+from fleet.errors import Code, LocciError, invalid
+from fleet.identity import IdentityDirectory
+from fleet.rpc.link import NodeLink
+from fleet.snapshot import SnapshotFile
+from locci.v1 import node_pb2
+from routing.adapters import explanation, host_facts, local_socket
+from routing.adapters.endpoints import parse_listen
+from routing.adapters.feed import Feed
+from routing.adapters.geo_database import GeoDatabase
+from routing.adapters.metrics import DnsCollector, serve_metrics
+from routing.adapters.prober import Prober
+from routing.adapters.table import RESOURCE_TYPES
+from routing.adapters.tcp import TcpListener
+from routing.adapters.udp import UdpListener, bind_udp
+from routing.adapters.verdict_file import VerdictFile
+from routing.core.cadence import Cadence
+from routing.core.failover import ChangeRotation, Command, Failover, LookAround
+from routing.core.model import RoutingTable
+from routing.engine import Engine
+from routing.settings import DnsSettings
+
+log = structlog.get_logger()
+
+_GEO_CHECK_S: Final = 5.0
+_FEED_CHECK_S: Final = 0.2
+_STOP_DEADLINE_S: Final = 4.0
+_PORT_TRIES: Final = 20
+
+
+class DnsApp:
+    """The running program. `start` returns when it answers; `run` also keeps up with the world until cancelled."""
+
+    def __init__(self, settings: DnsSettings, clock: Clock | None = None):
+        self.settings = settings
+        self.ports: list[int] = []
+        """The ports that are listened to, for UDP and TCP alike, in the order of the settings."""
+        self._clock = clock or SystemClock()
+        identity = IdentityDirectory(settings.identity_dir)
+        facts = identity.facts()
+        _make_directory(settings.state_dir)
+        cadence = Cadence(interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
+        self._verdicts = VerdictFile(settings.state_dir / "verdicts.json")
+        self._geo = GeoDatabase(Path(settings.geo_database)) if settings.geo_database else None
+        brain = Failover(facts.node, facts.region, cadence=cadence)
+        self.engine = Engine(brain, self._clock, self._verdicts.load())
+        self._prober = Prober(self.engine, self._clock, cadence.timeout_max_s)
+        self._feed = Feed(brain, self._clock, settings.state_dir, self._accept)
+        self._link = NodeLink(
+            role=node_pb2.NODE_ROLE_DNS,
+            identity=identity,
+            file=SnapshotFile(settings.state_dir / "snapshot"),
+            consumer=self._feed,
+            resource_types=RESOURCE_TYPES,
+            facts=lambda: host_facts.node_facts(settings.state_dir),
+            clock=self._clock,
+            rng=random.Random(),
+        )
+        self._feed.wake = self._link.wake
+        self._unsaved = asyncio.Event()
+        self._udp: list[UdpListener] = []
+        self._tcp = TcpListener(
+            self.engine.respond, connections_max=settings.tcp_connections_max, idle_s=settings.tcp_idle_s
+        )
+        self._local: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Serves the last accepted table from disk. Raises LocciError when it cannot listen."""
+        if self._geo is not None:
+            await asyncio.to_thread(self._geo.refresh)
+            if self._geo.lookup is not None:
+                self.engine.take_geo(self._geo.lookup)
+        self.engine.on_command(self._on_command)
+        self.engine.on_command(self._feed.on_command)
+        self._feed.accepted(self._link.snapshot)
+        for text in self.settings.listen:
+            await self._listen(text)
+        self._local = await local_socket.serve(self.settings.socket, self._on_request)
+        log.info("dns_serving", ports=self.ports, revision=self.engine.table.revision)
+
+    async def run(self) -> None:
+        """Follows the control plane, the geo database and the health of edges until cancelled; then closes all."""
+        runner = None
+        try:
+            if self.settings.metrics_listen:
+                host, port = parse_listen(self.settings.metrics_listen, "metrics_listen")
+                collector = DnsCollector(
+                    self.engine, lambda: self._tcp.connections, lambda: sum(udp.dropped for udp in self._udp)
+                )
+                with _explained(self.settings.metrics_listen):
+                    runner = await serve_metrics(collector, host, port)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._link.run())
+                tasks.create_task(self._watch_feed())
+                tasks.create_task(self._watch_geo())
+                tasks.create_task(self._save_verdicts())
+        finally:
+            await self.close()
+            if runner is not None:
+                await runner.cleanup()
+
+    async def close(self) -> None:
+        """Stops to answer and to probe."""
+        loop = asyncio.get_running_loop()
+        for udp in self._udp:
+            udp.close(loop)
+        self._udp = []
+        self._tcp.close()
+        if self._local is not None:
+            self._local.close()
+        await self._prober.close()
+
+    async def _listen(self, text: str) -> None:
+        host, wanted = parse_listen(text, "listen")
+        loop = asyncio.get_running_loop()
+        with _explained(text):
+            for attempt in range(_PORT_TRIES):
+                listener = bind_udp(host, wanted)
+                port = int(listener.getsockname()[1])
+                try:
+                    await self._tcp.listen(host, port)
+                except OSError:
+                    listener.close()
+                    # A port that the kernel chose for UDP may be taken for TCP.
+                    if wanted or attempt == _PORT_TRIES - 1:
+                        raise
+                    continue
+                break
+        udp = UdpListener(listener, self.engine.respond)
+        udp.start(loop)
+        self._udp.append(udp)
+        self.ports.append(port)
+
+    def _accept(self, table: RoutingTable) -> None:
+        self.engine.take_table(table)
+        self._prober.watch(self.engine.targets)
+        self._unsaved.set()
+
+    def _on_command(self, command: Command) -> None:
+        match command:
+            case ChangeRotation():
+                self._unsaved.set()
+            case LookAround():
+                self._prober.look_around()
+            case _:
+                return
+
+    def _on_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        match request.get("command"):
+            case "status":
+                return explanation.status(self.engine, self._clock)
+            case "explain":
+                name, address = str(request.get("name", "")), str(request.get("from", ""))
+                return explanation.explain(self.engine, self._clock, name, address)
+            case other:
+                raise invalid("command", f"command: {other!r} is neither status nor explain")
+
+    async def _watch_feed(self) -> None:
+        while True:
+            self.engine.take_feed(self._link.connected)
+            await self._clock.sleep(_FEED_CHECK_S)
+
+    async def _watch_geo(self) -> None:
+        while self._geo is not None:
+            await self._clock.sleep(_GEO_CHECK_S)
+            if await asyncio.to_thread(self._geo.refresh) and self._geo.lookup is not None:
+                self.engine.take_geo(self._geo.lookup)
+
+    async def _save_verdicts(self) -> None:
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            verdicts = {key: state.verdict.in_rotation for key, state in self.engine.brain.targets.items()}
+            await asyncio.to_thread(self._verdicts.save, verdicts)
+
+
+async def serve(settings: DnsSettings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises LocciError when it cannot start."""
+    app = DnsApp(settings)
+    await app.start()
+    running = asyncio.create_task(app.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    log.info("dns_stopped")
+
+
+@contextlib.contextmanager
+def _explained(where: str) -> Any:
+    try:
+        yield
+    except PermissionError as error:
+        message = f"{where}: not permitted to listen there; run as root or grant CAP_NET_BIND_SERVICE"
+        raise LocciError(Code.PERMISSION_DENIED, "NOT_PERMITTED", message) from error
+    except OSError as error:
+        message = f"{where}: cannot listen there: {error.strerror or error}"
+        raise LocciError(Code.FAILED_PRECONDITION, "CANNOT_LISTEN", message) from error
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.FAILED_PRECONDITION
+        raise LocciError(code, "NO_STATE_DIR", f"{path}: cannot be made: {error.strerror}") from error

@@ -1,0 +1,192 @@
+"""From a client's address to its place, and from places to buckets: clients of one bucket get one answer.
+
+Known networks of regions win (longest prefix first), then what a geo database says, then nothing. The scope of an
+answer (RFC 7871, section 7.2.1) is the largest block around the address in which this map says the same.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from routing.core.model import Family, Region
+from routing.core.steering import nearest_first
+
+_BITS: Final = {Family.IPV4: 32, Family.IPV6: 128}
+_CACHED_BITS: Final = {Family.IPV4: 24, Family.IPV6: 48}
+_BUCKETS_MAX: Final = 60_000
+_MEMO_MAX: Final = 100_000
+_FILL_MAX: Final = 1 << 16
+_MIXED: Final = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a client is: degrees north and east, and how that is known."""
+
+    latitude: float
+    longitude: float
+    country: str = ""
+    region: str = ""
+    source: str = ""
+
+
+GeoLookup = Callable[[str], tuple[Place | None, int]]
+"""The place of an address in text form, None when unknown, and the prefix length of the block that it holds for."""
+
+
+def no_geo(address: str) -> tuple[Place | None, int]:
+    """The lookup of a server without a geo database."""
+    return None, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Locus:
+    """What the map says of an address: its place, and the prefix length of the block in which that holds."""
+
+    place: Place | None
+    scope_bits: int
+
+
+class PlaceMap:
+    """The map for one set of regions and one geo database.
+
+    What it answers depends on nothing else; tables and memos only make it fast. Bucket 0 is "place unknown".
+    """
+
+    def __init__(self, regions: Mapping[str, Region], lookup: GeoLookup):
+        self._regions = dict(regions)
+        self._lookup = lookup
+        self._ranges = {family: _flatten(regions, family) for family in Family}
+        self._orders: list[tuple[str, ...] | None] = [None]
+        self._bucket_of_order: dict[tuple[str, ...], int] = {}
+        self._bucket_of_place: dict[tuple[float, float, str], int] = {}
+        for region in sorted(regions):
+            here = regions[region]
+            self._intern(nearest_first(here.latitude, here.longitude, regions, region))
+        self._trivial = lookup is no_geo and not any(starts for starts, _ in self._ranges.values())
+        size = 0 if self._trivial else 1 << 24
+        # Zeroed by the kernel page by page, so memory is used only where clients are.
+        self._buckets_v4 = memoryview(bytearray(2 * size)).cast("H")
+        self._scopes_v4 = bytearray(size)
+        self._memo: dict[bytes, tuple[int, int]] = {}
+
+    def order(self, bucket: int) -> tuple[str, ...] | None:
+        """Region ids, nearest first, for a bucket; None for "place unknown"."""
+        return self._orders[bucket]
+
+    def bucket_v4(self, address: bytes) -> tuple[int, int]:
+        """Bucket and scope for the 4 bytes of an IPv4 address."""
+        if self._trivial:
+            return 0, 0
+        index = address[0] << 16 | address[1] << 8 | address[2]
+        entry = self._buckets_v4[index]
+        if entry and entry != _MIXED:
+            return entry - 1, self._scopes_v4[index]
+        return self._slow_v4(address, index)
+
+    def bucket_v6(self, address: bytes) -> tuple[int, int]:
+        """The same for the 16 bytes of an IPv6 address."""
+        if self._trivial:
+            return 0, 0
+        found = self._memo.get(address[:6])
+        if found is not None:
+            return found
+        locus = self.locate(address)
+        found = self._bucket_of(locus.place), locus.scope_bits
+        if locus.scope_bits <= _CACHED_BITS[Family.IPV6]:
+            if len(self._memo) >= _MEMO_MAX:
+                self._memo.clear()
+            self._memo[address[:6]] = found
+        return found
+
+    def locate(self, address: bytes) -> Locus:
+        """What the map says of a packed address of 4 or 16 bytes, without any memo."""
+        family = Family.IPV4 if len(address) == 4 else Family.IPV6
+        number = int.from_bytes(address, "big")
+        starts, owners = self._ranges[family]
+        at = bisect_right(starts, number) - 1
+        low = starts[at] if at >= 0 else 0
+        high = (starts[at + 1] if at + 1 < len(starts) else 1 << _BITS[family]) - 1
+        bits = _block_bits(number, low, high, _BITS[family])
+        owner = owners[at] if at >= 0 else ""
+        if owner:
+            here = self._regions[owner]
+            return Locus(Place(here.latitude, here.longitude, here.country, owner, "networks"), bits)
+        place, known_bits = self._lookup(str(ipaddress.ip_address(address)))
+        return Locus(place, max(bits, known_bits))
+
+    def _slow_v4(self, address: bytes, index: int) -> tuple[int, int]:
+        locus = self.locate(address)
+        bucket, bits = self._bucket_of(locus.place), locus.scope_bits
+        if bits > _CACHED_BITS[Family.IPV4]:
+            self._buckets_v4[index] = _MIXED
+            return bucket, bits
+        count = 1 << (24 - bits)
+        start = index & -count
+        if count > _FILL_MAX:
+            start, count = index & -_FILL_MAX, _FILL_MAX
+        self._buckets_v4[start : start + count] = memoryview(array("H", [bucket + 1]) * count)
+        self._scopes_v4[start : start + count] = bytes((bits,)) * count
+        return bucket, bits
+
+    def _bucket_of(self, place: Place | None) -> int:
+        if place is None:
+            return 0
+        key = (place.latitude, place.longitude, place.region)
+        bucket = self._bucket_of_place.get(key)
+        if bucket is None:
+            order = nearest_first(place.latitude, place.longitude, self._regions, place.region)
+            bucket = self._intern(order)
+            if len(self._bucket_of_place) >= _MEMO_MAX:
+                self._bucket_of_place.clear()
+            self._bucket_of_place[key] = bucket
+        return bucket
+
+    def _intern(self, order: tuple[str, ...]) -> int:
+        """The bucket of an order; when there are too many, that of the nearest region's own place."""
+        bucket = self._bucket_of_order.get(order)
+        if bucket is not None:
+            return bucket
+        if len(self._orders) >= _BUCKETS_MAX:
+            return next(b for b in range(1, len(self._orders)) if (self._orders[b] or ("",))[0] == order[0])
+        self._orders.append(order)
+        self._bucket_of_order[order] = len(self._orders) - 1
+        return len(self._orders) - 1
+
+
+def _flatten(regions: Mapping[str, Region], family: Family) -> tuple[Sequence[int], Sequence[str]]:
+    """The regions' networks as adjoining ranges: starts, and who owns each ("" for nobody); the longest prefix wins."""
+    networks = []
+    for region in sorted(regions):
+        for text in regions[region].networks:
+            network = ipaddress.ip_network(text)
+            if network.version == family.value:
+                networks.append((network.prefixlen, int(network.network_address), region))
+    if not networks:
+        return [], []
+    edges = {0}
+    for bits, start, _ in networks:
+        edges |= {start, start + (1 << (_BITS[family] - bits))}
+    edges.discard(1 << _BITS[family])
+    starts = sorted(edges)
+    owners = [""] * len(starts)
+    for bits, start, region in sorted(networks, key=lambda item: item[0]):
+        first = bisect_right(starts, start) - 1
+        last = bisect_right(starts, start + (1 << (_BITS[family] - bits)) - 1)
+        owners[first:last] = [region] * (last - first)
+    return starts, owners
+
+
+def _block_bits(number: int, low: int, high: int, width: int) -> int:
+    """Prefix length of the largest block around `number` that lies within `low` and `high`."""
+    for bits in range(width + 1):
+        size = 1 << (width - bits)
+        start = number & -size
+        if low <= start and start + size - 1 <= high:
+            return bits
+    return width

@@ -1,0 +1,123 @@
+"""What DNS steers by: regions with their edges, hostnames, zones. Plain values, checked before they get here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+
+class Family(IntEnum):
+    """Version of the internet protocol."""
+
+    IPV4 = 4
+    IPV6 = 6
+
+
+class Condition(Enum):
+    """How the control plane sees a node; evidence, not a verdict."""
+
+    UNKNOWN = "unknown"
+    JOINING = "joining"
+    READY = "ready"
+    SUSPECT = "suspect"
+    LOST = "lost"
+    DRAINING = "draining"
+    REVOKED = "revoked"
+
+
+class Policy(Enum):
+    """How a region is chosen."""
+
+    NEAREST = "nearest"
+    FAILOVER = "failover"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignEvidence:
+    """What another vantage found at an endpoint. `vantage` is a node id."""
+
+    vantage: str
+    healthy: bool
+    in_rotation: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeEndpoint:
+    """An edge that answers may name. Addresses are in their usual text form."""
+
+    node: str
+    ipv4: tuple[str, ...] = ()
+    ipv6: tuple[str, ...] = ()
+    condition: Condition = Condition.UNKNOWN
+    probe_port: int = 80
+    evidence: tuple[ForeignEvidence, ...] = ()
+
+    def addresses(self, family: Family) -> tuple[str, ...]:
+        """Its addresses of one family."""
+        return self.ipv4 if family is Family.IPV4 else self.ipv6
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A named place with its edges. Degrees north and east; networks in CIDR form."""
+
+    id: str
+    latitude: float
+    longitude: float
+    continent: str = ""
+    country: str = ""
+    jurisdictions: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    edges: tuple[EdgeEndpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hostname:
+    """A name that is answered by steering. `replicas` are the healthy ones per region where any are wanted."""
+
+    name: str
+    app: str = ""
+    policy: Policy = Policy.NEAREST
+    ttl_s: int = 5
+    order: tuple[str, ...] = ()
+    fail_closed: bool = False
+    jurisdictions: tuple[str, ...] = ()
+    replicas: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NameServer:
+    """A name server of a zone with its addresses."""
+
+    name: str
+    ipv4: tuple[str, ...] = ()
+    ipv6: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A part of the DNS that is answered with authority."""
+
+    origin: str
+    serial: int
+    contact: str = ""
+    ttl_s: int = 3600
+    negative_ttl_s: int = 10
+    name_servers: tuple[NameServer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Everything at one revision of the control plane's store."""
+
+    revision: int = 0
+    zones: Mapping[str, Zone] = field(default_factory=dict)
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    hostnames: Mapping[str, Hostname] = field(default_factory=dict)
+
+
+TargetKey = tuple[str, Family]
+"""What is probed and put in or out of rotation: a node's edge over one family."""

@@ -1,0 +1,183 @@
+"""Which regions an answer names, and why: a chain of filters, the same for answering and for explaining.
+
+Jurisdiction is a hard rule: a region outside is never answered, not even when all inside are down. Health and
+replicas are soft: when they would leave nothing, they give way in a fixed order, so that an answer is empty only
+when a hostname has no address of that family at all, wherever the client is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from routing.core.model import Condition, Family, Hostname, Policy, Region, TargetKey
+
+_EARTH_RADIUS_KM: Final = 6371.0
+
+
+class Outcome(Enum):
+    """How an answer came about."""
+
+    STEERED = "steered"
+    WITHOUT_REPLICAS = "without-replicas"
+    FAIL_OPEN = "fail-open"
+    FAIL_CLOSED = "fail-closed"
+    NO_ADDRESS = "no-address"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One filter: what it kept, in order, and what it dropped and why."""
+
+    filter: str
+    kept: tuple[str, ...]
+    dropped: tuple[tuple[str, str], ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The regions of an answer, most wanted first, their addresses, and the whole reasoning."""
+
+    outcome: Outcome
+    regions: tuple[str, ...]
+    addresses: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+def distance_km(latitude: float, longitude: float, region: Region) -> float:
+    """Great-circle distance from a place to a region (haversine formula)."""
+    north = math.radians(region.latitude - latitude)
+    east = math.radians(region.longitude - longitude)
+    cosines = math.cos(math.radians(latitude)) * math.cos(math.radians(region.latitude))
+    half_chord = math.sin(north / 2) ** 2 + cosines * math.sin(east / 2) ** 2
+    return 2 * _EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(half_chord)))
+
+
+def nearest_first(latitude: float, longitude: float, regions: Mapping[str, Region], home: str = "") -> tuple[str, ...]:
+    """Region ids by distance; `home` comes before others at the same distance, then the id decides."""
+    return tuple(sorted(regions, key=lambda r: (distance_km(latitude, longitude, regions[r]), r != home, r)))
+
+
+def depends_on_place(hostname: Hostname) -> bool:
+    """Whether clients at different places may get different answers; never by live health (RFC 7871, section 7.2.1)."""
+    return hostname.policy is Policy.NEAREST
+
+
+def decide(
+    hostname: Hostname,
+    regions: Mapping[str, Region],
+    order: Sequence[str] | None,
+    rotation: AbstractSet[TargetKey],
+    family: Family,
+) -> Decision:
+    """The answer for a client whose regions are, nearest first, in `order`; None when its place is unknown."""
+    steps = [_wanted(hostname, regions)]
+    steps.append(_filter("jurisdiction", steps[-1].kept, lambda r: _outside(hostname, regions[r])))
+    steps.append(_filter("address", steps[-1].kept, lambda r: _without_address(regions[r], family)))
+    steps.append(_order(hostname, steps[-1].kept, order))
+    candidates = steps[-1].kept
+    if not candidates:
+        return Decision(Outcome.NO_ADDRESS, (), (), tuple(steps))
+    replicas = dict(hostname.replicas)
+    filled = _filter("replicas", candidates, lambda r: "" if replicas.get(r) else "no healthy replica")
+    if not filled.kept:
+        filled = Step("replicas", candidates, (), "no region has a healthy replica: ignored")
+    steps.append(filled)
+    healthy = _filter("health", filled.kept, lambda r: _out(regions[r], rotation, family))
+    steps.append(healthy)
+    outcome = Outcome.STEERED
+    kept = healthy.kept
+    if not kept:
+        beside = _filter("health-without-replicas", candidates, lambda r: _out(regions[r], rotation, family))
+        outcome, kept = Outcome.WITHOUT_REPLICAS, beside.kept
+        steps.append(beside)
+    if not kept:
+        return _all_down(hostname, regions, filled.kept, family, steps)
+    steps.append(_pick(hostname, kept, order))
+    chosen = steps[-1].kept
+    addresses = tuple(
+        address
+        for region in chosen
+        for edge in regions[region].edges
+        if (edge.node, family) in rotation
+        for address in edge.addresses(family)
+    )
+    return Decision(outcome, chosen, addresses, tuple(steps))
+
+
+def _wanted(hostname: Hostname, regions: Mapping[str, Region]) -> Step:
+    """Regions where replicas are wanted; all of them when that is not known."""
+    wanted = {region for region, _ in hostname.replicas}
+    kept = tuple(region for region in sorted(regions) if region in wanted)
+    if not kept:
+        return Step("placement", tuple(sorted(regions)), (), "no placement is known: every region is a candidate")
+    dropped = tuple((region, "no replica is wanted there") for region in sorted(regions) if region not in wanted)
+    return Step("placement", kept, dropped)
+
+
+def _filter(title: str, candidates: Sequence[str], objection: Callable[[str], str]) -> Step:
+    kept, dropped = [], []
+    for region in candidates:
+        reason = objection(region)
+        if reason:
+            dropped.append((region, reason))
+        else:
+            kept.append(region)
+    return Step(title, tuple(kept), tuple(dropped))
+
+
+def _outside(hostname: Hostname, region: Region) -> str:
+    if not hostname.jurisdictions or set(hostname.jurisdictions) & set(region.jurisdictions):
+        return ""
+    return f"lies in {', '.join(region.jurisdictions) or 'no jurisdiction'}, not in {', '.join(hostname.jurisdictions)}"
+
+
+def _without_address(region: Region, family: Family) -> str:
+    has = any(edge.addresses(family) and edge.condition is not Condition.REVOKED for edge in region.edges)
+    return "" if has else f"no edge with an IPv{family.value} address"
+
+
+def _out(region: Region, rotation: AbstractSet[TargetKey], family: Family) -> str:
+    return "" if any((edge.node, family) in rotation for edge in region.edges) else "no edge in rotation"
+
+
+def _order(hostname: Hostname, candidates: Sequence[str], order: Sequence[str] | None) -> Step:
+    if hostname.policy is Policy.FAILOVER:
+        listed = [region for region in hostname.order if region in candidates]
+        rest = [region for region in candidates if region not in listed]
+        return Step("order", tuple(dict.fromkeys(listed + rest)), (), "by the declared order")
+    if order is None:
+        return Step("order", tuple(candidates), (), "the client's place is unknown")
+    return Step("order", tuple(region for region in order if region in candidates), (), "nearest first")
+
+
+def _pick(hostname: Hostname, kept: tuple[str, ...], order: Sequence[str] | None) -> Step:
+    if hostname.policy is Policy.ALL:
+        return Step("pick", kept, (), "policy all: every healthy region")
+    if hostname.policy is Policy.NEAREST and order is None:
+        return Step("pick", kept, (), "place unknown: every healthy region")
+    return Step(
+        "pick", kept[:1], tuple((region, "not first") for region in kept[1:]), f"policy {hostname.policy.value}"
+    )
+
+
+def _all_down(
+    hostname: Hostname, regions: Mapping[str, Region], kept: tuple[str, ...], family: Family, steps: list[Step]
+) -> Decision:
+    if hostname.fail_closed:
+        steps.append(Step("pick", (), (), "nothing is in rotation and the policy is to fail closed"))
+        return Decision(Outcome.FAIL_CLOSED, (), (), tuple(steps))
+    steps.append(Step("pick", kept, (), "nothing is in rotation: fail open with every candidate"))
+    addresses = tuple(
+        address
+        for region in kept
+        for edge in regions[region].edges
+        if edge.condition is not Condition.REVOKED
+        for address in edge.addresses(family)
+    )
+    return Decision(Outcome.FAIL_OPEN, kept, addresses, tuple(steps))

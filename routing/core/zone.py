@@ -1,0 +1,243 @@
+"""The names of a routing table, compiled once per table: what exists, and every answer that depends on no client.
+
+A change of health leaves all of this as it is. Hostnames with the same policy and the same places share one class,
+whose answers are steered together; a thousand hostnames are usually a handful of classes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from routing.core import wire
+from routing.core.model import Hostname, NameServer, RoutingTable, Zone
+from routing.core.wire import Rcode
+
+_SOA_REFRESH_S: Final = 3600
+_SOA_RETRY_S: Final = 600
+_SOA_EXPIRE_S: Final = 604_800
+_ANY_TTL_S: Final = 3600
+_ANY_DATA: Final = b"\x07RFC8482\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """An answer but for its id, its question and its OPT record.
+
+    `heads` are flags and counts, by 2 x EDNS + recursion desired. `bodies` are the records in every order in which
+    they are given out. `slim` is the same without what may be left out when space is short.
+    """
+
+    heads: tuple[bytes, bytes, bytes, bytes]
+    bodies: tuple[bytes, ...]
+    slim: Tail | None = None
+
+
+def tail(
+    rcode: Rcode,
+    bodies: tuple[bytes, ...],
+    answers: int = 0,
+    authorities: int = 0,
+    additional: int = 0,
+    aa: bool = True,
+) -> Tail:
+    """A tail with these counts of records."""
+    flags = wire.QR | (wire.AA if aa else 0) | rcode
+    heads = [
+        wire.head(flags | rd, (1, answers, authorities, additional + edns)) for edns in (0, 1) for rd in (0, wire.RD)
+    ]
+    return Tail((heads[0], heads[1], heads[2], heads[3]), bodies)
+
+
+def truncated(edns: bool, rd: bool, rcode: int = Rcode.NOERROR) -> bytes:
+    """Flags and counts of an answer that asks for TCP."""
+    return wire.head(wire.QR | wire.AA | wire.TC | (wire.RD if rd else 0) | rcode, (1, 0, 0, int(edns)))
+
+
+REFUSED: Final = tail(Rcode.REFUSED, (b"",), aa=False)
+SERVFAIL: Final = tail(Rcode.SERVFAIL, (b"",), aa=False)
+MINIMAL_ANY: Final = tail(
+    Rcode.NOERROR, (wire.record(wire.QUESTION_NAME, wire.HINFO, _ANY_TTL_S, _ANY_DATA),), answers=1
+)
+"""The whole answer to ANY (RFC 8482, section 4.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledZone:
+    """A zone's own answers; those in a negative answer depend on where the zone's name begins in the question."""
+
+    zone: Zone
+    wire_name: bytes
+    _negative: dict[tuple[Rcode, int], Tail] = field(default_factory=dict, repr=False, compare=False)
+
+    def negative(self, rcode: Rcode, offset: int) -> Tail:
+        """NODATA or NXDOMAIN for a question in which the zone's name begins at `offset` (RFC 2308, section 2)."""
+        found = self._negative.get((rcode, offset))
+        if found is None:
+            ttl_s = min(self.zone.ttl_s, self.zone.negative_ttl_s)
+            found = tail(rcode, (self._soa(wire.pointer(offset), ttl_s),), authorities=1)
+            self._negative[rcode, offset] = found
+        return found
+
+    def soa(self) -> Tail:
+        """The answer to SOA at the zone's name."""
+        return tail(Rcode.NOERROR, (self._soa(wire.QUESTION_NAME, self.zone.ttl_s),), answers=1)
+
+    def ns(self) -> Tail | None:
+        """The answer to NS at the zone's name, with the servers' addresses where they are ours to know."""
+        servers = self.zone.name_servers
+        if not servers:
+            return None
+        body = b"".join(
+            wire.record(wire.QUESTION_NAME, wire.NS, self.zone.ttl_s, self._shortened(s.name)) for s in servers
+        )
+        glue = [
+            wire.record(self._shortened(server.name), kind, self.zone.ttl_s, packed)
+            for server in servers
+            if self.holds(wire.name(server.name))
+            for kind, packed in _packed(server)
+        ]
+        slim = tail(Rcode.NOERROR, (body,), answers=len(servers))
+        whole = tail(Rcode.NOERROR, (body + b"".join(glue),), answers=len(servers), additional=len(glue))
+        return replace(whole, slim=slim)
+
+    def holds(self, wire_name: bytes) -> bool:
+        """Whether a name is in or below the zone; the boundary must be one of labels."""
+        at = 0
+        while at < len(wire_name):
+            if wire_name[at:] == self.wire_name:
+                return True
+            at += 1 + wire_name[at]
+        return False
+
+    def _soa(self, owner: bytes, ttl_s: int) -> bytes:
+        zone = self.zone
+        primary = zone.name_servers[0].name if zone.name_servers else zone.origin
+        numbers = (zone.serial, _SOA_REFRESH_S, _SOA_RETRY_S, _SOA_EXPIRE_S, zone.negative_ttl_s)
+        contact = wire.mailbox(zone.contact or f"hostmaster@{zone.origin}")
+        data = wire.name(primary) + contact + b"".join(number.to_bytes(4, "big") for number in numbers)
+        return wire.record(owner, wire.SOA, ttl_s, data)
+
+    def _shortened(self, host: str) -> bytes:
+        """A name that ends in a pointer to the zone's name in a question that is the zone's name itself."""
+        full = wire.name(host)
+        if not self.holds(full):
+            return full
+        return full[: len(full) - len(self.wire_name)] + wire.QUESTION_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name that exists; without any records it is an empty non-terminal. `steered` is the class of a hostname."""
+
+    zone: CompiledZone
+    offset: int
+    fixed: dict[bytes, Tail] = field(default_factory=dict)
+    steered: int = -1
+
+    @property
+    def nodata(self) -> Tail:
+        """The answer when there is nothing of the type (RFC 2308, section 2.2)."""
+        return self.zone.negative(Rcode.NOERROR, self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Everything that exists, by lower-case wire name; `classes` are what hostnames are steered by."""
+
+    entries: dict[bytes, Entry]
+    zones: dict[bytes, CompiledZone]
+    classes: tuple[Hostname, ...]
+
+    def zone_of(self, qname: bytes) -> tuple[CompiledZone, int] | None:
+        """The closest zone that holds a wire name, and where that zone's name begins in a question of the name."""
+        at = 0
+        while True:
+            zone = self.zones.get(qname[at:])
+            if zone is not None:
+                return zone, wire.HEADER_BYTES + at
+            if not qname[at]:
+                return None
+            at += 1 + qname[at]
+
+
+def compile_names(table: RoutingTable) -> Names:
+    """Compiles a table. Hostnames outside every zone are left out: questions for them are refused.
+
+    A name server's name keeps its own addresses, also when a hostname is called the same.
+    """
+    zones = {wire.name(origin): CompiledZone(zone, wire.name(origin)) for origin, zone in table.zones.items()}
+    names = Names({}, zones, ())
+    classes: dict[Hostname, int] = {}
+    for hostname in table.hostnames.values():
+        number = classes.setdefault(_class_of(hostname), len(classes))
+        _add(names, wire.name(hostname.name), {}, number)
+    for compiled in zones.values():
+        _add(names, compiled.wire_name, _apex(compiled))
+        for server in compiled.zone.name_servers:
+            if compiled.holds(wire.name(server.name)):
+                _add(names, wire.name(server.name), _addresses(_packed(server), compiled.zone.ttl_s))
+        # A zone below another makes the names between them exist: an NXDOMAIN there would deny it (RFC 8020).
+        if len(compiled.wire_name) > 1:
+            _add_ancestors(names, compiled.wire_name)
+    return Names(names.entries, zones, tuple(classes))
+
+
+def _class_of(hostname: Hostname) -> Hostname:
+    """What steering looks at, and nothing else; replicas count as some or none."""
+    return replace(hostname, name="", app="", replicas=tuple((region, min(n, 1)) for region, n in hostname.replicas))
+
+
+def _add(names: Names, wire_name: bytes, fixed: dict[bytes, Tail], steered: int = -1) -> None:
+    found = names.zone_of(wire_name)
+    if found is None:
+        return
+    zone, offset = found
+    before = names.entries.get(wire_name)
+    if before is not None:
+        fixed = before.fixed | fixed
+        steered = before.steered if steered < 0 else steered
+    if fixed.keys() & {wire.A, wire.AAAA}:
+        steered = -1
+    if fixed or steered >= 0:
+        fixed = {wire.ANY: MINIMAL_ANY, **fixed}
+    names.entries[wire_name] = Entry(zone, offset, fixed, steered)
+    if wire_name != zone.wire_name:
+        _add_ancestors(names, wire_name)
+
+
+def _add_ancestors(names: Names, wire_name: bytes) -> None:
+    """Makes every name above exist, up to the zone that holds it."""
+    above = wire_name[1 + wire_name[0] :]
+    found = names.zone_of(above)
+    if found is not None and above not in names.entries:
+        names.entries[above] = Entry(found[0], found[1])
+        if above != found[0].wire_name:
+            _add_ancestors(names, above)
+
+
+def _apex(zone: CompiledZone) -> dict[bytes, Tail]:
+    ns = zone.ns()
+    return {wire.SOA: zone.soa()} | ({} if ns is None else {wire.NS: ns})
+
+
+def _packed(server: NameServer) -> Iterable[tuple[bytes, bytes]]:
+    for text in (*server.ipv4, *server.ipv6):
+        packed = ipaddress.ip_address(text).packed
+        yield (wire.A if len(packed) == 4 else wire.AAAA), packed
+
+
+def _addresses(records: Iterable[tuple[bytes, bytes]], ttl_s: int) -> dict[bytes, Tail]:
+    by_kind: dict[bytes, list[bytes]] = {}
+    for kind, packed in records:
+        by_kind.setdefault(kind, []).append(packed)
+    return {kind: address_tail(kind, packed, ttl_s) for kind, packed in by_kind.items()}
+
+
+def address_tail(kind: bytes, packed: list[bytes], ttl_s: int, most: int = 24) -> Tail:
+    """Addresses in every rotation, so that each comes first equally often; at most `most` of them in one answer."""
+    records = [wire.record(wire.QUESTION_NAME, kind, ttl_s, address) for address in packed]
+    turns = [records[turn:] + records[:turn] for turn in range(len(records))]
+    return tail(Rcode.NOERROR, tuple(b"".join(turn[:most]) for turn in turns), answers=min(most, len(records)))

@@ -1,0 +1,158 @@
+"""The shell around the cores: takes tables, probes and the feed's state in, swaps the responder, tells what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import assert_never
+
+import structlog
+
+from fleet.clock import Clock
+from routing.core import failover
+from routing.core.answer import Responder
+from routing.core.evidence import Target
+from routing.core.failover import (
+    ChangeRotation,
+    Command,
+    Failover,
+    FeedChanged,
+    LookAround,
+    ProbeFailed,
+    ProbeLaunched,
+    ProbeSucceeded,
+    ReportBrake,
+    ReportEvidence,
+    TableAccepted,
+)
+from routing.core.geo import GeoLookup, PlaceMap, no_geo
+from routing.core.model import RoutingTable, TargetKey
+from routing.core.zone import Names, compile_names
+
+log = structlog.get_logger()
+
+Listener = Callable[[Command], None]
+
+
+class Engine:
+    """Everything that answering needs, on the event loop's thread. It is the prober's sink."""
+
+    def __init__(self, brain: Failover, clock: Clock, remembered: Mapping[TargetKey, bool]):
+        self.brain = brain
+        self._clock = clock
+        self._remembered = remembered
+        self._listeners: list[Listener] = []
+        self._lookup: GeoLookup = no_geo
+        self._map_key: object = None
+        self.table = RoutingTable()
+        self._names: Names = compile_names(self.table)
+        self._rotation: frozenset[TargetKey] = frozenset()
+        self.places = PlaceMap({}, no_geo)
+        self.responder = Responder(self._names, self.places, {}, self._rotation)
+        self.udp_rcodes = [0] * 16
+        self.tcp_rcodes = [0] * 16
+        self.silent = 0
+        self.probes = {"good": 0, "silent": 0, "bad": 0, "unclear": 0}
+        self.swaps = 0
+
+    def on_command(self, listener: Listener) -> None:
+        """`listener` is told each command of the brain, after answers follow it."""
+        self._listeners.append(listener)
+
+    def respond(self, data: bytes, source: bytes, tcp: bool) -> bytes | None:
+        """The answer to a query, counted."""
+        answer = self.responder.respond(data, source, tcp)
+        if answer is None:
+            self.silent += 1
+        elif tcp:
+            self.tcp_rcodes[answer[3] & 15] += 1
+        else:
+            self.udp_rcodes[answer[3] & 15] += 1
+        return answer
+
+    @property
+    def targets(self) -> list[Target]:
+        """What is to be probed."""
+        return [state.target for state in self.brain.targets.values()]
+
+    def take_table(self, table: RoutingTable) -> None:
+        """Answers by `table` from now on."""
+        self.table = table
+        self._names = compile_names(table)
+        self._handle(TableAccepted(table, self._remembered))
+        self._swap()
+
+    def take_feed(self, alive: bool) -> None:
+        """The stream to the control plane stands or fell."""
+        if alive != self.brain.feed_alive:
+            self._handle(FeedChanged(alive))
+
+    def take_geo(self, lookup: GeoLookup) -> None:
+        """Places clients by `lookup` from now on."""
+        self._lookup = lookup
+        self._swap()
+
+    def due_at(self, key: TargetKey) -> float:
+        """When the next probe of a target is due; never for one that is gone."""
+        return self.brain.due_at(key) if key in self.brain.targets else float("inf")
+
+    def timeout_s(self, key: TargetKey) -> float:
+        """After so long a probe of the target counts as silent."""
+        state = self.brain.targets.get(key)
+        return self.brain.cadence.probe_timeout_s(state.probed) if state else self.brain.cadence.timeout_s
+
+    def launched(self, key: TargetKey) -> None:
+        """A probe is under way."""
+        self._handle(ProbeLaunched(key))
+
+    def succeeded(self, key: TargetKey, round_trip_s: float) -> None:
+        """A probe was answered."""
+        self.probes["good"] += 1
+        self._handle(ProbeSucceeded(key, round_trip_s))
+
+    def failed(self, key: TargetKey, launched_at: float, silent: bool, reason: str) -> None:
+        """A probe was not answered, or wrongly."""
+        self.probes["silent" if silent else "bad"] += 1
+        self._handle(ProbeFailed(key, launched_at, silent, reason))
+
+    def unclear(self, key: TargetKey) -> None:
+        """This host was not able to probe."""
+        self.probes["unclear"] += 1
+
+    def _handle(self, event: failover.Event) -> None:
+        commands = self.brain.handle(event, self._clock.monotonic())
+        if any(isinstance(command, ChangeRotation) for command in commands):
+            self._swap()
+        for command in commands:
+            _log(command)
+            for listener in self._listeners:
+                listener(command)
+
+    def _swap(self) -> None:
+        """One assignment: a query is answered by the old responder or by the new one."""
+        self._rotation = self.brain.rotation()
+        regions = self.table.regions
+        key = self._lookup, tuple((r.id, r.latitude, r.longitude, r.networks) for r in regions.values())
+        if key != self._map_key:
+            self.places, self._map_key = PlaceMap(regions, self._lookup), key
+        self.responder = Responder(self._names, self.places, regions, self._rotation)
+        self.swaps += 1
+
+
+def _log(command: Command) -> None:
+    match command:
+        case ChangeRotation(target, verdict):
+            log.warning(
+                "rotation_changed",
+                node=target.node,
+                region=target.region,
+                family=target.family.value,
+                in_rotation=verdict.in_rotation,
+                rule=verdict.rule.value,
+                evidence=verdict.evidence,
+            )
+        case ReportBrake(family, state):
+            log.error("brake_changed", family=family.value, applied=state.applied, dark=state.dark, seen=state.seen)
+        case ReportEvidence() | LookAround():
+            return
+        case _:
+            assert_never(command)

@@ -1,0 +1,35 @@
+"""What `locci-dns` can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from fleet.settings import ProgramSettings
+
+
+class DnsSettings(ProgramSettings):
+    """Settings of `locci-dns`; each can be set in the TOML file or as `LOCCI_DNS_…` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="LOCCI_DNS_", extra="forbid")
+
+    listen: list[str] = Field(default=["0.0.0.0:53"], min_length=1)
+    """Addresses for UDP and TCP, `address:port` or `[address]:port`."""
+    identity_dir: Path = Path("/var/lib/locci/identity")
+    state_dir: Path = Path("/var/lib/locci/dns")
+    geo_database: str = ""
+    """Path of an MMDB file, flat or GeoIP2 schema; empty for none. It is read again when it changes."""
+    probe_interval_s: float = Field(default=1.0, ge=0.1, le=60)
+    probe_timeout_s: float = Field(default=0.5, ge=0.05, le=2)
+    metrics_listen: str = "127.0.0.1:7449"
+    """Where `/metrics` is served; empty for nowhere."""
+    tcp_connections_max: int = Field(default=512, ge=1)
+    tcp_idle_s: float = Field(default=10.0, gt=0)
+    log_level: str = "info"
+
+    @property
+    def socket(self) -> Path:
+        """Where the running program answers `status` and `explain`."""
+        return self.state_dir / "dns.sock"
