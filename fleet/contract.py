@@ -68,11 +68,30 @@ def read_json(value: Any, message: M, path: str = "") -> M:
 def write_json(message: Message) -> dict[str, Any]:
     """`message` as JSON as the API answers it: snake_case names, and fields at their zero value written out.
 
-    What is absent was never set: only messages and oneofs can be.
+    What is absent was never set: only messages and oneofs can be. Fields come in the contract's order.
     """
-    return json_format.MessageToDict(
+    value = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    return _ordered(value, descriptor_of(message))
+
+
+def _ordered(value: Any, descriptor: Descriptor) -> Any:
+    """A message's JSON with its fields in the order in which the contract declares them."""
+    if not isinstance(value, dict):
+        return value
+    result: dict[str, Any] = {}
+    for field in descriptor.fields:
+        if field.name not in value:
+            continue
+        item = value[field.name]
+        if field.message_type is None or field.message_type.full_name.startswith("google.protobuf.") or is_map(field):
+            result[field.name] = item
+        elif field.is_repeated:
+            result[field.name] = [_ordered(each, field.message_type) for each in item]
+        else:
+            result[field.name] = _ordered(item, field.message_type)
+    return result
 
 
 def descriptor_of(message: Message | type[Message]) -> Descriptor:
