@@ -281,6 +281,6 @@ class Controller:
         changed, self._table_changed = self._table_changed, asyncio.Event()
         changed.set()
 
-    async def wait_publication(self) -> None:
-        """Returns with the next publication."""
-        await self._table_changed.wait()
+    def next_publication(self) -> asyncio.Event:
+        """Is set with the next publication."""
+        return self._table_changed

@@ -30,7 +30,8 @@ def encode_token(key: str) -> str:
 def decode_token(token: str) -> str:
     """The key that a page token begins after. Raises INVALID_ARGUMENT when it is none of ours."""
     try:
-        return base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+        padded = token + "=" * (-len(token) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         message = "page_token: this is not a token of an earlier page; begin again without one"
         raise invalid("page_token", message) from error

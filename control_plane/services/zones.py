@@ -89,15 +89,16 @@ class RoutingService:
     ) -> AsyncIterator[routing_pb2.RoutingTable]:
         before: routing_pb2.RoutingTable | None = None
         while True:
+            changed = self._context.controller.next_publication()
             table = self._table()
             if before is None or _content(table) != _content(before):
                 before = table
                 yield table
-            await self._context.controller.wait_publication()
+            await changed.wait()
 
     def _table(self) -> routing_pb2.RoutingTable:
         published = self._context.controller.publication
-        if published is not None:
+        if published is not None and published.revision == self._context.state.revision:
             return published.table()
         context = self._context
         return Publication(context.state, context.observed, context.manifests, context.views()).table()

@@ -1,0 +1,157 @@
+"""Pinning images against a real registry, and against one that refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from control_plane.adapters.registry import RegistryClient
+from fleet.errors import LocciError
+from tests.integration.control_plane.rig import free_port, until
+
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+@pytest.fixture
+async def real(tmp_path: Path) -> AsyncIterator[str]:
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is not installed")
+    port = free_port()
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/images}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    null = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(program, "serve", str(config), stdout=null, stderr=null)
+    host = f"127.0.0.1:{port}"
+    async with aiohttp.ClientSession() as session:
+
+        async def answers() -> bool:
+            try:
+                async with session.get(f"http://{host}/v2/") as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        try:
+            await until(answers, "the registry")
+            yield host
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 10)
+
+
+async def push(host: str, repository: str, tag: str) -> str:
+    """Pushes an image with an empty layer; its digest."""
+    async with aiohttp.ClientSession() as session:
+        layers = []
+        for blob in (b"{}", b"\x1f\x8b"):
+            digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
+            async with session.post(f"http://{host}/v2/{repository}/blobs/uploads/") as begun:
+                where = begun.headers["Location"]
+            join = "&" if "?" in where else "?"
+            async with session.put(f"{where}{join}digest={digest}", data=blob) as done:
+                assert done.status == 201, await done.text()
+            layers.append({"mediaType": "application/octet-stream", "size": len(blob), "digest": digest})
+        body = json.dumps(
+            {"schemaVersion": 2, "mediaType": _MANIFEST, "config": layers[0], "layers": layers[1:]}
+        ).encode()
+        url = f"http://{host}/v2/{repository}/manifests/{tag}"
+        async with session.put(url, data=body, headers={"Content-Type": _MANIFEST}) as pushed:
+            assert pushed.status == 201, await pushed.text()
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+@pytest.fixture
+async def client(real: str) -> AsyncIterator[RegistryClient]:
+    client = RegistryClient([real])
+    yield client
+    await client.close()
+
+
+async def test_a_tag_is_pinned_to_its_digest(real: str, client: RegistryClient) -> None:
+    digest = await push(real, "team/hello", "1")
+    assert await client.pin(f"{real}/team/hello:1") == f"{real}/team/hello@{digest}"
+    assert await client.pin(f"{real}/team/hello@{digest}") == f"{real}/team/hello@{digest}"
+
+
+async def test_what_is_not_there_is_not_found(real: str, client: RegistryClient) -> None:
+    digest = await push(real, "team/hello", "1")
+    for reference in ("team/hello:2", "team/none:1", f"team/hello@sha256:{'0' * 64}"):
+        with pytest.raises(LocciError) as error:
+            await client.pin(f"{real}/{reference}")
+        assert error.value.reason == "IMAGE_NOT_FOUND"
+        assert reference in error.value.message
+    assert digest
+
+
+async def test_a_registry_out_of_reach_says_so() -> None:
+    host = f"127.0.0.1:{free_port()}"
+    client = RegistryClient([host])
+    with pytest.raises(LocciError) as error:
+        await client.pin(f"{host}/hello:1")
+    assert error.value.reason == "REGISTRY_UNREACHABLE"
+    await client.close()
+
+
+class Guarded:
+    """A registry that wants an anonymous token for `open/…` and refuses `closed/…`."""
+
+    def __init__(self) -> None:
+        self.index = b'{"schemaVersion":2,"manifests":[]}'
+        self.host = ""
+
+    async def manifests(self, request: web.Request) -> web.Response:
+        if request.path.startswith("/v2/forbidden/"):
+            return web.Response(status=403)
+        if request.path.startswith("/v2/basic/"):
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        if request.headers.get("Authorization") != "Bearer let-me-in":
+            challenge = f'Bearer realm="http://{self.host}/token",service="r",scope="repository:open:pull"'
+            return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+        if _INDEX not in request.headers["Accept"] or request.path.startswith("/v2/closed/"):
+            return web.Response(status=401)
+        # No digest header, and no HEAD: it must be computed from the content.
+        if request.method == "HEAD":
+            return web.Response(status=405)
+        return web.Response(body=self.index, content_type=_INDEX)
+
+    async def token(self, request: web.Request) -> web.Response:
+        return web.json_response({"token": "let-me-in" if request.query["service"] == "r" else "no"})
+
+
+@pytest.fixture
+async def guarded() -> AsyncIterator[Guarded]:
+    registry = Guarded()
+    app = web.Application()
+    app.router.add_route("*", "/v2/{name:.*}", registry.manifests)
+    app.router.add_get("/token", registry.token)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    registry.host = f"127.0.0.1:{runner.addresses[0][1]}"
+    yield registry
+    await runner.cleanup()
+
+
+async def test_an_anonymous_token_is_fetched_when_asked_for(guarded: Guarded) -> None:
+    client = RegistryClient([guarded.host])
+    pinned = await client.pin(f"{guarded.host}/open/app:1")
+    assert pinned.endswith(f"@sha256:{hashlib.sha256(guarded.index).hexdigest()}")
+    for repository in ("closed", "forbidden", "basic"):
+        with pytest.raises(LocciError) as error:
+            await client.pin(f"{guarded.host}/{repository}/app:1")
+        assert error.value.reason == "REGISTRY_REFUSED"
+    await client.close()
