@@ -73,7 +73,8 @@ def write_json(message: Message) -> dict[str, Any]:
     value = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return _ordered(value, descriptor_of(message))
+    result: dict[str, Any] = _ordered(value, descriptor_of(message))
+    return result
 
 
 def _ordered(value: Any, descriptor: Descriptor) -> Any:
