@@ -109,13 +109,20 @@ class _Bringup:
         start_supervisor(self._layout)
         self._start_ground(record, bare=bare)
         with ThreadPoolExecutor(max_workers=8) as pool:
-            if bare:
-                list(pool.map(self._wait_engine, self._topology.nodes))
-                self._wait_ground()
-                self._progress.say("engines, Redis, registry and resolvers are up")
-            else:
-                self._bring_fleet(pool)
+            try:
+                self._bring(pool, bare=bare)
+            except BaseException:
+                self._ready.cancel()
+                raise
         save_record(self._layout, replace(record, ready=True))
+
+    def _bring(self, pool: ThreadPoolExecutor, *, bare: bool) -> None:
+        if bare:
+            list(pool.map(self._wait_engine, self._topology.nodes))
+            self._wait_ground()
+            self._progress.say("engines, Redis, registry and resolvers are up")
+        else:
+            self._bring_fleet(pool)
 
     def _write_files(self) -> LabRecord:
         for folder in (self._layout.root, self._layout.pids, self._layout.logs):

@@ -21,6 +21,7 @@ from typing import Any, Final
 import dns.asyncquery
 import dns.exception
 import dns.message
+import dns.rcode
 import dns.rdatatype
 
 from lab.samples import Sample
@@ -50,10 +51,10 @@ class FailedRequestError(Exception):
     """Why a request failed, in a few words."""
 
 
-async def resolve(hostname: str, resolver: str) -> str:
+async def resolve(hostname: str, resolver: str, port: int) -> str:
     """The first address of a name, as the resolver answers."""
     query = dns.message.make_query(hostname, dns.rdatatype.A)
-    answer = await dns.asyncquery.udp(query, resolver)
+    answer = await dns.asyncquery.udp(query, resolver, port=port)
     for rrset in answer.answer:
         if rrset.rdtype == dns.rdatatype.A:
             return str(rrset[0])
@@ -89,7 +90,7 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
     return await reader.read(_BODY_BYTES_MAX)
 
 
-async def ask(target: Target, resolver: str, timeout_s: float) -> Sample:
+async def ask(target: Target, resolver: str, timeout_s: float, *, resolver_port: int = 53) -> Sample:
     """One request, from the name to the last byte, within `timeout_s`."""
     began = time.monotonic()
     address, status, error = "", 0, ""
@@ -97,7 +98,7 @@ async def ask(target: Target, resolver: str, timeout_s: float) -> Sample:
     content: dict[str, Any] = {}
     try:
         async with asyncio.timeout(timeout_s):
-            address = await resolve(target.hostname, resolver)
+            address = await resolve(target.hostname, resolver, resolver_port)
             answer = await fetch(address, target)
         status, headers = answer.status, answer.headers
         if status == 200:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class Readiness:
         self._topology = topology
         self._layout = layout
         self._control = control
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Ends every wait, also those of other threads, with ABORTED: nobody needs them any more."""
+        self._cancelled.set()
 
     def engine(self, host: Host) -> bool:
         """Docker Engine answers a ping."""
@@ -99,7 +105,8 @@ class Readiness:
                 raise self._failure(subject, f"ended {ends} times")
             if time.monotonic() > deadline:
                 raise self._failure(subject, f"is not {subject.what} after {timeout_s:g} s")
-            time.sleep(_POLL_S)
+            if self._cancelled.wait(_POLL_S):
+                raise LocciError(Code.ABORTED, "CANCELLED", f"the wait for {subject.program} was given up")
 
     def _ends(self, subject: Subject) -> int:
         entry = self._control.programs().get((subject.host, subject.program))
