@@ -1,0 +1,124 @@
+"""`locci-server` as a process: start, join over HTTPS, signals, bad configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from fleet.enrol import join
+from fleet.errors import LocciError
+from fleet.identity import IdentityDirectory
+from locci.v1 import node_pb2
+from tests.integration.control_plane.rig import free_port, until
+
+
+class Program:
+    """A `locci-server` process with its own directory and ports."""
+
+    def __init__(self, path: Path):
+        self.data = path / "server"
+        self.http = free_port()
+        self.config = path / "server.toml"
+        self.config.write_text(
+            f'data_dir = "{self.data}"\nhttp_listen = "127.0.0.1:{self.http}"\n'
+            f'grpc_listen = "127.0.0.1:{free_port()}"\nnode_listen = "127.0.0.1:{free_port()}"\n'
+            'advertise = ["127.0.0.1"]\n'
+        )
+        self.server = f"https://127.0.0.1:{self.http}"
+
+    async def start(self) -> None:
+        null = asyncio.subprocess.DEVNULL
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "control_plane.main", "run", "--config", str(self.config)), stdout=null, stderr=null
+        )
+        await until(self._answers, "the server answers", 30)
+
+    async def _answers(self) -> bool:
+        assert self.process.returncode is None, "the server ended"
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{self.server}/readyz", ssl=False) as response,
+            ):
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), 10)
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        token = json.loads((self.data / "context.json").read_text())["token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, f"{self.server}{path}", json=body, headers=headers, ssl=False) as response,
+        ):
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+
+async def test_a_host_joins_over_https_and_a_kill_loses_nothing(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    await program.start()
+    try:
+        await program.call("POST", "/v1/regions?region_id=eu", {"latitude": 50})
+        token = (await program.call("POST", "/v1/joinTokens", {"region": "regions/eu"}))["token"]
+
+        async def joined(node: str) -> Any:
+            directory = IdentityDirectory(tmp_path / node)
+            facts = node_pb2.NodeFacts(hostname=node)
+            return await join(
+                server=program.server,
+                token=token,
+                node_id=node,
+                addresses=["192.0.2.1"],
+                directory=directory,
+                facts=facts,
+            )
+
+        assert (await joined("eu-1")).region == "eu"
+        await program.end(signal.SIGKILL)
+        await program.start()
+        nodes = (await program.call("GET", "/v1/nodes"))["nodes"]
+        assert [n["name"] for n in nodes] == ["nodes/eu-1"]
+        with pytest.raises(LocciError) as error:
+            await joined("eu-2")
+        assert error.value.reason == "TOKEN_USED"
+        assert not (tmp_path / "eu-2").exists()
+        begin = asyncio.get_running_loop().time()
+        assert await program.end(signal.SIGTERM) == 0
+        assert asyncio.get_running_loop().time() - begin < 5
+    finally:
+        if program.process.returncode is None:
+            program.process.kill()
+            await program.process.wait()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("nonsense = 1", "nonsense"),
+        ("heartbeat_interval_s = -1", "heartbeat_interval_s"),
+        ("this is no TOML", "TOML"),
+        ('http_listen = "nowhere"', "address:port"),
+    ],
+)
+async def test_a_bad_configuration_ends_with_2(tmp_path: Path, config: str, said: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(f'data_dir = "{tmp_path}/data"\n{config}\n' if "TOML" not in said else config)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "control_plane.main", "run", "--config", str(path)), stderr=asyncio.subprocess.PIPE
+    )
+    _, stderr = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 2
+    assert said in stderr.decode()
+    assert "Traceback" not in stderr.decode()
