@@ -36,6 +36,8 @@ def unbound_config(zone: str, name_servers: Sequence[str], folder: Path) -> str:
   infra-cache-max-rtt: 1000
   infra-host-ttl: 5
   unknown-server-time-limit: 100
+  fast-server-num: 1
+  fast-server-permil: 900
 remote-control:
   control-enable: no
 stub-zone:
