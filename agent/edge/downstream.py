@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 QUEUE_MAX: Final = 16
 LINGER_S: Final = 2.0
+HALF_CLOSED_S: Final = 5.0
+"""A client that has closed its side waits for an answer, or has gone; after so long it is taken for gone."""
 DISCARD_BYTES_MAX: Final = 1024 * 1024
 log = structlog.get_logger()
 
@@ -314,7 +318,10 @@ class ClientConnection(RequestReader):
         if self._delimited:
             self.transport.close()
         else:
-            self.transport.abort()  # only a reset tells it from the end
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:  # only a reset tells it from the end
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
         self._deaf = True
 
     async def tunnel(self, request: Request, incoming: Incoming, headers: HeaderList) -> None:
@@ -361,6 +368,9 @@ class ClientConnection(RequestReader):
         if self._linger_since:
             if now - self._linger_since > LINGER_S:
                 self.transport.abort()
+            return
+        if self._client_done and now - self._data_at > HALF_CLOSED_S:
+            self.transport.abort()
             return
         if not self._writable:
             self._sweep_writing(now)

@@ -172,6 +172,7 @@ class Exchange:
             client.send_stored(request, entry, member)
             return
         self._state.counters.misses_total += 1
+        request.cache_status = member
         now = self._state.clock.wall()
         more: HeaderList = [
             (b"Age", b"%d" % int(entry.age_s(now))),
@@ -217,6 +218,7 @@ class Exchange:
     async def _relay(self, client: ClientConnection, request: Request, incoming: Incoming, member: bytes) -> None:
         """Sends an endpoint's response on as it comes."""
         connection = incoming.connection
+        request.cache_status = member
         try:
             self._state.counters.misses_total += 1
             if connection.status == 101:
