@@ -17,8 +17,9 @@ class Sight:
     """One target as the brake sees it. `counted` is whether it was in rotation a moment ago."""
 
     region: str
-    failing: bool
+    dark: bool
     counted: bool
+    answered_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,29 @@ class BrakePolicy:
 
     window_s: float = 10.0
     hold_s: float = 30.0
+    patience_s: float = 3.0
+
+    def unsure(self, sights: Iterable[Sight], failing_since: float, now: float) -> bool:
+        """Whether it is too early to tell one failing target from a failing self: too few regions have answered
+        since the failure began, and those that have not may be dark as well. It ends after `patience_s`."""
+        if now - failing_since >= self.patience_s:
+            return False
+        regions: dict[str, bool] = {}
+        for sight in sights:
+            if sight.counted:
+                answered = not sight.dark and sight.answered_at >= failing_since
+                regions[sight.region] = regions.get(sight.region, False) or answered
+        silent = sum(1 for answered in regions.values() if not answered)
+        return len(regions) > 1 and 2 * silent > len(regions)
 
     def next(self, state: BrakeState, sights: Iterable[Sight], own_region: str, now: float) -> BrakeState:
         """The state after a look at all targets of the family."""
         regions: dict[str, bool] = {}
         for sight in sights:
             if sight.counted:
-                regions[sight.region] = regions.get(sight.region, True) and sight.failing
-        dark = tuple(sorted(region for region, failing in regions.items() if failing))
-        seen = tuple(sorted(region for region, failing in regions.items() if not failing))
+                regions[sight.region] = regions.get(sight.region, True) and sight.dark
+        dark = tuple(sorted(region for region, nothing in regions.items() if nothing))
+        seen = tuple(sorted(region for region, nothing in regions.items() if not nothing))
         if len(regions) < 2 or 2 * len(dark) <= len(regions):
             return BrakeState(False, now if state.applied else state.since, dark, seen)
         if state.released_until_bright:

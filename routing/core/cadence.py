@@ -10,14 +10,14 @@ from routing.core.evidence import Probed
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """Times in seconds. Worst case from a cut link to the burst's last failure, with a short round trip:
-    `interval_s + late_s + (burst - 2) * dense_s + timeout_s`, 2.25 s by default.
+    `interval_s + late_s + (burst - 2) * dense_s + timeout_s`, 2.15 s by default.
     """
 
     interval_s: float = 1.0
     timeout_s: float = 0.5
     timeout_max_s: float = 2.0
     late_s: float = 0.15
-    dense_s: float = 0.06
+    dense_s: float = 0.05
     active_s: float = 0.25
     rising_s: float = 0.25
     burst: int = 12

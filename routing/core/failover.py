@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, assert_never
 
-from routing.core.brake import BrakeState
+from routing.core.brake import BrakeState, Sight
 from routing.core.cadence import Cadence
 from routing.core.evidence import Probed, Said, Target
 from routing.core.model import Condition, EdgeEndpoint, Family, ForeignEvidence, Region, RoutingTable, TargetKey
@@ -181,9 +182,18 @@ class Failover:
     def _independent(
         self, evidence: Iterable[ForeignEvidence], homes: Mapping[str, str], region: str
     ) -> tuple[ForeignEvidence, ...]:
-        """What vantages say that share neither our own place nor the target's: those would fall with one of them."""
+        """What vantages say that share neither our own place nor the target's: those would fail with one of them.
+
+        Where a host without an edge is, the table does not tell. Such a vantage may itself be cut off and its last
+        word be old, so that only its "failing" counts.
+        """
         near = (region, self._region)
-        return tuple(e for e in evidence if e.vantage != self._node and homes.get(e.vantage, "") not in near)
+        found = []
+        for said in evidence:
+            home = homes.get(said.vantage)
+            if said.vantage != self._node and home not in near and (home is not None or not said.healthy):
+                found.append(said)
+        return tuple(found)
 
     def _launched(self, key: TargetKey, now: float) -> list[Command]:
         state = self._targets.get(key)
@@ -221,17 +231,21 @@ class Failover:
         commands: list[Command] = []
         for key in tuple(keys):
             state = self._targets[key]
-            verdict = judge(state, self.policy, self._feed_alive, self._brakes[key[1]], now)
+            family = key[1]
+            sights = partial(self._sights, family, now)
+            verdict = judge(state, self.policy, self._feed_alive, self._brakes[family], sights, now)
             if verdict is not None:
                 commands.append(self._rule(state, verdict))
         return commands
 
     def _look(self, family: Family, now: float) -> list[Command]:
-        window_s = self.policy.brake.window_s
-        sights = [s.sight(now, window_s) for s in self._targets.values() if s.target.family is family]
         before = self._brakes[family]
-        after = self._brakes[family] = self.policy.brake.next(before, sights, self._region, now)
+        after = self._brakes[family] = self.policy.brake.next(before, self._sights(family, now), self._region, now)
         return [ReportBrake(family, after)] if before.applied != after.applied else []
+
+    def _sights(self, family: Family, now: float) -> list[Sight]:
+        window_s = self.policy.brake.window_s
+        return [s.sight(now, window_s) for s in self._targets.values() if s.target.family is family]
 
     def _rule(self, state: TargetState, verdict: Verdict) -> ChangeRotation:
         target = state.target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -79,10 +80,14 @@ class TargetState:
         return replace(self, verdict=verdict, withdrawn_at=recent)
 
     def sight(self, now: float, window_s: float) -> Sight:
-        """The target as the brake sees it: in rotation, or withdrawn a moment ago on own probes alone."""
+        """The target as the brake sees it: in rotation, or withdrawn a moment ago on own probes alone.
+
+        Only silence is dark: a refusal is an answer, and whoever gets answers is not cut off.
+        """
         verdict = self.verdict
         counted = verdict.in_rotation or (verdict.rule in _OWN_ALONE and now - verdict.since < window_s)
-        return Sight(self.target.region, self.probed.suspect, counted)
+        dark = self.probed.suspect and not self.probed.active
+        return Sight(self.target.region, dark, counted, self.probed.answered_at)
 
 
 def hold_s(state: TargetState, policy: FailoverPolicy, now: float) -> float:
@@ -92,11 +97,21 @@ def hold_s(state: TargetState, policy: FailoverPolicy, now: float) -> float:
 
 
 def judge(
-    state: TargetState, policy: FailoverPolicy, feed_alive: bool, brake: BrakeState, now: float
+    state: TargetState,
+    policy: FailoverPolicy,
+    feed_alive: bool,
+    brake: BrakeState,
+    sights: Callable[[], Iterable[Sight]],
+    now: float,
 ) -> Verdict | None:
-    """The new verdict on a target, or None when the old one stands."""
+    """The new verdict on a target, or None when the old one stands. `sights` are all targets of its family."""
     if state.verdict.in_rotation:
-        return _judge_in(state, policy, feed_alive, brake, now)
+        verdict = _judge_in(state, policy, feed_alive, brake, now)
+        # A refusal leaves no doubt of the way to it; silence does, until others have answered.
+        if verdict is None or verdict.rule not in _OWN_ALONE or state.probed.active:
+            return verdict
+        since = state.probed.failing_since
+        return None if since is not None and policy.brake.unsure(sights(), since, now) else verdict
     return _judge_out(state, policy, feed_alive, brake, now)
 
 

@@ -1,0 +1,306 @@
+"""The control plane with simulated nodes over a faulty network, in virtual time, from a seed.
+
+Real: state, controller, sessions, reports, the services that apply manifests. Simulated: the store's disk, the nodes,
+the network, the clock. A seed reproduces a run.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from control_plane import decode
+from control_plane.controller import Controller
+from control_plane.core.rollout import TERMINAL
+from control_plane.observed import Observed
+from control_plane.reports import Reports, note_connected
+from control_plane.services.apps import AppService
+from control_plane.services.caller import Caller
+from control_plane.services.context import Context
+from control_plane.sessions import Hub, Session
+from control_plane.state import Batch, State
+from control_plane.views import Manifests
+from fleet.snapshot import Snapshot, apply_delta
+from locci.v1 import agent_pb2, app_pb2, manifest_pb2, node_pb2, region_pb2, replica_pb2
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.store import MemoryStore
+
+OPERATOR = Caller("operators/sim", "admin")
+STEP_S = 0.5
+START_S = 1.0
+BROKEN = "BROKEN"
+
+
+class VirtualClock:
+    """Moved by the simulation only."""
+
+    now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Nothing sleeps here."""
+
+
+class Node:
+    """A host: holds what it accepted, runs containers, survives restarts of its program."""
+
+    def __init__(self, name: str, region: str, role: int):
+        self.name, self.region, self.role = name, region, role
+        self.snapshot = Snapshot()
+        self.containers: dict[str, float] = {}
+        self.started: list[str] = []
+        self.session: Session | None = None
+        self.cut_until = 0.0
+        self.said: dict[str, bool] = {}
+        self.revisions: list[int] = []
+
+    def run(self, now: float) -> None:
+        """Containers follow the snapshot."""
+        wanted = self.snapshot.of_type("replicas")
+        for name in [n for n in self.containers if n not in wanted]:
+            del self.containers[name]
+        for name in wanted:
+            if name not in self.containers:
+                self.containers[name] = now
+                self.started.append(name)
+
+    def ready(self, name: str, now: float) -> bool:
+        """Whether a container is healthy; those of broken releases never are."""
+        spec = self.snapshot.resources[name].replica
+        return BROKEN not in spec.env and now - self.containers[name] >= START_S
+
+    def status(self, now: float, *, complete: bool) -> agent_pb2.Status | None:
+        """What changed, or everything."""
+        current = {name: self.ready(name, now) for name in self.containers}
+        changed = [n for n, ready in current.items() if complete or self.said.get(n) != ready]
+        gone = [] if complete else [n for n in self.said if n not in current]
+        self.said = current
+        if not (changed or gone or complete):
+            return None
+        rows = [
+            replica_pb2.ReplicaStatus(resource=n, ready=current[n], phase=replica_pb2.REPLICA_PHASE_RUNNING)
+            for n in changed
+        ]
+        return agent_pb2.Status(replicas=rows, gone=gone, complete=complete)
+
+
+class Simulation:
+    """One run. `violations` holds what must never happen and did."""
+
+    def __init__(self, seed: int):
+        self.rng = random.Random(seed)
+        self.clock = VirtualClock()
+        self.store = MemoryStore(self.clock.wall)
+        self.registry = FakeRegistry()
+        self.nodes: dict[tuple[str, int], Node] = {}
+        self.violations: list[str] = []
+        self.down_until = 0.0
+        self.quiet = False
+        self.releases = 0
+        self.rejoin = self.rng.choice(manifest_pb2.RejoinChoice.values())
+        self.once_served: set[str] = set()
+
+    async def begin(self) -> None:
+        """Two or three regions with one to three nodes each, two DNS servers, two apps."""
+        await self._boot()
+
+        def build(batch: Batch) -> None:
+            for region in ("eu", "us", "ap")[: self.rng.randint(2, 3)]:
+                row = region_pb2.Region(name=f"regions/{region}")
+                batch.put(self.state.regions, row.name, row)
+                for number in range(self.rng.randint(1, 3)):
+                    self._add(batch, f"{region}-{number}", region, node_pb2.NODE_ROLE_EDGE)
+                self._add(batch, f"dns-{region}", region, node_pb2.NODE_ROLE_DNS)
+
+        await self.state.transact(build)
+        await self._boot()
+        for app in ("one", "two"):
+            await self.apply(app, broken=False)
+
+    def _add(self, batch: Batch, name: str, region: str, role: node_pb2.NodeRole.ValueType) -> None:
+        row = node_pb2.Node(name=f"nodes/{name}", region=f"regions/{region}", roles=[role], addresses=["192.0.2.1"])
+        row.condition = node_pb2.NODE_CONDITION_JOINING
+        batch.put(self.state.nodes, row.name, row)
+        self.nodes[name, role] = Node(name, region, role)
+
+    async def _boot(self) -> None:
+        """A fresh control-plane process on the same store."""
+        self.state = State(self.store)
+        await self.state.load()
+        now = self.clock.now
+        self.observed = Observed(now, now + 5.0)
+        self.hub = Hub(self.observed, self.clock.monotonic)
+        manifests = Manifests(self.state)
+        self.controller = Controller(
+            self.state,
+            self.observed,
+            manifests,
+            self.hub,
+            self.clock,
+            self.clock.monotonic,
+            suspect_after_s=2.5,
+            lost_after_s=20.0,
+        )
+        self.reports = Reports(self.state, self.observed, self.clock.monotonic, self.controller.wake)
+        authority: Any = None
+        context = Context(
+            *(self.state, self.observed, manifests, self.hub, self.controller, authority, self.registry, self.clock),
+            steady=self.clock.monotonic,
+            node_endpoints=(),
+        )
+        self.apps = AppService(context)
+        for node in self.nodes.values():
+            node.session = None
+
+    async def apply(self, app: str, *, broken: bool) -> None:
+        """A new release of an app."""
+        self.releases += 1
+        manifest = manifest_pb2.AppManifest(name=app, image=f"registry.test/{app}:1", hostnames=[f"{app}.example.net"])
+        manifest.ports.add(container_port=80)
+        manifest.env["RELEASE"] = str(self.releases)
+        if broken:
+            manifest.env[BROKEN] = "1"
+        manifest.placement.lost_after.FromSeconds(10)
+        manifest.placement.replicas_per_region = 1 if app == "one" else 2
+        manifest.placement.on_rejoin = self.rejoin
+        manifest.rollout.health_deadline.FromSeconds(8)
+        manifest.rollout.progress_deadline.FromSeconds(30)
+        manifest.rollout.max_unavailable = 0 if app == "one" else 1
+        await self.apps.apply_app(app_pb2.ApplyAppRequest(manifest=manifest), OPERATOR)
+
+    # -- one step
+
+    async def run(self, seconds: float) -> None:
+        """Faults and work for so long."""
+        end = self.clock.now + seconds
+        while self.clock.now < end:
+            self.clock.now += STEP_S
+            if not self.quiet:
+                await self._fault()
+            if self.clock.now < self.down_until:
+                continue
+            for key in sorted(self.nodes):
+                await self._talk(self.nodes[key])
+            await self.controller.look()
+            self._check()
+
+    async def _fault(self) -> None:
+        node = self.nodes[self.rng.choice(sorted(self.nodes))]
+        match self.rng.randrange(60):
+            case 0 | 1:
+                node.cut_until = self.clock.now + self.rng.uniform(1, 25)
+            case 2:
+                for other in self.nodes.values():
+                    if other.region == node.region:
+                        other.cut_until = self.clock.now + self.rng.uniform(1, 25)
+            case 3:
+                node.session = None
+            case 4 if self.clock.now >= self.down_until:
+                self.down_until = self.clock.now + self.rng.uniform(0, 8)
+                await self._boot()
+            case 5 | 6:
+                await self.apply(self.rng.choice(["one", "two"]), broken=self.rng.random() < 0.4)
+
+    async def _talk(self, node: Node) -> None:
+        now = self.clock.now
+        node.run(now)
+        if now < node.cut_until:
+            # The host's keepalive finds out; the control plane does not.
+            node.session = None
+            return
+        if node.session is None or node.session.goodbye is not None:
+            await self._connect(node)
+        session = node.session
+        assert session is not None
+        self.reports.heard(node.name, node.role, now)
+        while not session.outbox.empty():
+            message = session.outbox.get_nowait()
+            if message.HasField("delta"):
+                self._take(node, session, message.delta)
+        node.run(now)
+        status = node.status(now, complete=False)
+        if status is not None:
+            await self.reports.status(node.name, node.role, status)
+
+    async def _connect(self, node: Node) -> None:
+        types = ["replicas", "routes"] if node.role == node_pb2.NODE_ROLE_EDGE else ["regions", "hostnames", "zones"]
+        held = node.snapshot.resources
+        hello = agent_pb2.Hello(
+            role=node.role,  # type: ignore[arg-type]
+            epoch=node.snapshot.epoch,
+            resource_types=types,
+            held=[agent_pb2.ResourceVersion(name=n, version=r.version) for n, r in held.items()],
+            snapshot_hash=node.snapshot.hash,
+            revision=node.snapshot.revision,
+        )
+        facts = self.observed.session(node.name, node.role)
+        stored = [s.epoch for s in self.state.nodes.need(f"nodes/{node.name}").sessions if s.role == node.role]
+        epoch = 1 + max([facts.epoch, *stored])
+        if epoch <= node.snapshot.epoch:
+            self.violations.append(f"the epoch of {node.name} went back")
+        session = Session(node.name, hello, epoch)
+        await note_connected(self.state, node.name, hello, epoch, self.clock.now)
+        self.hub.enter(session)
+        self.hub.deliver(session)
+        node.session = session
+        node.snapshot = node.snapshot.with_epoch(epoch)
+        status = node.status(self.clock.now, complete=True)
+        assert status is not None
+        await self.reports.status(node.name, node.role, status)
+
+    def _take(self, node: Node, session: Session, delta: agent_pb2.Delta) -> None:
+        if self.rng.random() < 0.02 and not self.quiet:
+            problems = [agent_pb2.ResourceProblem(message="the disk is full")]
+            self.hub.refused(session, agent_pb2.Nack(nonce=delta.nonce, problems=problems))
+            return
+        after = apply_delta(node.snapshot, delta)
+        if after.revision < node.snapshot.revision:
+            self.violations.append(f"the revision of {node.name} went back")
+        node.snapshot = after
+        self.hub.answered(session, agent_pb2.Ack(nonce=delta.nonce, revision=delta.revision))
+
+    # -- what must hold
+
+    def _check(self) -> None:
+        for node in self.nodes.values():
+            for name, resource in node.snapshot.of_type("hostnames").items():
+                total = sum(e.healthy_replicas for e in resource.hostname.endpoints)
+                if total:
+                    self.once_served.add(name)
+                elif name in self.once_served and not resource.hostname.endpoints:
+                    self.violations.append(f"{node.name} holds no endpoint for {name} at {self.clock.now}")
+        if len(self.observed.sessions) > len(self.nodes):
+            self.violations.append("there are sessions of nobody")
+
+    def unsettled(self) -> list[str]:
+        """What has not converged; to be asked long after the last fault."""
+        result: list[str] = []
+        for rollout in self.state.rollouts.values():
+            if decode.state_of(rollout) not in TERMINAL:
+                result.append(f"{rollout.name} is {decode.state_of(rollout).value}: {rollout.reason}")
+        for node in self.nodes.values():
+            row = self.state.nodes.need(f"nodes/{node.name}")
+            if row.condition != node_pb2.NODE_CONDITION_READY:
+                result.append(f"{node.name} is {decode.condition_of(row).value}")
+            wanted = {n for n in node.snapshot.resources if n.startswith("replicas/")}
+            if wanted != set(node.containers):
+                result.append(f"{node.name} runs {sorted(node.containers)} and holds {sorted(wanted)}")
+        for name, row in self.state.assignments.items():
+            if row.stopping or row.displaced:
+                result.append(f"{name} is {'stopping' if row.stopping else 'displaced'}")
+        for app in self.state.apps.values():
+            result.extend(self._missing(app))
+        return result
+
+    def _missing(self, app: app_pb2.App) -> list[str]:
+        rollout = self.state.rollouts.need(app.rollout)
+        held = [r for r in self.state.assignments.values() if r.app == app.name.rpartition("/")[2]]
+        if len({r.ordinal for r in held}) != rollout.wanted:
+            return [f"{app.name} has {len(held)} replicas of {rollout.wanted}"]
+        failed = decode.state_of(rollout).value == "failed"
+        return [f"{r.name} is not healthy" for r in held if not r.healthy and not failed]

@@ -1,0 +1,251 @@
+"""DNS servers, edges and a control plane on a network in virtual time; a seed reproduces every run.
+
+A probe is modelled as TCP sends it: a handshake that is tried again after 1 s, a request that is tried again after
+0.2, 0.4 and 0.8 s, each packet lost with the same probability in each direction.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from routing.core.failover import (
+    ChangeRotation,
+    Command,
+    Event,
+    Failover,
+    FeedChanged,
+    ProbeFailed,
+    ProbeLaunched,
+    ProbeSucceeded,
+    ReportBrake,
+    TableAccepted,
+)
+from routing.core.model import Condition, ForeignEvidence, Hostname, Region, RoutingTable, TargetKey
+from routing.core.steering import decide
+from routing.core.verdict import Verdict
+from tests.unit.routing.tables import EVERYWHERE, regions
+
+LISTEN_S = 2.0
+SUSPECT_AFTER_S = 2.5
+FEED_DEAD_AFTER_S = 2.0
+CONTROL = "control"
+"""The control plane's own place on the network."""
+
+
+@dataclass
+class Server:
+    """A DNS server: the brain, what it has under way, what it did."""
+
+    node: str
+    region: str
+    brain: Failover
+    under_way: dict[TargetKey, dict[int, float]] = field(default_factory=dict)
+    scheduled: dict[TargetKey, float] = field(default_factory=dict)
+    log: list[tuple[float, TargetKey, Verdict]] = field(default_factory=list)
+    brakes: list[tuple[float, bool]] = field(default_factory=list)
+    evidence: dict[str, ForeignEvidence] = field(default_factory=dict)
+
+
+class World:
+    """Servers, edges and links. `cut` holds pairs of places that cannot reach each other."""
+
+    def __init__(self, seed: int, *, loss: float = 0.0, edges: int = 1, dns_only: bool = False):
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.loss = loss
+        self.cut: set[frozenset[str]] = set()
+        self.refusing: set[str] = set()
+        self.deaf = False
+        """The control plane hears no heartbeats, although the servers' feeds stand."""
+        self.round_trip_s = {
+            frozenset(("eu", "us")): 0.09,
+            frozenset(("eu", "ap")): 0.22,
+            frozenset(("us", "ap")): 0.16,
+        }
+        self.regions = regions(edges=edges)
+        self.conditions = {edge.node: Condition.READY for r in self.regions.values() for edge in r.edges}
+        self._unheard_since: dict[str, float] = {}
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        nodes = {home: f"{home}-dns" if dns_only else f"{home}-1" for home in ("eu", "us")}
+        self.servers = [Server(node, home, Failover(node, home)) for home, node in nodes.items()]
+        self._start()
+
+    # What a test does
+
+    def run(self, seconds: float) -> None:
+        """Lets time pass."""
+        end = self.now + seconds
+        while self._events and self._events[0][0] <= end:
+            self.now, _, action = heapq.heappop(self._events)
+            action()
+        self.now = end
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        """Does something at a time."""
+        heapq.heappush(self._events, (time, next(self._order), action))
+
+    def isolate(self, place: str) -> None:
+        """Cuts every link of a region."""
+        self.cut |= {frozenset((place, other)) for other in (*self.regions, CONTROL) if other != place}
+
+    def heal(self) -> None:
+        """Mends all links."""
+        self.cut.clear()
+
+    def reaches(self, one: str, other: str) -> bool:
+        """Whether packets travel between two places."""
+        return frozenset((one, other)) not in self.cut
+
+    def server(self, region: str) -> Server:
+        """The server in a region."""
+        return next(server for server in self.servers if server.region == region)
+
+    # The machinery
+
+    def _start(self) -> None:
+        table = RoutingTable(1, {}, self.regions, {})
+        for server in self.servers:
+            self._handle(server, TableAccepted(table))
+            self._handle(server, FeedChanged(True))
+        self.at(0.1, self._control)
+
+    def _handle(self, server: Server, event: Event) -> None:
+        for command in server.brain.handle(event, self.now):
+            self._execute(server, command)
+        self._schedule(server)
+        self._check_never_empty(server)
+
+    def _execute(self, server: Server, command: Command) -> None:
+        match command:
+            case ChangeRotation(target, verdict):
+                server.log.append((self.now, target.key, verdict))
+                self._tell(server)
+            case ReportBrake(_, state):
+                server.brakes.append((self.now, state.applied))
+            case _:
+                self._tell(server)
+
+    def _check_never_empty(self, server: Server) -> None:
+        for family in {key[1] for key in server.brain.targets}:
+            hostname = Hostname("h.example.net", replicas=EVERYWHERE)
+            assert decide(hostname, self.regions, None, server.brain.rotation(), family).addresses
+
+    def _schedule(self, server: Server) -> None:
+        for key in server.brain.targets:
+            due = max(self.now, server.brain.due_at(key))
+            if server.scheduled.get(key, float("inf")) > due:
+                server.scheduled[key] = due
+                self.at(due, lambda key=key, due=due: self._due(server, key, due))  # type: ignore[misc]
+
+    def _due(self, server: Server, key: TargetKey, due: float) -> None:
+        if server.scheduled.get(key) != due:
+            return
+        del server.scheduled[key]
+        if server.brain.due_at(key) <= self.now:
+            self._probe(server, key)
+        self._schedule(server)
+
+    def _probe(self, server: Server, key: TargetKey) -> None:
+        target = server.brain.targets[key].target
+        attempt, launched = next(self._order), self.now
+        server.under_way.setdefault(key, {})[attempt] = launched
+        timeout_s = server.brain.cadence.probe_timeout_s(server.brain.targets[key].probed)
+        self._handle(server, ProbeLaunched(key))
+        answer_s, refused = self._answer_s(server.region, target.region, target.node)
+        if answer_s <= LISTEN_S:
+            self.at(launched + answer_s, lambda: self._answered(server, key, attempt, launched, refused))
+        if answer_s > timeout_s:
+            self.at(launched + timeout_s, lambda: self._timed_out(server, key, attempt, launched))
+
+    def _answer_s(self, here: str, there: str, node: str) -> tuple[float, bool]:
+        """When a probe launched now is answered (infinity for never), and whether by a refusal."""
+        round_trip_s = self.round_trip_s.get(frozenset((here, there)), 0.001)
+        arrives = (1 - (0.0 if here == there else self.loss)) ** 2
+        if not self.reaches(here, there):
+            return float("inf"), False
+        for handshake_s in (0.0, 1.0):
+            if self.rng.random() < arrives:
+                if node in self.refusing:
+                    return handshake_s + round_trip_s, True
+                for request_s in (0.0, 0.2, 0.6, 1.4):
+                    if self.rng.random() < arrives:
+                        return handshake_s + request_s + 2 * round_trip_s, False
+                return float("inf"), False
+        return float("inf"), False
+
+    def _answered(self, server: Server, key: TargetKey, attempt: int, launched: float, refused: bool) -> None:
+        target = server.brain.targets[key].target
+        if attempt not in server.under_way[key] or not self.reaches(server.region, target.region):
+            return
+        if refused:
+            del server.under_way[key][attempt]
+            self._handle(server, ProbeFailed(key, launched, False, "connection refused"))
+        else:
+            server.under_way[key].clear()
+            self._handle(server, ProbeSucceeded(key, self.now - launched))
+
+    def _timed_out(self, server: Server, key: TargetKey, attempt: int, launched: float) -> None:
+        if attempt in server.under_way[key]:
+            self._handle(server, ProbeFailed(key, launched, True, "no answer"))
+
+    # The control plane: hears heartbeats, passes evidence on
+
+    def _control(self) -> None:
+        changed = False
+        for region, nodes in {r.id: [e.node for e in r.edges] for r in self.regions.values()}.items():
+            for node in nodes:
+                changed |= self._hear(region, node)
+        for server in self.servers:
+            key, alive = f"feed of {server.node}", self.reaches(server.region, CONTROL)
+            since = self._unheard_since.setdefault(key, self.now) if not alive else self._unheard_since.pop(key, None)
+            dead = not alive and since is not None and self.now - since >= FEED_DEAD_AFTER_S
+            if server.brain.feed_alive == dead:
+                self._handle(server, FeedChanged(not dead))
+                changed = True
+        if changed:
+            self._publish()
+        self.at(self.now + 0.1, self._control)
+
+    def _hear(self, region: str, node: str) -> bool:
+        if self.reaches(region, CONTROL) and not self.deaf:
+            self._unheard_since.pop(node, None)
+            condition = Condition.READY
+        else:
+            since = self._unheard_since.setdefault(node, self.now)
+            late = self.now - since >= SUSPECT_AFTER_S
+            condition = Condition.SUSPECT if late else self.conditions[node]
+        before, self.conditions[node] = self.conditions[node], condition
+        return before is not condition
+
+    def _tell(self, server: Server) -> None:
+        """Evidence to the control plane, and from there to everyone."""
+        if not self.reaches(server.region, CONTROL):
+            return
+        server.evidence = {
+            node: ForeignEvidence(server.node, not state.probed.suspect, state.verdict.in_rotation)
+            for (node, _), state in server.brain.targets.items()
+            if state.probed.proven
+        }
+        self.at(self.now + self.rng.uniform(0.03, 0.15), self._publish)
+
+    def _publish(self) -> None:
+        def told(region: Region) -> Region:
+            edges = tuple(
+                replace(
+                    edge,
+                    condition=self.conditions[edge.node],
+                    evidence=tuple(s.evidence[edge.node] for s in self.servers if edge.node in s.evidence),
+                )
+                for edge in region.edges
+            )
+            return replace(region, edges=edges)
+
+        table = RoutingTable(1, {}, {name: told(region) for name, region in self.regions.items()}, {})
+        for server in self.servers:
+            if self.reaches(server.region, CONTROL):
+                self._handle(server, TableAccepted(table))

@@ -1,0 +1,23 @@
+"""Many seeds of the simulated control plane. A failing seed is replayed with `-k seed-N`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.control_plane import Simulation
+
+SEEDS = 120
+
+
+@pytest.mark.parametrize("seed", range(SEEDS), ids=lambda seed: f"seed-{seed}-")
+async def test_safety_under_faults_and_convergence_after_them(seed: int) -> None:
+    simulation = Simulation(seed)
+    await simulation.begin()
+    await simulation.run(60)
+    simulation.quiet = True
+    await simulation.run(100)
+    assert simulation.violations == []
+    assert simulation.unsettled() == []
+    revision = simulation.state.revision
+    await simulation.run(10)
+    assert simulation.state.revision == revision, "it never rests"
