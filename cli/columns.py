@@ -1,0 +1,189 @@
+"""What tables show of each kind of thing, and in which order. The order is stable: scripts cut columns."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cli import rollouts
+from cli.client import Json
+from cli.output import Column, age, last, pairs, word, yes
+
+REGIONS: Final[list[Column]] = [
+    ("REGION", lambda r: last(r["name"])),
+    ("DISPLAY NAME", lambda r: r.get("display_name", "")),
+    ("LATITUDE", lambda r: f"{r.get('latitude', 0):g}"),
+    ("LONGITUDE", lambda r: f"{r.get('longitude', 0):g}"),
+    ("CONTINENT", lambda r: r.get("continent", "")),
+    ("COUNTRY", lambda r: r.get("country", "")),
+    ("READY NODES", lambda r: str(r.get("ready_nodes", 0))),
+    ("NETWORKS", lambda r: ",".join(r.get("networks", []))),
+]
+REGION: Final[list[Column]] = [
+    *REGIONS,
+    ("JURISDICTIONS", lambda r: ",".join(r.get("jurisdictions", []))),
+    ("LABELS", lambda r: pairs(r.get("labels"))),
+    ("AGE", lambda r: age(r.get("create_time"))),
+]
+
+
+def _roles(node: Json) -> str:
+    return ",".join(word(role, "NODE_ROLE_") for role in node.get("roles", []))
+
+
+def _replicas(node: Json) -> str:
+    return f"{node.get('healthy_replicas', 0)}/{node.get('assigned_replicas', 0)}"
+
+
+def _condition(node: Json) -> str:
+    return word(node.get("condition", ""), "NODE_CONDITION_")
+
+
+def _sessions(node: Json) -> str:
+    lines = []
+    for session in node.get("sessions", []):
+        there = "connected" if session.get("connected") else f"away since {age(session.get('last_seen_time'))}"
+        revisions = (
+            f"sent {session['sent_revision']}, accepted {session['accepted_revision']}, "
+            f"applied {session['applied_revision']}"
+        )
+        refused = f"; refused: {session['refused_reason']}" if session.get("refused_reason") else ""
+        role = word(session.get("role", ""), "NODE_ROLE_")
+        lines.append(f"{role}: {there}, epoch {session['epoch']}, {revisions}{refused}")
+    return "\n".join(lines)
+
+
+NODES: Final[list[Column]] = [
+    ("NODE", lambda n: last(n["name"])),
+    ("REGION", lambda n: last(n.get("region"))),
+    ("ROLES", _roles),
+    ("CONDITION", _condition),
+    ("SCHEDULABLE", lambda n: yes(not n.get("cordoned"))),
+    ("REPLICAS", _replicas),
+    ("ADDRESSES", lambda n: ",".join(n.get("addresses", []))),
+    ("VERSION", lambda n: n.get("facts", {}).get("program_version", "")),
+    ("AGE", lambda n: age(n.get("create_time"))),
+]
+NODE: Final[list[Column]] = [
+    *NODES,
+    ("REASON", lambda n: n.get("condition_reason", "")),
+    ("SINCE", lambda n: age(n.get("condition_time"))),
+    ("LABELS", lambda n: pairs(n.get("labels"))),
+    ("SESSIONS", _sessions),
+    ("CERTIFICATE ENDS", lambda n: n.get("certificate_expire_time", "")),
+    ("SYSTEM", lambda n: " ".join(str(n.get("facts", {}).get(k, "")) for k in ("os", "kernel", "architecture"))),
+    ("DOCKER", lambda n: n.get("facts", {}).get("docker_version", "")),
+]
+
+TOKENS: Final[list[Column]] = [
+    ("TOKEN ID", lambda t: last(t["name"])),
+    ("REGION", lambda t: last(t.get("region"))),
+    ("ROLES", lambda t: _roles(t) or "edge"),
+    ("NODE", lambda t: t.get("node_id", "")),
+    ("USED BY", lambda t: last(t.get("used_by"))),
+    ("EXPIRES", lambda t: t.get("expire_time", "")),
+    ("AGE", lambda t: age(t.get("create_time"))),
+]
+
+
+def _app_replicas(app: Json) -> str:
+    return f"{app.get('healthy_replicas', 0)}/{app.get('wanted_replicas', 0)}"
+
+
+APPS: Final[list[Column]] = [
+    ("APP", lambda a: last(a["name"])),
+    ("RELEASE", lambda a: last(a.get("target_release"))),
+    ("LATEST", lambda a: last(a.get("latest_release"))),
+    ("HEALTHY", _app_replicas),
+    ("HOSTNAMES", lambda a: ",".join(a.get("manifest", {}).get("hostnames", []))),
+    ("IMAGE", lambda a: a.get("manifest", {}).get("image", "")),
+    ("AGE", lambda a: age(a.get("create_time"))),
+]
+APP: Final[list[Column]] = [
+    *APPS,
+    ("STABLE", lambda a: last(a.get("stable_release"))),
+    ("ROLLOUT", lambda a: last(a.get("rollout"))),
+    ("APPLIED", lambda a: age(a.get("update_time"))),
+    ("PROBLEMS", lambda a: "\n".join(a.get("placement_problems", []))),
+]
+
+REPLICAS: Final[list[Column]] = [
+    ("REPLICA", lambda r: last(r["name"])),
+    ("APP", lambda r: r.get("app", "")),
+    ("REGION", lambda r: last(r.get("region"))),
+    ("NODE", lambda r: last(r.get("node"))),
+    ("RELEASE", lambda r: str(r.get("release", ""))),
+    ("PHASE", lambda r: "stopping" if r.get("stopping") else _phase(r)),
+    ("ACCEPTED", lambda r: yes(r.get("accepted"))),
+    ("APPLIED", lambda r: yes(r.get("applied"))),
+    ("HEALTHY", lambda r: yes(r.get("healthy"))),
+    ("RESTARTS", lambda r: str(r.get("status", {}).get("restarts", 0))),
+    ("SINCE", lambda r: age(r.get("status", {}).get("since"))),
+    ("REASON", lambda r: r.get("status", {}).get("reason", "")),
+]
+
+
+def _phase(replica: Json) -> str:
+    return word(replica.get("status", {}).get("phase", "REPLICA_PHASE_PENDING"), "REPLICA_PHASE_")
+
+
+RELEASES: Final[list[Column]] = [
+    ("RELEASE", lambda r: last(r["name"])),
+    ("IMAGE", lambda r: r.get("manifest", {}).get("image", "")),
+    ("PINNED", lambda r: r.get("pinned_image", "").rpartition("@")[2][:19]),
+    ("SPEC HASH", lambda r: r.get("spec_hash", "")[:12]),
+    ("BY", lambda r: r.get("creator", "")),
+    ("AGE", lambda r: age(r.get("create_time"))),
+]
+ROLLOUTS: Final[list[Column]] = [
+    ("ROLLOUT", lambda r: last(r["name"])),
+    ("FROM", lambda r: last(r.get("from_release"))),
+    ("TO", lambda r: last(r.get("to_release"))),
+    ("STATE", rollouts.state),
+    ("HEALTHY", lambda r: f"{r.get('healthy', 0)}/{r.get('wanted', 0)}"),
+    ("AUTOMATIC", lambda r: yes(r.get("automatic_rollback"))),
+    ("AGE", lambda r: age(r.get("create_time"))),
+    ("REASON", lambda r: r.get("reason", "")),
+]
+CHANGES: Final[list[Column]] = [
+    ("ACTION", lambda c: word(c.get("action", ""), "ACTION_")),
+    ("REPLICA", lambda c: last(c.get("replica"))),
+    ("NODE", lambda c: last(c.get("node"))),
+    ("REASON", lambda c: c.get("reason", "")),
+]
+ZONES: Final[list[Column]] = [
+    ("ZONE", lambda z: last(z["name"])),
+    ("CONTACT", lambda z: z.get("contact", "")),
+    ("TTL", lambda z: z.get("ttl", "")),
+    ("NEGATIVE TTL", lambda z: z.get("negative_ttl", "")),
+    ("AGE", lambda z: age(z.get("create_time"))),
+]
+EVENTS: Final[list[Column]] = [
+    ("TIME", lambda e: e.get("time", "")[:19]),
+    ("SEVERITY", lambda e: word(e.get("severity", ""), "SEVERITY_")),
+    ("TYPE", lambda e: e.get("type", "")),
+    ("SUBJECTS", lambda e: ",".join(e.get("subjects", []))),
+    ("MESSAGE", lambda e: e.get("message", "")),
+]
+DRILLS: Final[list[Column]] = [
+    ("DRILL", lambda d: last(d["name"])),
+    ("FAULT", lambda d: word(d.get("spec", {}).get("fault", ""), "FAULT_KIND_")),
+    ("TARGET", lambda d: d.get("spec", {}).get("target", "")),
+    ("HOSTNAME", lambda d: d.get("spec", {}).get("hostname", "")),
+    ("LAST RUN", lambda d: last(d.get("last_run"))),
+    ("AGE", lambda d: age(d.get("create_time"))),
+]
+
+
+def _marks(run: Json) -> str:
+    return " ".join(f"{mark.get('stage', '')}={mark.get('after', '')}" for mark in run.get("marks", []))
+
+
+DRILL_RUNS: Final[list[Column]] = [
+    ("RUN", lambda r: last(r["name"])),
+    ("PASSED", lambda r: yes(r.get("passed"))),
+    ("REQUESTS", lambda r: str(r.get("requests", 0))),
+    ("FAILED", lambda r: str(r.get("failed_requests", 0))),
+    ("MARKS", _marks),
+    ("FAILURES", lambda r: "; ".join(r.get("failures", []))),
+    ("AGE", lambda r: age(r.get("create_time"))),
+]

@@ -1,0 +1,76 @@
+"""`locci drills`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import columns
+from cli.client import new_request_id
+from cli.durations import seconds_text
+from cli.failure import USAGE, Failure
+from cli.output import Format, Output, note, show, show_one
+from cli.session import name_of, run
+
+app = typer.Typer(help="Drills: declared faults, and what their runs measured.", no_args_is_help=True)
+
+Drill = Annotated[str, typer.Argument(metavar="DRILL", help="The drill's id.")]
+
+_FAULTS = ("region-cut", "node-cut", "program-killed")
+
+
+@app.command()
+def ls(output: Output = Format.TABLE) -> None:
+    """List drills."""
+    show(run(lambda c: c.pages("drills", "drills")), columns.DRILLS, output, "no drills: `locci drills create`")
+
+
+@app.command("show")
+def show_(drill: Drill, output: Output = Format.TABLE) -> None:
+    """Show a drill."""
+    show_one(run(lambda c: c.get(name_of("drills", drill))), columns.DRILLS, output)
+
+
+@app.command()
+def runs(drill: Drill, output: Output = Format.TABLE) -> None:
+    """List what a drill's runs measured, newest first."""
+    found = run(lambda c: c.pages(f"{name_of('drills', drill)}/runs", "runs"))
+    show(found, columns.DRILL_RUNS, output, "it never ran")
+
+
+@app.command()
+def create(
+    drill: Drill,
+    fault: Annotated[str, typer.Option(help="region-cut, node-cut or program-killed.")],
+    target: Annotated[str, typer.Option(help="What it is done to: regions/REGION or nodes/NODE.")],
+    hostname: Annotated[str, typer.Option(help="The hostname that synthetic clients ask for.")],
+    program: Annotated[str, typer.Option(help="The program that is killed: agent, edge, dns, dockerd, redis.")] = "",
+    duration: Annotated[str, typer.Option(help="How long the fault lasts at most.")] = "30s",
+    withdraw_objective: Annotated[str, typer.Option(help="Withdrawn from DNS within.")] = "3s",
+    reroute_objective: Annotated[str, typer.Option(help="Served elsewhere within.")] = "10s",
+    output: Output = Format.TABLE,
+) -> None:
+    """Declare a drill. Whoever can inject its fault runs it, as `locci lab` can."""
+    if fault not in _FAULTS:
+        raise Failure(f"--fault: {fault!r} is not known; use {', '.join(_FAULTS)}", exit_code=USAGE)
+    spec = {
+        "fault": f"FAULT_KIND_{fault.upper().replace('-', '_')}",
+        "target": target,
+        "program": program,
+        "hostname": hostname,
+        "fault_duration": seconds_text(duration, "--duration"),
+        "withdraw_objective": seconds_text(withdraw_objective, "--withdraw-objective"),
+        "reroute_objective": seconds_text(reroute_objective, "--reroute-objective"),
+    }
+    params = {"drill_id": name_of("drills", drill).partition("/")[2], "request_id": new_request_id()}
+    created = run(lambda c: c.call("POST", "drills", params=params, body={"spec": spec}))
+    show([created], columns.DRILLS, output, "")
+
+
+@app.command()
+def rm(drill: Drill) -> None:
+    """Remove a drill and its runs."""
+    name = name_of("drills", drill)
+    run(lambda c: c.call("DELETE", name))
+    note(f"{name} is removed")

@@ -1,0 +1,90 @@
+"""`locci nodes`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import columns
+from cli.client import Client, Json, new_request_id
+from cli.failure import USAGE, Failure
+from cli.output import Format, Output, note, show, show_one
+from cli.session import name_of, pairs_of, run
+
+app = typer.Typer(help="Nodes: the hosts of the fleet.", no_args_is_help=True)
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="The node's id.")]
+
+
+@app.command()
+def ls(
+    region: Annotated[str, typer.Option(help="Only nodes of this region.")] = "", output: Output = Format.TABLE
+) -> None:
+    """List nodes."""
+    params = {"region": name_of("regions", region)} if region else {}
+    nodes = run(lambda c: c.pages("nodes", "nodes", params))
+    show(nodes, columns.NODES, output, "no nodes: `locci tokens create --region R` makes a token that brings one in")
+
+
+@app.command("show")
+def show_(node: Node, output: Output = Format.TABLE) -> None:
+    """Show a node, with what it accepted, applied and why it is in its condition."""
+    show_one(run(lambda c: c.get(name_of("nodes", node))), columns.NODE, output)
+
+
+@app.command()
+def cordon(node: Node) -> None:
+    """Keep new replicas away from a node; it keeps what it runs."""
+    _act(node, "cordon", {}, "gets nothing new")
+
+
+@app.command()
+def uncordon(node: Node) -> None:
+    """End a cordon."""
+    _act(node, "uncordon", {}, "may get replicas again")
+
+
+@app.command()
+def revoke(node: Node, reason: Annotated[str, typer.Option(help="Why, for the record.")] = "") -> None:
+    """End the trust in a node's identity at once."""
+    _act(node, "revoke", {"reason": reason}, "is revoked: its streams are closed and its certificate is refused")
+
+
+def _act(node: str, verb: str, body: Json, done: str) -> None:
+    name = name_of("nodes", node)
+    run(lambda c: c.call("POST", f"{name}:{verb}", body=body))
+    note(f"{name} {done}")
+
+
+@app.command()
+def rm(
+    node: Node,
+    force: Annotated[bool, typer.Option(help="Also when it is connected or still holds replicas.")] = False,
+) -> None:
+    """Remove a node, its identity and its assignments."""
+    name = name_of("nodes", node)
+    run(lambda c: c.call("DELETE", name, params={"force": force, "request_id": new_request_id()}))
+    note(f"{name} is removed")
+
+
+@app.command()
+def label(
+    node: Node,
+    labels: Annotated[list[str], typer.Argument(metavar="KEY=VALUE|KEY-...", help="Labels to set; KEY- removes one.")],
+) -> None:
+    """Set and remove labels."""
+    name = name_of("nodes", node)
+    gone = {text.removesuffix("-") for text in labels if text.endswith("-") and "=" not in text}
+    fresh = pairs_of([text for text in labels if text.removesuffix("-") not in gone], "label")
+    if not labels:
+        raise Failure("no labels are given", exit_code=USAGE)
+
+    async def change(client: Client) -> Json:
+        node = await client.get(name)
+        kept = {key: value for key, value in node.get("labels", {}).items() if key not in gone}
+        body = {"labels": {**kept, **fresh}, "etag": node.get("etag", "")}
+        params = {"update_mask": "labels", "request_id": new_request_id()}
+        return await client.call("PATCH", name, params=params, body=body)
+
+    show_one(run(change), columns.NODE, Format.TABLE)

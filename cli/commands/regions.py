@@ -1,0 +1,67 @@
+"""`locci regions`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import columns
+from cli.client import new_request_id
+from cli.output import Format, Output, note, show, show_one
+from cli.session import name_of, pairs_of, run
+
+app = typer.Typer(help="Regions: the named places between which traffic is steered.", no_args_is_help=True)
+
+Region = Annotated[str, typer.Argument(metavar="REGION", help="The region's id.")]
+
+
+@app.command()
+def ls(output: Output = Format.TABLE) -> None:
+    """List regions."""
+    show(run(lambda c: c.pages("regions", "regions")), columns.REGIONS, output, "no regions: `locci regions create`")
+
+
+@app.command("show")
+def show_(region: Region, output: Output = Format.TABLE) -> None:
+    """Show a region."""
+    show_one(run(lambda c: c.get(name_of("regions", region))), columns.REGION, output)
+
+
+@app.command()
+def create(
+    region: Region,
+    latitude: Annotated[float, typer.Option("--lat", help="Degrees north, -90 to 90.")],
+    longitude: Annotated[float, typer.Option("--lon", help="Degrees east, -180 to 180.")],
+    display_name: Annotated[str, typer.Option("--display-name", help="What people call it.")] = "",
+    continent: Annotated[str, typer.Option(help="AF, AN, AS, EU, NA, OC or SA.")] = "",
+    country: Annotated[str, typer.Option(help="Two-letter country code.")] = "",
+    jurisdiction: Annotated[list[str] | None, typer.Option(help="A legal area; may be repeated.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="A client network (CIDR) there; may be repeated.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Create a region."""
+    body = {
+        "display_name": display_name,
+        "latitude": latitude,
+        "longitude": longitude,
+        "continent": continent.upper(),
+        "country": country.upper(),
+        "jurisdictions": jurisdiction or [],
+        "networks": network or [],
+        "labels": pairs_of(label or [], "--label"),
+    }
+    identifier = name_of("regions", region).partition("/")[2]
+    params = {"region_id": identifier, "request_id": new_request_id()}
+    created = run(lambda c: c.call("POST", "regions", params=params, body=body))
+    show([created], columns.REGIONS, output, "")
+    note(f"next: `locci tokens create --region {identifier}` makes a token that brings a host in")
+
+
+@app.command()
+def rm(region: Region) -> None:
+    """Remove a region that nothing names any more."""
+    name = name_of("regions", region)
+    run(lambda c: c.call("DELETE", name, params={"request_id": new_request_id()}))
+    note(f"{name} is removed")

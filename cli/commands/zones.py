@@ -1,0 +1,57 @@
+"""`locci zones`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import columns
+from cli.client import Json, new_request_id
+from cli.durations import seconds_text
+from cli.output import Format, Output, note, show, show_one
+from cli.session import name_of, run
+
+app = typer.Typer(help="Zones: the parts of the DNS that the fleet answers for.", no_args_is_help=True)
+
+Zone = Annotated[str, typer.Argument(metavar="ZONE", help="The zone's origin, as in example.net.")]
+
+
+@app.command()
+def ls(output: Output = Format.TABLE) -> None:
+    """List zones."""
+    show(run(lambda c: c.pages("zones", "zones")), columns.ZONES, output, "no zones: `locci zones create ORIGIN`")
+
+
+@app.command("show")
+def show_(zone: Zone, output: Output = Format.TABLE) -> None:
+    """Show a zone."""
+    show_one(run(lambda c: c.get(name_of("zones", zone))), columns.ZONES, output)
+
+
+@app.command()
+def create(
+    zone: Zone,
+    contact: Annotated[str, typer.Option(help="Mail address of who looks after it.")] = "",
+    ttl: Annotated[str, typer.Option(help="Time to live of SOA, NS and name servers' addresses, as in 1h.")] = "",
+    negative_ttl: Annotated[str, typer.Option(help="Time to live of negative answers, as in 10s.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Create a zone. Its name servers are the nodes with the role dns, as NODE.ns.ZONE."""
+    identifier = name_of("zones", zone).partition("/")[2]
+    body: Json = {"contact": contact}
+    if ttl:
+        body["ttl"] = seconds_text(ttl, "--ttl")
+    if negative_ttl:
+        body["negative_ttl"] = seconds_text(negative_ttl, "--negative-ttl")
+    params = {"zone_id": identifier, "request_id": new_request_id()}
+    show([run(lambda c: c.call("POST", "zones", params=params, body=body))], columns.ZONES, output, "")
+    note(f"next: delegate {identifier} to NODE.ns.{identifier} of your DNS nodes at its parent")
+
+
+@app.command()
+def rm(zone: Zone) -> None:
+    """Remove a zone: its names are refused from then on."""
+    name = name_of("zones", zone)
+    run(lambda c: c.call("DELETE", name))
+    note(f"{name} is removed")
