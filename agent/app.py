@@ -1,0 +1,156 @@
+"""Wires the agent together and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from typing import Any
+
+import structlog
+
+from agent import decode
+from agent.adapters import host_facts
+from agent.adapters.engine import Engine
+from agent.adapters.engine_events import EngineEvents
+from agent.adapters.prober import Prober
+from agent.adapters.state import StateFile, StateLock
+from agent.adapters.status_socket import StatusSocket
+from agent.metrics import Metrics, serve_metrics
+from agent.settings import AgentSettings
+from agent.shell import Shell
+from fleet import telemetry
+from fleet.clock import SystemClock
+from fleet.errors import invalid
+from fleet.identity import IdentityDirectory
+from fleet.rpc.link import NodeLink
+from fleet.snapshot import Snapshot, SnapshotFile
+from locci.v1 import node_pb2
+
+log = structlog.get_logger()
+
+SNAPSHOT_NAME = "snapshot.pb"
+
+
+async def run(settings: AgentSettings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises LocciError or OSError when it cannot begin."""
+    identity = IdentityDirectory(settings.identity_dir)
+    facts = identity.facts()
+    structlog.contextvars.bind_contextvars(**{telemetry.NODE: facts.node, telemetry.REGION: facts.region})
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = StateLock(settings.state_dir)
+    try:
+        await Agent(settings, identity).run()
+    finally:
+        lock.release()
+
+
+class Agent:
+    """The parts of one agent."""
+
+    def __init__(self, settings: AgentSettings, identity: IdentityDirectory):
+        clock, rng = SystemClock(), random.Random()
+        node = identity.facts().node
+        self._settings = settings
+        self._identity = identity
+        self._metrics = Metrics()
+        self._state = StateFile(settings.state_dir / "state.json")
+        self._shell = Shell(
+            engine=Engine(settings.docker_host, node),
+            identity=identity,
+            state=self._state,
+            edge_path=settings.run_dir / "edge.sock",
+            data_path=settings.state_dir,
+            clock=clock,
+            prober=lambda post: Prober(post, clock, rng),
+            metrics=self._metrics,
+        )
+        self._events = EngineEvents(settings.docker_host, node, self._shell.post_from_thread, rng)
+        self._link = NodeLink(
+            role=node_pb2.NODE_ROLE_EDGE,
+            identity=identity,
+            file=SnapshotFile(settings.state_dir / SNAPSHOT_NAME),
+            consumer=self._shell,
+            resource_types=decode.RESOURCE_TYPES,
+            facts=lambda: host_facts.facts(self._events.docker_version, settings.state_dir),
+            clock=clock,
+            rng=rng,
+        )
+        self._shell.wake_link = self._link.wake
+        self._metrics.link_connected.set_function(lambda: float(self._link.connected))
+        self._status = StatusSocket(settings.run_dir / "agent.sock", self.status)
+
+    async def run(self) -> None:
+        """Runs until a signal asks for the end."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._shell.close)
+            for part in (self._shell.edge, self._status):
+                await part.start()
+                stack.push_async_callback(part.close)
+            if self._settings.metrics_listen:
+                runner = await serve_metrics(self._metrics, _checked(self._settings.metrics_listen))
+                stack.push_async_callback(runner.cleanup)
+            self._resume(self._link.snapshot)
+            self._events.start()
+            stack.callback(self._events.close)
+            tasks = [asyncio.create_task(self._link.run()), asyncio.create_task(self._state.run())]
+            stopping = asyncio.create_task(stop.wait())
+            log.info("agent_started", revision=self._link.snapshot.revision)
+            done, pending = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=2.0)
+            for task in done:
+                task.result()
+        log.info("agent_stopped")
+
+    def status(self) -> dict[str, Any]:
+        """What `locci-agent status` shows."""
+        facts, machine = self._identity.facts(), self._shell.machine
+        return {
+            "node": facts.node,
+            "region": facts.region,
+            "server": facts.server,
+            "connected": self._link.connected,
+            "accepted_revision": self._link.snapshot.revision,
+            "applied_revision": machine.applied_revision,
+            "engine": {"reachable": not machine.engine_reason, "reason": machine.engine_reason}
+            | {"version": self._events.docker_version, "address": self._settings.docker_host},
+            "edge": {"connected": len(self._shell.edge.edges), "generation": machine.generation}
+            | {"serving": machine.edge_generation},
+            "replicas": [
+                {
+                    "resource": status.resource,
+                    "phase": status.phase.value,
+                    "ready": status.ready,
+                    "restarts": status.restarts,
+                    "container_id": status.container_id,
+                    "address": status.address,
+                    "reason": status.reason,
+                }
+                for status in sorted(machine.statuses.values(), key=lambda status: status.resource)
+            ],
+        }
+
+    def _resume(self, snapshot: Snapshot) -> None:
+        """Begins with what the node was told last, before anyone is in reach. Never told, it touches nothing."""
+        if not snapshot.revision:
+            return
+        problems = decode.problems(snapshot)
+        if problems:
+            reasons = "; ".join(f"{problem.name}: {problem.message}" for problem in problems)
+            log.error("snapshot_unusable", **{telemetry.REASON: reasons})
+            return
+        self._shell.accepted(snapshot)
+
+
+def _checked(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise invalid("metrics_listen", f"metrics_listen: {listen!r} is not of the form address:port")
+    return listen

@@ -1,0 +1,67 @@
+"""Everything that the machine knows at one moment; what planning looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.core.edge_view import Drain, EdgeView
+from agent.core.health import Health
+from agent.core.model import Container, Identity, Memory, Replica, Setback, Target
+
+
+@dataclass(slots=True)
+class World:
+    """The target, what the engine showed last, what is under way, what is remembered."""
+
+    target: Target | None = None
+    """None until the node was ever told: then nothing is known to be unwanted."""
+    containers: dict[str, Container] = field(default_factory=dict)
+    """Containers of this agent by id; foreign ones never get in here."""
+    images: set[str] = field(default_factory=set)
+    """Images known to be on this host."""
+    memory: dict[Identity, Memory] = field(default_factory=dict)
+    last_known: dict[Identity, Replica] = field(default_factory=dict)
+    """How replicas were wanted last, also those that no longer are: their containers are to be ended properly."""
+
+    pulling: set[str] = field(default_factory=set)
+    starting: dict[Identity, str] = field(default_factory=dict)
+    """Starts under way, with the container's id when there is one already."""
+    stopping: set[str] = field(default_factory=set)
+    removing: set[str] = field(default_factory=set)
+    pull_setbacks: dict[str, Setback] = field(default_factory=dict)
+    end_setbacks: dict[str, Setback] = field(default_factory=dict)
+
+    readiness: dict[str, Health] = field(default_factory=dict)
+    """By container."""
+    liveness: dict[str, Health] = field(default_factory=dict)
+    """By container."""
+    drains: dict[str, Drain] = field(default_factory=dict)
+    """By container."""
+    inherited: set[str] = field(default_factory=set)
+    """Containers that ran before the agent did: an edge may know them although this agent never published them."""
+    edges: int = 0
+    served: EdgeView = field(default_factory=EdgeView)
+    """What was published last."""
+
+    @property
+    def replicas(self) -> Mapping[Identity, Replica]:
+        """What is wanted."""
+        return _NOTHING if self.target is None else self.target.replicas
+
+    def remembered(self, identity: Identity) -> Memory:
+        """The memory of a replica; a blank one when there is none."""
+        return self.memory.get(identity, _BLANK)
+
+    def is_ready(self, container: Container) -> bool:
+        """Whether the container is to get requests, if it is a wanted one; without a probe, it is while it runs."""
+        replica = self.replicas.get(container.identity)
+        if replica is None or not container.running or container.id in self.stopping:
+            return False
+        health = self.readiness.get(container.id)
+        return replica.readiness is None or (health is not None and health.good)
+
+
+_BLANK: Final = Memory()
+_NOTHING: Final[Mapping[Identity, Replica]] = {}

@@ -1,0 +1,26 @@
+"""Settings of `locci-agent`: defaults, a TOML file, the environment (`LOCCI_AGENT_…`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import SettingsConfigDict
+
+from fleet.settings import ProgramSettings
+
+
+class AgentSettings(ProgramSettings):
+    """What an operator can say about an agent."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix="LOCCI_AGENT_", env_nested_delimiter="__")
+
+    state_dir: Path = Path("/var/lib/locci/agent")
+    """Holds the last accepted snapshot."""
+    identity_dir: Path = Path("/var/lib/locci/identity")
+    """Holds the host's key and certificate; shared with the edge and the DNS server."""
+    run_dir: Path = Path("/run/locci")
+    """Where `edge.sock` and `agent.sock` are."""
+    docker_host: str = "unix:///var/run/docker.sock"
+    """Where Docker Engine listens."""
+    metrics_listen: str = "127.0.0.1:7446"
+    """/metrics and /healthz, `address:port`; empty for none."""

@@ -1,0 +1,261 @@
+"""The loop: events go into the machine, its commands are carried out, each result comes back as an event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, assert_never
+
+import structlog
+
+from agent import decode, encode
+from agent.adapters import host_facts
+from agent.adapters.edge_socket import EdgeSocket
+from agent.adapters.engine import Engine
+from agent.adapters.engine_errors import EngineError, PullError
+from agent.adapters.prober import Prober
+from agent.adapters.state import StateFile
+from agent.core.machine import Machine
+from agent.core.messages import (
+    CancelPull,
+    CollectLogTail,
+    Command,
+    ContainerRemoved,
+    ContainerStarted,
+    ContainerStopped,
+    CreateAndStart,
+    EdgeServing,
+    EndFailed,
+    EngineObserved,
+    Event,
+    ImagePulled,
+    LogTailCollected,
+    Observe,
+    ObserveFailed,
+    PublishEdge,
+    PullFailed,
+    PullImage,
+    RecordEvent,
+    RemoveContainer,
+    ReportStatus,
+    SnapshotAccepted,
+    StartContainer,
+    StartFailed,
+    StartProbing,
+    StopContainer,
+    StopProbing,
+    Ticked,
+    WakeAt,
+)
+from agent.core.model import Identity
+from agent.core.summary import sentence
+from agent.metrics import Metrics
+from agent.reporter import Reporter
+from fleet.clock import Clock
+from fleet.identity import IdentityDirectory
+from fleet.snapshot import Snapshot
+from locci.v1 import agent_pb2
+
+log = structlog.get_logger()
+
+
+class Shell:
+    """Carries out what the machine commands. It is what the link to the control plane speaks to."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        identity: IdentityDirectory,
+        state: StateFile,
+        edge_path: Path,
+        data_path: Path,
+        clock: Clock,
+        prober: Callable[[Callable[[Event], None]], Prober],
+        metrics: Metrics,
+    ):
+        self._engine = engine
+        self._identity = identity
+        self._node = identity.facts()
+        self._state = state
+        self._data_path = data_path
+        self._clock = clock
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._prober = prober(self.post)
+        self._events: deque[Event] = deque()
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self.edge = EdgeSocket(edge_path, self.post)
+        self.reporter = Reporter(clock)
+        self.machine = Machine(generation=state.generation, presumed_ready=state.ready)
+        self.wake_link: Callable[[], None] = lambda: None
+        """Called when there is something to tell the control plane."""
+
+    def post(self, event: Event) -> None:
+        """Takes an event; it is handled soon, in order. On the event loop only."""
+        self._events.append(event)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._process)
+
+    def post_from_thread(self, event: Event) -> None:
+        """The same from any thread; after the end of the loop the event is dropped."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.post, event)
+
+    async def close(self) -> None:
+        """Ends what is under way here. Containers, and the edge, go on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._prober.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks, timeout=1.0) if self._tasks else None
+
+    # ---- what the link asks (fleet.rpc.link.SnapshotConsumer)
+
+    def problems(self, snapshot: Snapshot) -> list[agent_pb2.ResourceProblem]:
+        return decode.problems(snapshot)
+
+    def accepted(self, snapshot: Snapshot) -> None:
+        self.post(SnapshotAccepted(decode.target(snapshot)))
+
+    def complete_status(self) -> agent_pb2.Status:
+        return self.reporter.complete()
+
+    def status_change(self) -> agent_pb2.Status | None:
+        return self.reporter.change()
+
+    def evidence(self) -> agent_pb2.Evidence | None:
+        return None
+
+    def heartbeat(self) -> agent_pb2.Heartbeat:
+        return host_facts.heartbeat(self._data_path)
+
+    # ---- the loop
+
+    def _process(self) -> None:
+        self._scheduled = False
+        begun: list[Command] = []
+        while self._events:
+            event = self._events.popleft()
+            with self._metrics.reconcile_seconds.time():
+                commands = self.machine.handle(event, self._clock.monotonic())
+            for command in commands:
+                self._metrics.commands.labels(type(command).__name__).inc()
+                self._carry_out(command)
+            begun += commands
+            if isinstance(event, EdgeServing):
+                self._metrics.edges.set(event.edges)
+                self._metrics.edge_generation.labels("serving").set(self.machine.edge_generation)
+        if begun:
+            self._show(begun)
+
+    def _show(self, begun: list[Command]) -> None:
+        statuses = self.machine.statuses.values()
+        self._metrics.show(statuses)
+        self._metrics.engine_reachable.set(not self.machine.engine_reason)
+        self._metrics.revision.labels("accepted").set(self.reporter.accepted_revision)
+        self._metrics.revision.labels("applied").set(self.machine.applied_revision)
+        self._metrics.edge_generation.labels("published").set(self.machine.generation)
+        text = sentence(begun, statuses, self.reporter.accepted_revision)
+        if text:
+            log.info("reconciled", summary=text)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Observe(number):
+                self._spawn(self._observe(number))
+            case PullImage(image):
+                self._pulls[image] = self._spawn(self._pull(image))
+            case CancelPull(image):
+                task = self._pulls.pop(image, None)
+                if task is not None:
+                    task.cancel()
+            case CreateAndStart() | StartContainer():
+                self._spawn(self._start(command))
+            case StopContainer() | RemoveContainer():
+                self._spawn(self._end(command))
+            case StartProbing():
+                self._prober.start(command)
+            case StopProbing(container_id, purpose):
+                self._prober.stop(container_id, purpose)
+            case PublishEdge(generation, view, ready):
+                self.edge.publish(encode.edge_config(generation, view, self._node, self._identity.path))
+                self._state.publish(generation, ready)
+            case ReportStatus():
+                self.reporter.report(command)
+                self.wake_link()
+            case RecordEvent():
+                log.warning("noted", kind=command.kind, message=command.message)
+                self.reporter.record(command)
+                self.wake_link()
+            case CollectLogTail(container_id):
+                self._spawn(self._log_tail(container_id))
+            case WakeAt(at):
+                self._wake_at(at)
+            case _:
+                assert_never(command)
+
+    def _wake_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, at - self._clock.monotonic()), self.post, Ticked())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ---- commands that take time
+
+    async def _observe(self, number: int) -> None:
+        try:
+            self.post(EngineObserved(number, await self._engine.observe()))
+        except EngineError as error:
+            self.post(ObserveFailed(number, error.reason))
+
+    async def _pull(self, image: str) -> None:
+        try:
+            await self._engine.pull(image)
+            self.post(ImagePulled(image))
+        except PullError as error:
+            self.post(PullFailed(image, error.failure, error.detail, engine_lost=error.lost))
+
+    async def _start(self, command: CreateAndStart | StartContainer) -> None:
+        try:
+            if isinstance(command, CreateAndStart):
+                identity: Identity = command.replica.identity
+                container = await self._engine.create_and_start(command.replica)
+            else:
+                identity = command.identity
+                container = await self._engine.start(command.container_id)
+            self.post(ContainerStarted(container))
+        except EngineError as error:
+            missing = error.missing and isinstance(command, CreateAndStart)
+            self.post(StartFailed(identity, error.reason, image_missing=missing, engine_lost=error.lost))
+
+    async def _end(self, command: StopContainer | RemoveContainer) -> None:
+        container_id = command.container_id
+        try:
+            if isinstance(command, StopContainer):
+                await self._engine.stop(container_id, command.timeout_s)
+                self.post(ContainerStopped(container_id))
+            else:
+                await self._engine.remove(container_id)
+                self.post(ContainerRemoved(container_id))
+        except EngineError as error:
+            self.post(EndFailed(container_id, error.reason, engine_lost=error.lost))
+
+    async def _log_tail(self, container_id: str) -> None:
+        try:
+            text, out_of_memory = await self._engine.log_tail(container_id)
+            self.post(LogTailCollected(container_id, text, out_of_memory))
+        except EngineError as error:
+            log.warning("log_tail_unavailable", container=container_id[:12], reason=error.reason)
