@@ -34,7 +34,9 @@ class Session:
         self.types = tuple(hello.resource_types)
         held = {resource.name: resource.version for resource in hello.held}
         matches = snapshot_hash(held.items()) == hello.snapshot_hash
-        self.delivery = Delivery(held=held if matches else None, accepted_revision=hello.revision)
+        # A node that never accepted anything is told even that there is nothing: its programs wait for that word.
+        known = matches and hello.revision > 0
+        self.delivery = Delivery(held=held if known else None, accepted_revision=hello.revision)
         self.outbox: asyncio.Queue[agent_pb2.ControlMessage] = asyncio.Queue(_OUTBOX_MAX)
         self.ended = asyncio.Event()
         self.goodbye: agent_pb2.Goodbye | None = None
