@@ -31,12 +31,14 @@ lint: setup ## ruff, mypy strict, import-linter, generated code
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@tools/generate --check
+	@tools/reference --check
 
 bench: setup ## Benchmarks against peers; NAME=edge runs one
 	@tools/bench $(NAME)
 
-generate: ## Generate the contract's code
+generate: ## Generate the contract's code and the reference
 	@tools/generate
+	@tools/reference
 
 lock: ## Pin dependencies anew
 	@tools/lock

@@ -32,15 +32,13 @@ _EXITS: Final = {
     Code.NOT_FOUND: NOT_FOUND,
     Code.UNAUTHENTICATED: DENIED,
     Code.PERMISSION_DENIED: DENIED,
-    Code.UNAVAILABLE: UNREACHABLE,
-    Code.DEADLINE_EXCEEDED: UNREACHABLE,
 }
+_NOT_SERVING: Final = {"NOT_READY", "OVERLOADED"}
 _HINTS: Final = {
     Code.UNAUTHENTICATED: "log in with `locci login --server URL --ca-file FILE --token TOKEN`, "
     "or point $LOCCI_CONTEXT at a context file",
     Code.PERMISSION_DENIED: "use a token with a role that may do this",
     Code.ABORTED: "somebody else changed it meanwhile; look at it and try again",
-    Code.UNAVAILABLE: "try again in a moment; `locci context show` says which control plane is used",
     Code.INTERNAL: "look into the control plane's log",
 }
 _COLLECTIONS: Final = {
@@ -74,7 +72,7 @@ class ApiFailure(Failure):
     """The control plane refused a request."""
 
     def __init__(self, error: LocciError, where: str):
-        exit_code = _EXITS.get(error.code, FAILED)
+        exit_code = UNREACHABLE if error.reason in _NOT_SERVING else _EXITS.get(error.code, FAILED)
         super().__init__(error.message, where=where, hint=_hint(error), exit_code=exit_code)
         self.error = error
 
@@ -84,7 +82,7 @@ def _hint(error: LocciError) -> str:
         collection = error.metadata.get("name", "").split("/")[0]
         listing = _COLLECTIONS.get(collection)
         return f"`{listing}` lists what there is" if listing else ""
-    return _HINTS.get(error.code, "")
+    return "try again in a moment" if error.reason in _NOT_SERVING else _HINTS.get(error.code, "")
 
 
 def unreachable(server: str, reason: str, hint: str = "") -> Failure:

@@ -10,7 +10,7 @@ from cli import columns
 from cli.client import Client, Json, new_request_id
 from cli.durations import seconds_text
 from cli.failure import USAGE, Failure
-from cli.output import Format, Output, age, dump, line, note, show
+from cli.output import Format, Output, dump, line, note, show
 from cli.session import name_of, run
 
 app = typer.Typer(help="Join tokens: one-time, short-lived rights to bring a host into a region.", no_args_is_help=True)
@@ -47,7 +47,7 @@ def create(
     else:
         dump(token, output)
     name = f" --name {node}" if node else ""
-    note(f"valid once, for {age(token.get('expire_time')).removeprefix('in ')}. On the host, as root:")
+    note(f"valid once, until {token.get('expire_time', '')[:19]}Z. On the host, as root:")
     note(f"  locci agent join --server {server} --token TOKEN{name} --address ADDRESS")
 
 
