@@ -1,7 +1,8 @@
 """An app's next steps: which replicas to start, stop, displace or keep, from the app as it is.
 
 Bounds: replicas that are wanted exceed the slots by at most the surge, and a step never takes the number of slots that
-serve below the wanted number less `max_unavailable`. A replica that does not serve may always be stopped.
+serve below the wanted number less `max_unavailable`. A replica that is not healthy by its node's last word may always
+be stopped; one that only cannot be seen, because its node is suspect, may not.
 """
 
 from __future__ import annotations
@@ -73,8 +74,7 @@ class _Planner:
         self._rejoin()
         self._replace_lost()
         self._stop_surplus()
-        if self.rollout is not None:
-            self._finish_slots()
+        self._finish_slots()
         opened = open_slots(self._view(), self.rollout, self.now) if self.rollout else self._all()
         self._start_empty(opened)
         if self.rollout is not None:
@@ -135,8 +135,17 @@ class _Planner:
             self._keep(original, "its node is back, and it serves")
             for replica in others:
                 self._stop(replica, "the node of the original is back")
-        elif obsolete or (choice != "original" and any(self.view.serves(r) for r in others)):
+        elif self._is_overdue(original) or (obsolete and not original.ready):
+            self._stop(original, "its replacement is there, and it does not serve")
+        elif (choice != "original" or obsolete) and any(self.view.serves(r) for r in others):
             self._stop(original, "its replacement serves")
+        elif obsolete and self.view.serves(original):
+            self._keep(original, "its node is back, and it serves where a newer release does not yet")
+
+    def _is_overdue(self, original: Replica) -> bool:
+        """Whether a replica whose node is back has had its time to become healthy."""
+        back_since = max(original.since, self.view.nodes[original.node].since)
+        return not original.ready and self.now - back_since > self.view.policy.health_deadline_s
 
     def _keep(self, replica: Replica, reason: str) -> None:
         self.steps.append(KeepReplica(replica, reason))
@@ -167,7 +176,7 @@ class _Planner:
             if replica.stopping or replica.displaced or any(holds(slot, replica) for slot in self.view.slots):
                 continue
             enough = self._serving_slots() >= self._least_serving()
-            if enough or not self.view.serves(replica) or self._is_lost(replica):
+            if enough or not replica.ready or self._is_lost(replica):
                 self._stop(replica, "it is no longer wanted")
 
     def _finish_slots(self) -> None:
@@ -236,9 +245,11 @@ class _Planner:
 
     def _make_room(self, slot: Slot) -> None:
         held = self._of(slot)
-        serves = any(self.view.serves(r) for r in held)
-        if serves and self._serving_slots() - 1 < self._least_serving():
-            return
+        if any(r.ready for r in held):
+            # What was healthy when its node was heard last may still serve: it is not stopped unseen.
+            serves = any(self.view.serves(r) for r in held)
+            if not serves or self._serving_slots() - 1 < self._least_serving():
+                return
         for replica in held:
             self._stop(replica, f"it makes room for release {self.heading.number}")
 

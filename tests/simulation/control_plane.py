@@ -103,7 +103,7 @@ class Simulation:
         self.quiet = False
         self.releases = 0
         self.rejoin = self.rng.choice(manifest_pb2.RejoinChoice.values())
-        self.once_served: set[str] = set()
+        self.once_served: set[tuple[str, str]] = set()
 
     async def begin(self) -> None:
         """Two or three regions with one to three nodes each, two DNS servers, two apps."""
@@ -186,7 +186,9 @@ class Simulation:
                 continue
             for key in sorted(self.nodes):
                 await self._talk(self.nodes[key])
+            before = self._healthy_slots()
             await self.controller.look()
+            self._check_bound(before)
             self._check()
 
     async def _fault(self) -> None:
@@ -271,18 +273,36 @@ class Simulation:
             for name, resource in node.snapshot.of_type("hostnames").items():
                 total = sum(e.healthy_replicas for e in resource.hostname.endpoints)
                 if total:
-                    self.once_served.add(name)
-                elif name in self.once_served and not resource.hostname.endpoints:
+                    self.once_served.add((node.name, name))
+                elif (node.name, name) in self.once_served and not resource.hostname.endpoints:
                     self.violations.append(f"{node.name} holds no endpoint for {name} at {self.clock.now}")
         if len(self.observed.sessions) > len(self.nodes):
             self.violations.append("there are sessions of nobody")
 
+    def _healthy_slots(self) -> dict[str, int]:
+        """By app, the slots that have a replica which is wanted and healthy by its node's last word."""
+        slots: dict[str, set[int]] = {}
+        for row in self.state.assignments.values():
+            if row.healthy and not row.stopping:
+                slots.setdefault(row.app, set()).add(row.ordinal)
+        return {app: len(ordinals) for app, ordinals in slots.items()}
+
+    def _check_bound(self, before: dict[str, int]) -> None:
+        """A look of the controller alone never takes an app below its bound."""
+        after = self._healthy_slots()
+        for app in self.state.apps.values():
+            name = app.name.rpartition("/")[2]
+            least = self.state.rollouts.need(app.rollout).wanted - app.manifest.rollout.max_unavailable
+            if after.get(name, 0) < min(before.get(name, 0), least):
+                self.violations.append(f"{app.name} was taken below {least} at {self.clock.now}")
+
     def unsettled(self) -> list[str]:
         """What has not converged; to be asked long after the last fault."""
-        result: list[str] = []
-        for rollout in self.state.rollouts.values():
-            if decode.state_of(rollout) not in TERMINAL:
-                result.append(f"{rollout.name} is {decode.state_of(rollout).value}: {rollout.reason}")
+        result = [
+            f"{rollout.name} is {decode.state_of(rollout).value}: {rollout.reason}"
+            for rollout in self.state.rollouts.values()
+            if decode.state_of(rollout) not in TERMINAL
+        ]
         for node in self.nodes.values():
             row = self.state.nodes.need(f"nodes/{node.name}")
             if row.condition != node_pb2.NODE_CONDITION_READY:
