@@ -31,6 +31,7 @@ _COMMON: Final = {
 }
 """Flags (any of RD, AD and CD) and counts of common queries, to the number of their head."""
 
+_SPECIAL: Final = wire.META_TYPES | {wire.OPT, wire.AXFR, wire.IXFR}
 _OPT_START: Final = b"\0\0\x29"
 _OPT_REPLY: Final = tuple(b"\0\0\x29" + wire.UDP_SIZE.to_bytes(2, "big") + bytes((0, 0, do, 0)) for do in (0, 0x80))
 _OPT_PLAIN: Final = tuple(reply + b"\0\0" for reply in _OPT_REPLY)
@@ -76,6 +77,8 @@ class Responder:
     def _respond_fast(self, data: bytes, end: int, entry: Entry, kind: int, source: bytes, tcp: bool) -> bytes | None:
         """The answer, or None when the query is not common enough or the answer is too large."""
         qtype = data[end - 4 : end - 2]
+        if qtype in _SPECIAL:
+            return None
         if kind < 2:
             if len(data) != end:
                 return None
