@@ -21,7 +21,13 @@ from agent.edge.upstream import UpstreamError
 if TYPE_CHECKING:
     from agent.edge.downstream import ClientConnection, Request
 
-RELAY_DROPPED: Final = frozenset((b"content-length", b"cache-status", b"x-request-id", b"via", b"locci-hop"))
+RELAY_DROPPED: Final = fields_rules.HOP_BY_HOP | {
+    b"content-length",
+    b"cache-status",
+    b"x-request-id",
+    b"via",
+    b"locci-hop",
+}
 
 
 class Source(Protocol):
@@ -78,9 +84,11 @@ class Exchange:
 
     async def _serve(self, client: ClientConnection, request: Request) -> None:
         head, state = request.head, self._state
-        if fields_rules.loops(head.fields) > fields_rules.LOOPS_MAX:
+        if b"cdn-loop" in head.fields and fields_rules.loops(head.fields) > fields_rules.LOOPS_MAX:
             raise Refused(508, "the request has come by here before (CDN-Loop)", close=False)
         route = state.route(head.host)
+        if route is None and not state.table.generation:
+            raise Refused(503, "this edge has no configuration yet; try again", close=False)
         if route is None:
             host = head.host.decode("latin-1")
             raise Refused(421, f"no app here has the hostname {host}", close=False)
@@ -238,8 +246,7 @@ class Exchange:
     def _relayed_headers(self, incoming: Incoming, request: Request, member: bytes) -> HeaderList:
         connection = incoming.connection
         fields = connection.fields
-        passed = end_to_end(connection.headers, fields)
-        headers = [pair for pair in passed if pair[0].lower() not in RELAY_DROPPED]
+        headers = end_to_end(connection.headers, fields, RELAY_DROPPED)
         if b"date" not in fields:
             headers.append((b"Date", http_date.render(incoming.response_time)))
         via = fields.get(b"via")

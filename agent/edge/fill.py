@@ -310,9 +310,10 @@ class Filler:
         try:
             while data := await incoming.connection.read():
                 fill.add(data)
-                state.fill_bytes += len(data)
-                counted += len(data)
-                if fill.size > size_max:
+                if fill.size <= size_max:
+                    counted += len(data)
+                    state.fill_bytes += len(data)
+                else:
                     self._forget(fill)  # nobody joins any more
                     if not await fill.trim():
                         raise UpstreamError("nobody reads", sent=True, began=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Final
 
 NAME: Final = b"Cache-Status"
@@ -30,6 +31,7 @@ def hit_with(ttl_s: int, detail: str) -> bytes:
     return b"%b; detail=%b" % (hit(ttl_s), detail.encode())
 
 
+@functools.lru_cache(1024)
 def forwarded(
     why: Forward, *, status: int = 0, stored: bool = False, collapsed: bool = False, detail: str = ""
 ) -> bytes:

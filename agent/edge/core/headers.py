@@ -50,6 +50,8 @@ SET_BY_EDGE: Final = frozenset(
     )
 )
 TRUSTED_FROM_PEERS: Final = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
+_DROP_FROM_CLIENTS: Final = HOP_BY_HOP | SET_BY_EDGE
+_DROP_FROM_PEERS: Final = _DROP_FROM_CLIENTS - TRUSTED_FROM_PEERS
 LOOP_ID: Final = b"locci"
 LOOPS_MAX: Final = 3
 _ID_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=@")
@@ -72,11 +74,12 @@ def list_members(value: bytes) -> list[bytes]:
     return [part for member in value.split(b",") if (part := member.strip(b" \t").lower())]
 
 
-def end_to_end(headers: Iterable[tuple[bytes, bytes]], fields: Mapping[bytes, bytes]) -> HeaderList:
-    """The fields that may be passed on (RFC 9110 section 7.6.1): neither hop-by-hop nor nominated by Connection."""
-    drop = HOP_BY_HOP
+def end_to_end(
+    headers: Iterable[tuple[bytes, bytes]], fields: Mapping[bytes, bytes], drop: frozenset[bytes] = HOP_BY_HOP
+) -> HeaderList:
+    """The fields that may be passed on (RFC 9110 section 7.6.1): neither in `drop` nor nominated by Connection."""
     nominated = fields.get(b"connection")
-    if nominated is not None:
+    if nominated is not None and nominated not in (b"keep-alive", b"close"):
         drop = drop | (frozenset(list_members(nominated)) - NEVER_NOMINATED)
     return [pair for pair in headers if pair[0].lower() not in drop]
 
@@ -115,13 +118,10 @@ def to_upstream(headers: HeaderList, fields: Mapping[bytes, bytes], origin: Orig
     X-Forwarded-* and Forwarded are overwritten, since a client could say anything in them.
     """
     result: HeaderList = [(b"Host", origin.host)]
-    keep = TRUSTED_FROM_PEERS if origin.trusted else frozenset()
-    for pair in end_to_end(headers, fields):
-        name = pair[0].lower()
-        if b"_" in name and name.replace(b"_", b"-") in SET_BY_EDGE:
+    for pair in end_to_end(headers, fields, _DROP_FROM_PEERS if origin.trusted else _DROP_FROM_CLIENTS):
+        if b"_" in pair[0] and pair[0].lower().replace(b"_", b"-") in SET_BY_EDGE:
             continue
-        if name not in SET_BY_EDGE or name in keep:
-            result.append(pair)
+        result.append(pair)
     if not (origin.trusted and b"x-forwarded-for" in fields):
         result.append((b"X-Forwarded-For", origin.client))
         result.append((b"X-Forwarded-Proto", origin.scheme))
@@ -138,8 +138,5 @@ def to_upstream(headers: HeaderList, fields: Mapping[bytes, bytes], origin: Orig
 
 def encode_head(start_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A message's head with its empty line (RFC 9112 section 2.1)."""
-    lines = [start_line]
-    for name, value in headers:
-        lines.append(name + b": " + value)
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+    lines = [b"%b: %b\r\n" % pair for pair in headers]
+    return b"%b\r\n%b\r\n" % (start_line, b"".join(lines))

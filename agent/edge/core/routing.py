@@ -109,12 +109,16 @@ def candidates(
     by_address = {local.address: local for local in route.local if not local.draining}
     if not by_address and not route.peers:
         by_address = {local.address: local for local in route.local}
-    ready, out = order([endpoints[address] for address in by_address], now, randomness)
+    # A request may hold a route of a table that was swapped meanwhile: what is gone from the new one is left out.
+    known = [endpoints[address] for address in by_address if address in endpoints]
+    ready, out = order(known, now, randomness)
     first = [Candidate(endpoint, by_address[endpoint.address], None) for endpoint in ready]
     last = [Candidate(endpoint, by_address[endpoint.address], None) for endpoint in out]
     if not local_only:
         for peer in route.peers:
-            endpoint = endpoints[peer.address]
+            endpoint = endpoints.get(peer.address)
+            if endpoint is None:
+                continue
             (first if endpoint.available(now) else last).append(Candidate(endpoint, None, peer))
     return (first + last)[:ATTEMPTS_MAX]
 

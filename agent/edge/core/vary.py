@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from agent.edge.core.headers import Fields, list_members
 
 NAMES_MAX: Final = 8
+_REFUSED: Final = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*")
 _CODINGS: Final = frozenset((b"gzip", b"br", b"zstd", b"deflate"))
 
 
@@ -44,7 +46,6 @@ def accept_encoding(value: bytes) -> bytes:
     for member in value.split(b","):
         coding, _, weight = member.partition(b";")
         coding = coding.strip()
-        refused = weight.replace(b" ", b"").rstrip(b"0").rstrip(b".") == b"q="
-        if coding in _CODINGS and not refused:
+        if coding in _CODINGS and not _REFUSED.fullmatch(weight):
             accepted.add(coding)
     return b",".join(sorted(accepted))
