@@ -51,13 +51,14 @@ class Agent:
 
     def __init__(self, settings: AgentSettings, identity: IdentityDirectory):
         clock, rng = SystemClock(), random.Random()
-        node = identity.facts().node
+        facts = identity.facts()
+        node = facts.node
         self._settings = settings
         self._identity = identity
         self._metrics = Metrics()
         self._state = StateFile(settings.state_dir / "state.json")
         self._shell = Shell(
-            engine=Engine(settings.docker_host, node),
+            engine=Engine(settings.docker_host, node, facts.region),
             identity=identity,
             state=self._state,
             edge_path=settings.run_dir / "edge.sock",

@@ -109,9 +109,10 @@ class Pull:
 class Engine:
     """The containers and images that belong to this node. Each call has a time limit and raises EngineError."""
 
-    def __init__(self, base_url: str, node: str):
+    def __init__(self, base_url: str, node: str, region: str):
         self._base_url = base_url
         self._node = node
+        self._region = region
         self._local = threading.local()
         self._starting = Threads("start", STARTS_MAX)
         self._ending = Threads("end", ENDS_MAX)
@@ -200,7 +201,7 @@ class Engine:
             name=f"locci-{replica.app}-{replica.ordinal}-{replica.release}-{secrets.token_hex(3)}",
             entrypoint=list(replica.command) or None,
             command=list(replica.args) or None,
-            environment=dict(replica.env),
+            environment=dict(replica.env) | facts_of(replica, self._node, self._region),
             labels=labels_of(replica, self._node),
             host_config=client.create_host_config(**host_settings(replica)),
         )["Id"]
@@ -222,6 +223,17 @@ def labels_of(replica: Replica, node: str) -> dict[str, str]:
         LABEL_SPEC_HASH: replica.spec_hash,
         LABEL_RESOURCE: replica.resource,
         LABEL_NODE: node,
+    }
+
+
+def facts_of(replica: Replica, node: str, region: str) -> dict[str, str]:
+    """What a container is told of its place, as environment variables; a manifest cannot say otherwise."""
+    return {
+        "LOCCI_APP": replica.app,
+        "LOCCI_RELEASE": str(replica.release),
+        "LOCCI_REPLICA": str(replica.ordinal),
+        "LOCCI_NODE": node,
+        "LOCCI_REGION": region,
     }
 
 
