@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,14 +33,8 @@ def read(text: str, file: str) -> list[Document]:
     """The documents of a file; empty ones are left out. Raises a Failure that names the file and the line."""
     if len(text) > BYTES_MAX:
         raise Failure(f"the file is larger than {BYTES_MAX} bytes", where=file, exit_code=USAGE)
-    loader = yaml.SafeLoader(text)
-    documents: list[Document] = []
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            if node is not None and not _is_empty(node):
-                builder = _Builder(loader, file)
-                documents.append(Document(builder.build(node, "", 0), builder.lines))
+        return list(_documents(yaml.SafeLoader(text), file))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
@@ -48,9 +42,14 @@ def read(text: str, file: str) -> list[Document]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         text = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).split("\n")[0]
         raise Failure(f"this is not YAML: {text}", where=file, exit_code=USAGE) from None
-    finally:
-        loader.dispose()
-    return documents
+
+
+def _documents(loader: yaml.SafeLoader, file: str) -> Iterator[Document]:
+    while loader.check_node():
+        node = loader.get_node()
+        if node is not None and not _is_empty(node):
+            builder = _Builder(loader, file)
+            yield Document(builder.build(node, "", 0), builder.lines)
 
 
 def _is_empty(node: yaml.Node) -> bool:
