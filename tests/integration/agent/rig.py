@@ -36,18 +36,16 @@ async def eventually(condition: Callable[[], object], what: str, deadline_s: flo
         raise AssertionError(f"not within {deadline_s:g} s: {what}") from None
 
 
-def replica(
-    image: str, *, app: str = "web", ordinal: int = 0, release: int = 1, spec: str = ""
-) -> resource_pb2.Resource:
+def replica(image: str, *, ordinal: int = 0, release: int = 1, spec: str = "") -> resource_pb2.Resource:
     """A replica that serves HTTP on port 8080, with short times."""
-    body = resource_pb2.ReplicaSpec(app=app, ordinal=ordinal, release=release, image=image)
+    body = resource_pb2.ReplicaSpec(app="web", ordinal=ordinal, release=release, image=image)
     body.spec_hash = spec or f"spec-{release}"
     body.ports.add(container_port=8080)
     body.readiness.http.path = "/"
     body.readiness.interval.FromMilliseconds(200)
     body.stop_timeout.FromSeconds(2)
     body.drain.FromMilliseconds(500)
-    return named(resource_pb2.Resource(name=f"replicas/{app}/{ordinal}/{release}", replica=body))
+    return named(resource_pb2.Resource(name=f"replicas/web/{ordinal}/{release}", replica=body))
 
 
 def route(app: str = "web") -> resource_pb2.Resource:
