@@ -1,9 +1,9 @@
 """The edge beside Debian's nginx: cached hits and pass-through of 1 KiB, one core each, in turns.
 
-Each server runs on one core and the load comes from another. What counts is requests per second of the server's own CPU
 Each server runs on one core and the load comes from another. What counts is requests per second of the server's own
-CPU time, so that other work on the machine matters little; each figure is the median of several turns, written to
-build/bench/edge.json.
+CPU time, so that other work on the machine matters little; each figure is the median of several turns.
+Writes build/bench/edge.json.
+"""
 
 from __future__ import annotations
 
@@ -110,8 +110,10 @@ def _process(command: list[str], cpu: int, port: int) -> Iterator[tuple[list[int
 
 COMMON = """daemon off; worker_processes 1; master_process off; error_log /dev/null; pid {folder}/nginx.pid;
 events {{ worker_connections 1024; }}
-http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+http {{
+access_log off; keepalive_requests 100000000;
+client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
 {inner}
 }}
 """
