@@ -45,6 +45,8 @@ class EngineView:
         self._due_at: float = 0.0
         self._failures = 0
         self._touched: dict[str, int] = {}
+        self._skipped: set[Identity] = set()
+        """Replicas that listings said nothing about because their start was under way: they are listed after it."""
         self._early_deaths: dict[str, tuple[int, float]] = {}
         self._lost = True
         self.fresh = False
@@ -116,6 +118,8 @@ class EngineView:
     def started(self, container: Container) -> int | None:
         """It runs; its exit code when it is known to have ended since."""
         self._touch(container.id)
+        if container.identity in self._skipped:
+            self._look_again()
         running = replace(container, state=ContainerState.RUNNING)
         self._world.containers[container.id] = running
         exit_code, wall_s = self._early_deaths.pop(container.id, (0, -1.0))
@@ -159,12 +163,14 @@ class EngineView:
 
     def _merge(self, number: int, containers: tuple[Container, ...], now: float) -> Iterator[tuple[Container, int]]:
         """Takes a listing over, except for what events told since, and for replicas whose start will tell."""
+        self._again = self._again or self._contradicts(number, containers)
         listed = {c.id: c for c in containers if self._touched.get(c.id, 0) < number}
         for container_id in list(self._world.containers):
             if container_id not in listed and self._touched.get(container_id, 0) < number:
                 self._forget(container_id)
         for container in listed.values():
             if container.identity in self._world.starting:
+                self._skipped.add(container.identity)
                 continue
             known = self._world.containers.get(container.id)
             if known is not None and known.running and not container.running:
@@ -174,7 +180,15 @@ class EngineView:
                 self._world.containers[container.id] = replace(container, started_wall_s=started_wall_s)
             else:
                 self._appeared(container, now)
+        self._skipped &= self._world.starting.keys()
         self._touched = {container_id: n for container_id, n in self._touched.items() if n >= number}
+
+    def _contradicts(self, number: int, containers: tuple[Container, ...]) -> bool:
+        """Whether the listing says otherwise than the events since: it is older, or an event was lost."""
+        listed = {container.id: container.running for container in containers}
+        known = {container_id: c.running for container_id, c in self._world.containers.items()}
+        recent = (container_id for container_id, n in self._touched.items() if n >= number)
+        return any(listed.get(container_id) != known.get(container_id) for container_id in recent)
 
     def _appeared(self, container: Container, now: float) -> None:
         """One that was not known, or not known to run."""
