@@ -29,7 +29,7 @@ HOSTNAME: Final = "hello.lab.test"
 _ROLLOUT_TIMEOUT_S: Final = 60.0
 _SETTLE_TIMEOUT_S: Final = 10.0
 _COMMAND_TIMEOUT_S: Final = 20.0
-_UPDATE_REQUESTS_PER_S: Final = 24.0
+_UPDATE_REQUESTS_PER_S: Final = 30.0
 
 _FINAL_STATES: Final = frozenset(
     f"ROLLOUT_STATE_{state}" for state in ("SUCCEEDED", "FAILED", "ROLLED_BACK", "SUPERSEDED", "ABORTED")
@@ -264,8 +264,8 @@ def hints(layout: Layout, lab: str) -> str:
 The fleet is running. To try:
 
   export PATH="$PWD/{programs}:$PATH" LOCCI_CONTEXT={layout.context}
-  locci nodes list
-  locci apps list
+  locci nodes
+  locci ps {APP}
   locci lab status{option}
   locci lab exec{option} client-us -- curl -si http://{HOSTNAME}/cached/
   locci lab exec{option} client-us -- dig +short {HOSTNAME}

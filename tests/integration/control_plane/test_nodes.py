@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from locci.v1 import app_pb2, event_pb2, manifest_pb2, node_pb2, release_pb2, zone_pb2
-from tests.integration.control_plane.rig import Rig, manifest, running, until
+from tests.integration.control_plane.rig import Host, Rig, manifest, running, until
 
 
 @pytest.fixture
@@ -159,3 +159,28 @@ async def test_a_removed_nodes_replicas_are_placed_elsewhere(rig: Rig) -> None:
         return len(held) == 1 and held[0].node != replica.node and held[0].healthy
 
     await until(moved, "it runs on the other node")
+
+
+async def test_the_dns_server_of_a_node_takes_no_replica_away(rig: Rig) -> None:
+    edge, dns = node_pb2.NODE_ROLE_EDGE, node_pb2.NODE_ROLE_DNS
+    directory = await rig.enrol(await rig.token("eu", roles=[edge, dns]), "eu-1")
+    hosts = {
+        edge: Host(directory, rig.path / "agent.snapshot", edge, ["replicas", "routes"]),
+        dns: Host(directory, rig.path / "dns.snapshot", dns, ["regions", "hostnames", "zones"]),
+    }
+    try:
+        hosts[edge].connect()
+        await rig.condition("eu-1", node_pb2.NODE_CONDITION_READY)
+        answer = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=patient()))
+        await rig.finished(answer.rollout.name)
+        hosts[dns].connect()
+
+        async def accepted() -> bool:
+            return any(s.role == dns and s.accepted_revision for s in (await rig.node("eu-1")).sessions)
+
+        await until(accepted, "the DNS server has spoken")
+        assert [replica.healthy for replica in await rig.held("hello")] == [True]
+        assert "ReplicaUnhealthy" not in await kinds(rig)
+    finally:
+        for host in hosts.values():
+            await host.disconnect()
