@@ -61,7 +61,9 @@ class _Connection(RequestHandler):
             error = problems.HttpError(large, Code.INVALID_ARGUMENT, "HEADERS_TOO_LARGE", text)
         else:
             bad = HTTPStatus.BAD_REQUEST
-            error = problems.HttpError(bad, Code.INVALID_ARGUMENT, "MALFORMED_REQUEST", "this is not HTTP/1.1")
+            error = problems.HttpError(
+                bad, Code.INVALID_ARGUMENT, "MALFORMED_REQUEST", "this is not HTTP/1.1 as it is spoken here"
+            )
         request_id = uuid.uuid4().hex
         metrics.REQUESTS.labels("none", str(problems.status_of(error))).observe(0)
         headers = {"Content-Type": problems.CONTENT_TYPE, "Server": "locci", "X-Request-Id": request_id}
@@ -122,7 +124,7 @@ async def start_http(
         max_line_size=HEADER_LINE_BYTES_MAX,
         max_field_size=HEADER_LINE_BYTES_MAX,
         max_headers=HEADERS_MAX,
-        lingering_time=2.0,
+        lingering_time=1.0,
         auto_decompress=False,
         access_log=None,
     )

@@ -1,0 +1,190 @@
+"""The real command line against the real control plane, each a process."""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fleet.enrol import parse_token
+from tests.fakes.authority import Authority
+from tests.integration.control_plane.rig import free_port
+from tests.integration.http.conftest import CommandLine, RealServer
+
+MANIFEST = "name: hello\nimage: 127.0.0.1:1/hello:1\nports:\n  - container_port: 80\nreadiness:\n  http: {path: /}\n"
+
+
+@pytest.fixture
+def region(locci: CommandLine) -> str:
+    name = f"r{uuid.uuid4().hex[:8]}"
+    done = locci("regions", "create", name, "--lat", "50", "--lon", "8.5", "--country", "de", "--network", "10.0.0.0/8")
+    assert done.returncode == 0, done.stderr
+    return name
+
+
+def test_regions_are_made_listed_shown_and_removed(locci: CommandLine, region: str) -> None:
+    (found,) = [r for r in json.loads(locci("regions", "ls", "-o", "json").stdout) if r["name"] == f"regions/{region}"]
+    assert (found["longitude"], found["country"], found["networks"]) == (8.5, "DE", ["10.0.0.0/8"])
+    assert yaml.safe_load(locci("regions", "show", region, "-o", "yaml").stdout)["latitude"] == 50.0
+    listed = locci("regions", "ls").stdout.splitlines()
+    assert listed[0].split("  ")[0] == "REGION"
+    again = locci("regions", "create", region, "--lat", "1", "--lon", "1")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith(f"error: regions/{region} exists")
+    assert locci("regions", "rm", region).returncode == 0
+    gone = locci("regions", "show", region)
+    assert gone.returncode == 4
+    assert "hint: `locci regions ls` lists what there is" in gone.stderr
+
+
+def test_a_token_is_alone_on_standard_output(locci: CommandLine, region: str) -> None:
+    done = locci("tokens", "create", "--region", region, "--role", "edge", "--role", "dns", "--ttl", "10m")
+    assert done.returncode == 0, done.stderr
+    parsed = parse_token(done.stdout.strip())
+    assert "locci agent join --server https://127.0.0.1" in done.stderr
+    listed = locci("tokens", "ls")
+    assert parsed.id in listed.stdout
+    assert parsed.secret not in listed.stdout
+    assert locci("tokens", "rm", parsed.id).returncode == 0
+    assert locci("tokens", "create", "--region", region, "--role", "boss").returncode == 2
+    assert locci("tokens", "create", "--region", region, "--ttl", "soon").returncode == 2
+
+
+def test_zones_and_drills(locci: CommandLine, region: str) -> None:
+    zone = f"{region}.example.net"
+    assert locci("zones", "create", zone, "--ttl", "30m").returncode == 0
+    assert json.loads(locci("zones", "show", zone, "-o", "json").stdout)["ttl"] == "1800s"
+    spec = ["--fault", "region-cut", "--target", f"regions/{region}", "--hostname", f"www.{zone}"]
+    assert locci("drills", "create", region, *spec).returncode == 0
+    assert region in locci("drills", "ls").stdout
+    assert locci("drills", "runs", region).stderr == "it never ran\n"
+    assert zone in locci("routing", "show").stdout
+    assert locci("drills", "rm", region).returncode == 0
+    assert locci("zones", "rm", zone).returncode == 0
+
+
+def test_what_is_empty_is_no_failure(locci: CommandLine) -> None:
+    for command in (["ps"], ["nodes", "ls"], ["apps", "ls"], ["status"]):
+        done = locci(*command)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(locci("ps", "-o", "json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    "command", [["apps", "show", "nope"], ["releases", "nope"], ["rollback", "nope"], ["nodes", "cordon", "nope"]]
+)
+def test_what_does_not_exist(locci: CommandLine, command: list[str]) -> None:
+    done = locci(*command)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith("error: ")
+    assert "nope does not exist" in done.stderr
+
+
+def test_a_bad_token_is_denied(locci: CommandLine, server: RealServer, tmp_path: Path) -> None:
+    context = json.loads(server.context.read_text())
+    context["token"] = "locciop1.0123456789ab.wrongwrongwrongwrongwrongwrong"
+    locci.context = tmp_path / "context.json"
+    locci.context.write_text(json.dumps(context))
+    done = locci("apps", "ls")
+    assert done.returncode == 5
+    assert "the bearer token is not valid" in done.stderr
+    assert "wrongwrong" not in done.stderr
+
+
+def test_a_server_that_is_not_there_or_not_ours(locci: CommandLine, server: RealServer, tmp_path: Path) -> None:
+    context = json.loads(server.context.read_text())
+    locci.context = tmp_path / "context.json"
+    locci.context.write_text(json.dumps({**context, "server": f"https://127.0.0.1:{free_port()}"}))
+    done = locci("apps", "ls")
+    assert done.returncode == 6
+    assert "the control plane cannot be reached" in done.stderr
+    locci.context.write_text(json.dumps({**context, "ca_pem": Authority().pem}))
+    done = locci("apps", "ls")
+    assert done.returncode == 6
+    assert "not signed by the CA in the context" in done.stderr
+
+
+def test_login_keeps_a_context_that_works(locci: CommandLine, server: RealServer, tmp_path: Path) -> None:
+    context = json.loads(server.context.read_text())
+    (tmp_path / "ca.pem").write_text(context["ca_pem"])
+    given = ["--server", server.url, "--ca-file", str(tmp_path / "ca.pem"), "--token"]
+    assert locci("login", *given, "locciop1.x.y").returncode == 5
+    done = locci("login", *given, "-", stdin=f"{server.token}\n")
+    assert done.returncode == 0, done.stderr
+    locci.context = tmp_path / ".config" / "locci" / "context.json"
+    assert locci("apps", "ls").returncode == 0
+    shown = locci("context", "show")
+    assert server.url in shown.stdout
+    assert server.token.split(".")[2] not in shown.stdout
+
+
+def test_manifests_that_are_refused(locci: CommandLine, tmp_path: Path, region: str) -> None:
+    file = tmp_path / "app.yaml"
+    for old, new, text in (
+        ("image:", "imge:", f"error: imge: unknown field; did you mean 'image'? ({file}:2)"),
+        (" 80", " 70000", f"error: ports[0].container_port: 70000 is not a port; use 1 to 65535 ({file}:4)"),
+    ):
+        file.write_text(MANIFEST.replace(old, new))
+        for command in ("validate", "apply", "plan"):
+            done = locci(command, "-f", str(file))
+            assert (done.returncode, done.stdout) == (2, "")
+            assert text in done.stderr
+    file.write_text(f"{MANIFEST}placement: {{regions: [{region}, mars]}}\n")
+    assert locci("validate", "-f", str(file)).returncode == 0
+    done = locci("plan", "-f", str(file))
+    assert done.returncode == 2
+    assert "error: placement.regions[1]: there is no region 'mars'; there are: " in done.stderr
+    assert f"({file}:7)" in done.stderr
+
+
+def test_a_registry_that_is_not_there_is_told_from_a_server_that_is_not(locci: CommandLine, region: str) -> None:
+    done = locci("apply", "-f", "-", "--wait", stdin=MANIFEST)
+    assert done.returncode == 1
+    assert "127.0.0.1:1" in done.stderr
+    assert "(standard input:2)" in done.stderr
+
+
+def test_events_are_followed_while_they_happen(locci: CommandLine, region: str) -> None:
+    command = locci.command("events", "--follow", "--subject", f"regions/{region}", "-o", "json")
+    following = subprocess.Popen(command, env=locci.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert json.loads(_line(following))["type"] == "RegionCreated"
+        assert locci("regions", "rm", region).returncode == 0
+        assert json.loads(_line(following))["type"] == "RegionDeleted"
+    finally:
+        following.send_signal(signal.SIGINT)
+        _, errors = following.communicate(timeout=10)
+    assert following.returncode == 130
+    assert "Traceback" not in errors
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    deadline = time.monotonic() + 10
+    while not select.select([process.stdout], [], [], 0.2)[0]:
+        assert time.monotonic() < deadline, "nothing was said in time"
+        assert process.poll() is None
+    return process.stdout.readline()
+
+
+def test_output_to_who_has_gone_is_no_traceback(locci: CommandLine, region: str) -> None:
+    command = " ".join([*locci.command("regions", "ls"), "| head -c 1"])
+    done = subprocess.run(
+        ["sh", "-c", command], env=locci.env(), capture_output=True, text=True, timeout=20, check=False
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_usage(locci: CommandLine) -> None:
+    assert locci("--help").returncode == 0
+    assert locci("nope").returncode == 2
+    assert locci("regions", "create", "x").returncode == 2
+    assert locci("apps", "show", "../ca").returncode == 2
+    assert locci("server", "--help").returncode == 0
