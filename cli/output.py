@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +13,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from cli.client import Json
@@ -82,20 +81,18 @@ def dump(value: Any, output: Format) -> None:
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns: wrapped to fit a terminal, whole lines elsewhere."""
-    cleaned = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-        for name in names:
-            drawn.add_column(name, overflow="fold")
-        for row in cleaned:
-            drawn.add_row(*[Text(cell or "-", style=_STYLES.get(cell, "")) for cell in row])
-        Console().print(drawn)
-        return
-    lines = [list(names), *([cell or "-" for cell in row] for row in cleaned)]
+    """Aligned columns, a row a line however long; in colour on a terminal that wants it."""
+    lines = [list(names), *([clean(cell).replace("\n", " ") or "-" for cell in row] for row in rows)]
     widths = [max(len(row[index]) for row in lines) for index in range(len(names))]
-    for row in lines:
-        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    console = Console(color_system=None if "NO_COLOR" in os.environ else "auto") if sys.stdout.isatty() else None
+    for number, row in enumerate(lines):
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if console is None:
+            line("  ".join(padded).rstrip())
+        else:
+            styles = ["bold" if number == 0 else _STYLES.get(cell, "") for cell in row]
+            cells = [Text(cell, style) for cell, style in zip(padded, styles, strict=True)]
+            console.print(Text("  ").join(cells), soft_wrap=True)
 
 
 def line(text: str) -> None:

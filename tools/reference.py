@@ -62,7 +62,7 @@ def cli() -> str:
     lines += [
         "Data goes to standard output, progress and advice to standard error. `-o table|json|yaml` chooses the form",
         "of data: JSON and YAML are the API's own, and a table's columns keep their order. `NO_COLOR` is honoured, and",
-        "outside of a terminal nothing is wrapped. Errors read `error: WHAT (where)` with a hint below.",
+        "a row is one line, however long. Errors read `error: WHAT (where)` with a hint below.",
         "",
     ]
     lines += [
