@@ -163,11 +163,15 @@ class ControlPlane:
         self.observed = Observed(now, now + settings.restart_grace_s)
         self.manifests = Manifests(self.state)
         self.hub = Hub(self.observed, self.steady)
+        woken = asyncio.Event()
+        self.reports = Reports(self.state, self.observed, self.steady, woken.set)
         self.controller = Controller(
             self.state,
             self.observed,
             self.manifests,
             self.hub,
+            self.reports,
+            woken,
             self.clock,
             self.steady,
             suspect_after_s=settings.suspect_after_s,
@@ -197,12 +201,11 @@ class ControlPlane:
         settings = self.settings
         names = [host_of(name) for name in settings.advertise]
         key_and_chain = self.authority.server_certificate(names)
-        reports = Reports(self.state, self.observed, self.steady, self.controller.wake)
         await self.controller.look_safely()
         self._controlling = asyncio.create_task(self.controller.run())
         await self.grpc.start(
             offered,
-            SyncServicer(self.context, reports, settings.heartbeat_interval_s),
+            SyncServicer(self.context, self.reports, settings.heartbeat_interval_s),
             self.state,
             self.authenticate,
             key_and_chain=key_and_chain,
@@ -230,11 +233,13 @@ class ControlPlane:
             self.hub.end_all("the control plane is stopping", SHUTDOWN_RETRY_S)
             self._controlling.cancel()
             await asyncio.gather(self._controlling, return_exceptions=True)
-            await self.grpc.stop(STOP_GRACE_S)
-        if self._http is not None:
-            await self._http.close()
+            await asyncio.gather(self.grpc.stop(STOP_GRACE_S), self._stop_http())
         await self.registry.close()
         await self._store.close()
+
+    async def _stop_http(self) -> None:
+        if self._http is not None:
+            await self._http.close()
 
 
 def services(context: Context) -> list[Service]:

@@ -21,6 +21,7 @@ from control_plane.core.converge import is_gone
 from control_plane.core.liveness import Judgement, Silence, judge
 from control_plane.core.model import Condition
 from control_plane.observed import Observed
+from control_plane.reports import Reports, Unrecorded
 from control_plane.resources import Publication
 from control_plane.sessions import Hub
 from control_plane.state import Batch, State
@@ -54,6 +55,8 @@ class Controller:
         observed: Observed,
         manifests: Manifests,
         hub: Hub,
+        reports: Reports,
+        woken: asyncio.Event,
         clock: Clock,
         steady: Callable[[], float],
         *,
@@ -64,12 +67,15 @@ class Controller:
         self._observed = observed
         self._manifests = manifests
         self._hub = hub
+        self._reports = reports
         self._clock = clock
         self._steady = steady
         self._suspect_after_s = suspect_after_s
         self._lost_after_s = lost_after_s
         self._apps = AppSteps(state, observed, manifests)
-        self._woken = asyncio.Event()
+        self._woken = woken
+        self._zones_noted = -1
+        self._failure = ""
         self._published: tuple[int, int, bool] | None = None
         self._table_changed = asyncio.Event()
         self.publication: Publication | None = None
@@ -101,9 +107,13 @@ class Controller:
         try:
             with metrics.PASS_SECONDS.time():
                 await self.look()
+            self._failure = ""
         except LocciError as error:
             metrics.PASS_FAILURES.inc()
-            log.error("pass_failed", reason=error.message)
+            if error.message != self._failure:
+                # Said once, not with every tick, while the store is out of order.
+                log.error("pass_failed", reason=error.message)
+            self._failure = error.message
         except Exception:
             metrics.PASS_FAILURES.inc()
             log.exception("pass_failed")
@@ -111,14 +121,20 @@ class Controller:
     async def look(self) -> None:
         """Judges nodes, takes the next steps of every app, and publishes."""
         now = self._steady()
-        stepped = await self._state.transact(lambda batch: self._build(batch, now))
+        said = self._reports.take()
+        try:
+            stepped = await self._state.transact(lambda batch: self._build(batch, said, now))
+        except BaseException:
+            self._reports.restore(said)
+            raise
         if stepped:
             self.wake()
         self._hub.end_silent(SESSION_SILENCE_S)
         self._hub.retry_refused()
         self._publish(now)
 
-    def _build(self, batch: Batch, now: float) -> bool:
+    def _build(self, batch: Batch, said: dict[str, Unrecorded], now: float) -> bool:
+        self._reports.record(batch, said)
         self._judge_nodes(batch, now)
         views = Views(self._state, self._observed, now)
         self._forget(batch, views)
@@ -256,6 +272,9 @@ class Controller:
 
     def _note_zones(self, batch: Batch, views: Views) -> None:
         """A zone whose content changed gets a new serial: the revision of this transaction."""
+        if self._state.revision == self._zones_noted:
+            return
+        self._zones_noted = self._state.revision
         publication = Publication(self._state, self._observed, self._manifests, views)
         hashes = publication.zone_hashes()
         for origin, digest in hashes.items():

@@ -1,9 +1,15 @@
-"""What nodes say, taken over: heartbeats and evidence in memory, changes of replicas in the store with their events."""
+"""What nodes say, taken over: heartbeats and evidence in memory, changes of replicas in the store with their events.
+
+What a status changes is recorded by the controller's next look, together with what other nodes said; when the store
+cannot be written it is kept and recorded later, and the node's session goes on.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -13,17 +19,27 @@ from control_plane.observed import Observed, Reported
 from control_plane.state import Batch, State
 from control_plane.views import resource_name
 from fleet.ids import last_part
-from locci.v1 import agent_pb2, event_pb2, replica_pb2, resource_pb2
+from locci.v1 import agent_pb2, event_pb2, node_pb2, replica_pb2, resource_pb2
 
 log = structlog.get_logger()
 
 LOG_TAIL_CHARS_MAX: Final = 4_000
 REASON_CHARS_MAX: Final = 1_000
 EVENTS_PER_STATUS_MAX: Final = 100
+EVENTS_UNRECORDED_MAX: Final = 1_000
 REPLICAS_PER_NODE_MAX: Final = 5_000
 ENDPOINTS_PER_VANTAGE_MAX: Final = 10_000
 
 _EVENT_TYPE = re.compile(r"[A-Z][A-Za-z]{2,60}")
+
+
+@dataclass(slots=True)
+class Unrecorded:
+    """What a node said that is not in the store yet."""
+
+    gone: set[str] = field(default_factory=set)
+    complete: bool = False
+    events: deque[event_pb2.Event] = field(default_factory=lambda: deque(maxlen=EVENTS_UNRECORDED_MAX))
 
 
 class Reports:
@@ -34,6 +50,7 @@ class Reports:
         self._observed = observed
         self._steady = steady
         self._changed = changed
+        self._unrecorded: dict[str, Unrecorded] = {}
 
     def heard(self, node: str, role: int, wall: float) -> None:
         """Any message shows that the node lives."""
@@ -44,16 +61,46 @@ class Reports:
         if first or node in self._observed.dark_since:
             self._changed()
 
-    async def status(self, node: str, role: int, status: agent_pb2.Status) -> None:
+    def status(self, node: str, role: int, status: agent_pb2.Status) -> None:
         """Replicas whose status changed, replicas that are gone, and what happened on the node."""
         facts = self._observed.session(node, role)
         facts.accepted_revision = max(facts.accepted_revision, status.accepted_revision)
         facts.applied_revision = status.applied_revision
-        gone = self._remember(node, status)
-        await self._state.transact(lambda batch: self._record(batch, node, status, gone))
-        if status.complete:
-            facts.confirmed = True
+        facts.confirmed = facts.confirmed or status.complete
+        pending = self._unrecorded.setdefault(node, Unrecorded())
+        # The DNS server of a node knows nothing of its replicas: its whole list, which is empty, takes none away.
+        if role == node_pb2.NODE_ROLE_EDGE:
+            pending.gone |= self._remember(node, status)
+            pending.complete = pending.complete or status.complete
+        pending.events.extend(status.events[:EVENTS_PER_STATUS_MAX])
         self._changed()
+
+    def take(self) -> dict[str, Unrecorded]:
+        """What is to be recorded now; give it back with `restore` when that fails."""
+        taken, self._unrecorded = self._unrecorded, {}
+        return taken
+
+    def restore(self, taken: dict[str, Unrecorded]) -> None:
+        """Keeps for later what could not be recorded; what was said since comes after it."""
+        for node, before in taken.items():
+            since = self._unrecorded.get(node)
+            if since is not None:
+                before.gone |= since.gone
+                before.complete = before.complete or since.complete
+                before.events.extend(since.events)
+            self._unrecorded[node] = before
+
+    def record(self, batch: Batch, taken: dict[str, Unrecorded]) -> None:
+        """Puts what nodes said into a transaction."""
+        if not taken:
+            return
+        for key, row in self._state.assignments.items():
+            pending = taken.get(last_part(row.node))
+            if pending is not None:
+                self._record(batch, key, row, pending)
+        for node, pending in taken.items():
+            for event in pending.events:
+                self._pass_on(batch, node, event)
 
     def _remember(self, node: str, status: agent_pb2.Status) -> set[str]:
         """Keeps the statuses in memory; the names that are no longer on the node."""
@@ -75,22 +122,17 @@ class Reports:
             known[replica.resource] = Reported(kept, before.since if before is not None and same else now)
         return gone
 
-    def _record(self, batch: Batch, node: str, status: agent_pb2.Status, gone: set[str]) -> None:
-        known = self._observed.statuses.get(node, {})
-        for key, row in self._state.assignments.items():
-            if last_part(row.node) != node:
-                continue
-            name = resource_name(row)
-            reported = known.get(name)
-            if row.stopping and reported is None and (name in gone or status.complete):
-                batch.delete(self._state.assignments, key)
-                batch.event("ReplicaStopped", f"{row.name} is gone from node {node}", row.name, f"apps/{row.app}")
-                continue
-            ready = reported is not None and reported.status.ready
-            if ready != row.healthy and (reported is not None or name in gone or status.complete):
-                self._turn(batch, key, row, ready, reported)
-        for event in status.events[:EVENTS_PER_STATUS_MAX]:
-            self._pass_on(batch, node, event)
+    def _record(self, batch: Batch, key: str, row: replica_pb2.Replica, pending: Unrecorded) -> None:
+        node, name = last_part(row.node), resource_name(row)
+        reported = self._observed.reported(node, name)
+        absent = reported is None and (name in pending.gone or pending.complete)
+        if row.stopping and absent:
+            batch.delete(self._state.assignments, key)
+            batch.event("ReplicaStopped", f"{row.name} is gone from node {node}", row.name, f"apps/{row.app}")
+            return
+        ready = reported is not None and reported.status.ready
+        if ready != row.healthy and (reported is not None or absent):
+            self._turn(batch, key, row, ready, reported)
 
     def _turn(self, batch: Batch, key: str, row: replica_pb2.Replica, ready: bool, reported: Reported | None) -> None:
         after = self._state.assignments.copy(key)

@@ -171,7 +171,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
                 facts = self._context.observed.session(session.node, session.role)
                 facts.heartbeat = message.heartbeat
             case "status":
-                await self._reports.status(session.node, session.role, message.status)
+                self._reports.status(session.node, session.role, message.status)
             case "evidence":
                 self._reports.evidence(session.node, message.evidence)
             case "operation_result":

@@ -6,8 +6,11 @@ the network, the clock. A seed reproduces a run.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
+
+from prometheus_client import REGISTRY
 
 from control_plane import decode
 from control_plane.controller import Controller
@@ -20,8 +23,10 @@ from control_plane.services.context import Context
 from control_plane.sessions import Hub, Session
 from control_plane.state import Batch, State
 from control_plane.views import Manifests
+from fleet.errors import LocciError
 from fleet.snapshot import Snapshot, apply_delta
 from locci.v1 import agent_pb2, app_pb2, manifest_pb2, node_pb2, region_pb2, replica_pb2
+from tests.fakes.clock import ManualClock
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.store import MemoryStore
 
@@ -31,19 +36,17 @@ START_S = 1.0
 BROKEN = "BROKEN"
 
 
-class VirtualClock:
-    """Moved by the simulation only."""
+class VirtualClock(ManualClock):
+    """Moved by the simulation only; nobody waits on it."""
 
-    now = 1_000.0
+    @property
+    def now(self) -> float:
+        """Seconds, the same on both clocks."""
+        return self.monotonic()
 
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        """Nothing sleeps here."""
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self._now = seconds
 
 
 class Node:
@@ -94,39 +97,44 @@ class Simulation:
 
     def __init__(self, seed: int):
         self.rng = random.Random(seed)
-        self.clock = VirtualClock()
+        self.clock = VirtualClock(wall=0.0)
+        self.clock.now = 1_000.0
         self.store = MemoryStore(self.clock.wall)
         self.registry = FakeRegistry()
         self.nodes: dict[tuple[str, int], Node] = {}
         self.violations: list[str] = []
         self.down_until = 0.0
+        self.disk_full_until = 0.0
         self.quiet = False
         self.releases = 0
         self.rejoin = self.rng.choice(manifest_pb2.RejoinChoice.values())
         self.once_served: set[tuple[str, str]] = set()
 
     async def begin(self) -> None:
-        """Two or three regions with one to three nodes each, two DNS servers, two apps."""
+        """Two or three regions with one to three edges each, of which one answers DNS too; DNS servers; two apps."""
         await self._boot()
 
         def build(batch: Batch) -> None:
             for region in ("eu", "us", "ap")[: self.rng.randint(2, 3)]:
                 row = region_pb2.Region(name=f"regions/{region}")
                 batch.put(self.state.regions, row.name, row)
-                for number in range(self.rng.randint(1, 3)):
-                    self._add(batch, f"{region}-{number}", region, node_pb2.NODE_ROLE_EDGE)
-                self._add(batch, f"dns-{region}", region, node_pb2.NODE_ROLE_DNS)
+                edge, dns = node_pb2.NODE_ROLE_EDGE, node_pb2.NODE_ROLE_DNS
+                self._add(batch, f"{region}-0", region, edge, dns)
+                for number in range(self.rng.randint(0, 2)):
+                    self._add(batch, f"{region}-{1 + number}", region, edge)
+                self._add(batch, f"dns-{region}", region, dns)
 
         await self.state.transact(build)
         await self._boot()
         for app in ("one", "two"):
             await self.apply(app, broken=False)
 
-    def _add(self, batch: Batch, name: str, region: str, role: node_pb2.NodeRole.ValueType) -> None:
-        row = node_pb2.Node(name=f"nodes/{name}", region=f"regions/{region}", roles=[role], addresses=["192.0.2.1"])
+    def _add(self, batch: Batch, name: str, region: str, *roles: node_pb2.NodeRole.ValueType) -> None:
+        row = node_pb2.Node(name=f"nodes/{name}", region=f"regions/{region}", roles=roles, addresses=["192.0.2.1"])
         row.condition = node_pb2.NODE_CONDITION_JOINING
         batch.put(self.state.nodes, row.name, row)
-        self.nodes[name, role] = Node(name, region, role)
+        for role in roles:
+            self.nodes[name, role] = Node(name, region, role)
 
     async def _boot(self) -> None:
         """A fresh control-plane process on the same store."""
@@ -136,17 +144,20 @@ class Simulation:
         self.observed = Observed(now, now + 5.0)
         self.hub = Hub(self.observed, self.clock.monotonic)
         manifests = Manifests(self.state)
+        woken = asyncio.Event()
+        self.reports = Reports(self.state, self.observed, self.clock.monotonic, woken.set)
         self.controller = Controller(
             self.state,
             self.observed,
             manifests,
             self.hub,
+            self.reports,
+            woken,
             self.clock,
             self.clock.monotonic,
             suspect_after_s=2.5,
             lost_after_s=20.0,
         )
-        self.reports = Reports(self.state, self.observed, self.clock.monotonic, self.controller.wake)
         authority: Any = None
         context = Context(
             *(self.state, self.observed, manifests, self.hub, self.controller, authority, self.registry, self.clock),
@@ -182,14 +193,25 @@ class Simulation:
             self.clock.now += STEP_S
             if not self.quiet:
                 await self._fault()
+            self.store.broken = self.clock.now < self.disk_full_until
             if self.clock.now < self.down_until:
                 continue
             for key in sorted(self.nodes):
                 await self._talk(self.nodes[key])
             before = self._healthy_slots()
-            await self.controller.look()
+            await self._look()
             self._check_bound(before)
             self._check()
+
+    async def _look(self) -> None:
+        failures = _pass_failures()
+        try:
+            await self.controller.look()
+        except LocciError as error:
+            if not self.store.broken:
+                self.violations.append(f"a look failed: {error.message}")
+        if _pass_failures() != failures:
+            self.violations.append("an app could not be looked at")
 
     async def _fault(self) -> None:
         node = self.nodes[self.rng.choice(sorted(self.nodes))]
@@ -205,8 +227,10 @@ class Simulation:
             case 4 if self.clock.now >= self.down_until:
                 self.down_until = self.clock.now + self.rng.uniform(0, 8)
                 await self._boot()
-            case 5 | 6:
+            case 5 | 6 if not self.store.broken:
                 await self.apply(self.rng.choice(["one", "two"]), broken=self.rng.random() < 0.4)
+            case 7:
+                self.disk_full_until = self.clock.now + self.rng.uniform(0, 10)
 
     async def _talk(self, node: Node) -> None:
         now = self.clock.now
@@ -218,7 +242,8 @@ class Simulation:
         if node.session is None or node.session.goodbye is not None:
             await self._connect(node)
         session = node.session
-        assert session is not None
+        if session is None:
+            return
         self.reports.heard(node.name, node.role, now)
         while not session.outbox.empty():
             message = session.outbox.get_nowait()
@@ -227,7 +252,7 @@ class Simulation:
         node.run(now)
         status = node.status(now, complete=False)
         if status is not None:
-            await self.reports.status(node.name, node.role, status)
+            self.reports.status(node.name, node.role, status)
 
     async def _connect(self, node: Node) -> None:
         types = ["replicas", "routes"] if node.role == node_pb2.NODE_ROLE_EDGE else ["regions", "hostnames", "zones"]
@@ -246,14 +271,17 @@ class Simulation:
         if epoch <= node.snapshot.epoch:
             self.violations.append(f"the epoch of {node.name} went back")
         session = Session(node.name, hello, epoch)
-        await note_connected(self.state, node.name, hello, epoch, self.clock.now)
+        try:
+            await note_connected(self.state, node.name, hello, epoch, self.clock.now)
+        except LocciError:
+            return
         self.hub.enter(session)
         self.hub.deliver(session)
         node.session = session
         node.snapshot = node.snapshot.with_epoch(epoch)
         status = node.status(self.clock.now, complete=True)
         assert status is not None
-        await self.reports.status(node.name, node.role, status)
+        self.reports.status(node.name, node.role, status)
 
     def _take(self, node: Node, session: Session, delta: agent_pb2.Delta) -> None:
         if self.rng.random() < 0.02 and not self.quiet:
@@ -324,3 +352,7 @@ class Simulation:
             return [f"{app.name} has {len(held)} replicas of {rollout.wanted}"]
         failed = decode.state_of(rollout).value == "failed"
         return [f"{r.name} is not healthy" for r in held if not r.healthy and not failed]
+
+
+def _pass_failures() -> float:
+    return REGISTRY.get_sample_value("locci_server_pass_failures_total") or 0.0

@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.control_plane import Simulation
 
-SEEDS = 120
+SEEDS = 100
 
 
 @pytest.mark.parametrize("seed", range(SEEDS), ids=lambda seed: f"seed-{seed}-")
@@ -15,7 +15,7 @@ async def test_safety_under_faults_and_convergence_after_them(seed: int) -> None
     await simulation.begin()
     await simulation.run(60)
     simulation.quiet = True
-    await simulation.run(100)
+    await simulation.run(90)
     assert simulation.violations == []
     assert simulation.unsettled() == []
     revision = simulation.state.revision
