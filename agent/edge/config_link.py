@@ -39,7 +39,8 @@ class ConfigLink:
     def __init__(self, state: EdgeState, apply: Callable[[Table], None]):
         self._state = state
         self._apply = apply
-        self._reported: dict[str, int] = {}
+        self._reported: dict[str, int] | None = {}
+        """What the agent knows of draining; None makes it be told again, as after each configuration."""
         self.connected = False
         self._attempt = 0
 
@@ -106,6 +107,7 @@ class ConfigLink:
             self._state.counters.config_refused_total += 1
             return edge_pb2.EdgeAck(generation=config.generation, refused_reason=reason)
         self._apply(table)
+        self._reported = None if self._state.in_progress() else {}
         log.info("configuration applied", generation=config.generation, routes=len(config.routes))
         return edge_pb2.EdgeAck(generation=config.generation)
 

@@ -52,9 +52,11 @@ class EdgeState:
     def apply(self, table: Table) -> None:
         """Swaps the table. What is stored is dropped when a hostname went, changed hands or lost its cache."""
         before, self.table = self.table, table
-        addresses = {local.address for route in table.routes for local in route.local}
-        addresses |= {peer.address for route in table.routes for peer in route.peers}
-        self.endpoints = {address: self.endpoints.get(address) or Endpoint(address) for address in addresses}
+        owners, now_owners = _owners(before), _owners(table)
+        self.endpoints = {address: self.endpoints.get(address) or Endpoint(address) for address in now_owners}
+        for address, endpoint in self.endpoints.items():
+            if owners.get(address) != now_owners[address]:
+                endpoint.forgive()  # failures of whoever had the address before
         for host, route in before.by_host.items():
             after = table.by_host.get(host)
             if after is None or after.app != route.app or (route.cache and not after.cache):
@@ -68,7 +70,8 @@ class EdgeState:
         for route in self.table.routes:
             for local in route.local:
                 if local.draining:
-                    found[local.replica] = self.endpoints[local.address].outstanding
+                    count = self.endpoints[local.address].outstanding
+                    found[local.replica] = found.get(local.replica, 0) + count
         return found
 
     def request_id(self) -> bytes:
@@ -134,3 +137,9 @@ class EdgeState:
     def route(self, host: bytes) -> Route | None:
         """The route of a host."""
         return self.table.find(host)
+
+
+def _owners(table: Table) -> dict[str, str]:
+    """Whose each address is."""
+    found = {local.address: local.replica for route in table.routes for local in route.local}
+    return found | {peer.address: f"nodes/{peer.node}" for route in table.routes for peer in route.peers}

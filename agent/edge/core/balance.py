@@ -57,6 +57,11 @@ class Endpoint:
         """It could not be reached, or broke off before an answer: ejected at once, so that only one request pays."""
         self._eject(now)
 
+    def forgive(self) -> None:
+        """Its failures count no more; what is in progress does."""
+        self.ejections = self.server_errors = 0
+        self.ejected_until = self.trial_until = 0.0
+
     def _eject(self, now: float) -> None:
         delay = min(EJECTION_CAP_S, EJECTION_BASE_S * 2.0 ** min(self.ejections, 10))
         self.ejections += 1

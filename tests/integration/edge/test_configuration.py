@@ -129,4 +129,7 @@ async def test_draining_is_reported_until_the_last_request_is_over(edge: Edge, o
     assert (await asking).body == b"done"
     await until(lambda: edge.agent.drains[-1] == {name: 0})
     assert len(origin.seen) == 1
+    edge.agent.drains.clear()
+    await edge.serve(route("hello", ["hello.test"], [other.address], draining=[origin.address]))
+    await until(lambda: edge.agent.drains == [{name: 0}])
     await other.stop()
