@@ -96,7 +96,7 @@ def default_name() -> str:
 def labels(pairs: list[str]) -> dict[str, str]:
     """`KEY=VALUE` pairs as a mapping. Raises INVALID_ARGUMENT."""
     for pair in pairs:
-        if "=" not in pair.strip("="):
+        if pair.find("=") < 1:
             raise invalid("label", f"--label: {pair!r} is not of the form KEY=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
 

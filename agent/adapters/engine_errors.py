@@ -68,7 +68,8 @@ def _root(error: BaseException) -> str:
     """The operating system's own words, where there are any."""
     seen: list[BaseException] = [error]
     for cause in seen:
-        if isinstance(cause, OSError) and cause.strerror:
+        # requests' errors are OSErrors too, with whatever they were made of in the place of the words.
+        if isinstance(cause, OSError) and isinstance(cause.strerror, str):
             return cause.strerror.lower()
         nested = [cause.__cause__, cause.__context__, *(a for a in cause.args if isinstance(a, BaseException))]
         seen += [n for n in nested if n is not None and n not in seen]

@@ -1,0 +1,82 @@
+"""Probes against small servers on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from agent.adapters.prober import Prober, ask
+from agent.core.messages import Event, ProbeFailed, ProbeSucceeded, StartProbing
+from agent.core.model import Probe, Purpose
+from fleet.clock import SystemClock
+
+
+@contextlib.asynccontextmanager
+async def server(answer: bytes | None) -> AsyncIterator[int]:
+    """Answers every connection with these bytes; with None, never. The port."""
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            requests.append(await reader.readuntil(b"\r\n\r\n"))
+            if answer is not None:
+                writer.write(answer)
+                await writer.drain()
+            else:
+                await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+def http(port: int) -> Probe:
+    return Probe("http", port, path="/healthz", host="web.test", interval_s=0.02, timeout_s=0.3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", ""),
+        (b"HTTP/1.0 399 Fine\r\n\r\n", ""),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "was answered with status 404"),
+        (b"HTTP/1.1 500 Oops\r\n\r\n", "status 500"),
+        (b"SSH-2.0-OpenSSH\r\n", "the answer is not HTTP"),
+        (b"", "the answer is not HTTP"),
+        (b"x" * 200_000, "the answer is not HTTP"),
+        (None, "no answer within 0.3 s"),
+    ],
+)
+async def test_http(answer: bytes | None, said: str) -> None:
+    async with server(answer) as port:
+        reason = await ask(http(port), "127.0.0.1")
+    assert said in reason
+    assert bool(said) == bool(reason)
+
+
+async def test_tcp() -> None:
+    async with server(None) as port:
+        probe = Probe("tcp", port)
+        assert await ask(probe, "127.0.0.1") == ""
+    assert "nothing listens" in await ask(probe, "127.0.0.1")
+
+
+async def test_it_asks_again_and_again_until_it_is_told_to_stop() -> None:
+    posted: asyncio.Queue[Event] = asyncio.Queue()
+    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1))
+    async with asyncio.timeout(5):
+        async with server(b"HTTP/1.1 200 OK\r\n\r\n") as port:
+            prober.start(StartProbing("c1", Purpose.READINESS, http(port), "127.0.0.1", eager=True))
+            for _ in range(3):
+                assert await posted.get() == ProbeSucceeded("c1", Purpose.READINESS)
+        while not isinstance(await posted.get(), ProbeFailed):
+            pass
+    prober.stop("c1", Purpose.READINESS)
+    await prober.close()

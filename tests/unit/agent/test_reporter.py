@@ -1,0 +1,59 @@
+"""What is told to the control plane, and when."""
+
+from __future__ import annotations
+
+from agent.core.messages import RecordEvent, ReportStatus
+from agent.core.model import Phase, ReplicaStatus
+from agent.reporter import EVENTS_MAX, Reporter
+from locci.v1 import event_pb2, replica_pb2
+from tests.fakes.clock import ManualClock
+
+
+def status(name: str, ready: bool = False) -> ReplicaStatus:
+    return ReplicaStatus(f"replicas/{name}", "v1", Phase.RUNNING, ready=ready, since=5.0)
+
+
+def test_only_what_changed_is_told_and_only_once() -> None:
+    reporter = Reporter(ManualClock())
+    assert reporter.change() is None
+    reporter.report(ReportStatus(3, 2, (status("a"), status("b")), ()))
+    change = reporter.change()
+    assert change is not None
+    assert [r.resource for r in change.replicas] == ["replicas/a", "replicas/b"]
+    assert (change.accepted_revision, change.applied_revision, change.complete) == (3, 2, False)
+    assert change.replicas[0].phase == replica_pb2.REPLICA_PHASE_RUNNING
+    assert change.replicas[0].since.ToSeconds() == 1_750_000_005
+    assert reporter.change() is None
+
+
+def test_what_happens_while_nobody_listens_is_coalesced() -> None:
+    reporter = Reporter(ManualClock())
+    reporter.report(ReportStatus(1, 0, (status("a"), status("b")), ()))
+    reporter.report(ReportStatus(1, 0, (status("a", ready=True),), ("replicas/b",)))
+    change = reporter.change()
+    assert change is not None
+    assert [(r.resource, r.ready) for r in change.replicas] == [("replicas/a", True)]
+    assert list(change.gone) == ["replicas/b"]
+
+
+def test_a_complete_status_has_everything() -> None:
+    reporter = Reporter(ManualClock())
+    reporter.report(ReportStatus(1, 1, (status("a"), status("b")), ()))
+    reporter.change()
+    reporter.report(ReportStatus(2, 1, (), ("replicas/b",)))
+    complete = reporter.complete()
+    assert complete.complete
+    assert [r.resource for r in complete.replicas] == ["replicas/a"]
+    assert list(complete.gone) == []
+    assert reporter.change() is None
+
+
+def test_events_are_kept_in_order_and_bounded() -> None:
+    reporter = Reporter(ManualClock())
+    for number in range(EVENTS_MAX + 5):
+        reporter.record(RecordEvent("ReplicaCrashed", "warning", ("apps/web",), str(number), {}))
+    events = reporter.complete().events
+    assert [event.message for event in events][:1] == ["5"]
+    assert len(events) == EVENTS_MAX
+    assert events[0].severity == event_pb2.SEVERITY_WARNING
+    assert reporter.change() is None
