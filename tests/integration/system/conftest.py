@@ -1,0 +1,122 @@
+"""The deployed fleet that all tests of this folder share."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+from fleet.errors import LocciError
+from lab.example import example_folder
+from lab.machine import clean_environment
+from lab.preflight import own_program
+from lab.story import APP
+from lab.topology import Host
+from tests.integration.lab_fixture import Fleet, fleet
+
+__all__ = ["fleet"]
+
+HEALTHY_DEADLINE_S = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """The fleet with the example's release 1 on every node."""
+
+    fleet: Fleet
+
+    def host(self, name: str) -> Host:
+        """A host by name."""
+        return self.fleet.topology.host(name)
+
+    def containers(self) -> dict[str, tuple[str, str]]:
+        """Id and start time of the app's running container on each node."""
+        found: dict[str, tuple[str, str]] = {}
+        for node in self.fleet.topology.nodes:
+            client = docker.DockerClient(base_url=f"unix://{self.fleet.layout.docker_socket(node.name)}", timeout=10)
+            try:
+                running = client.containers.list(filters={"label": f"dev.locci.app={APP}"})
+                assert len(running) == 1, f"{node.name} runs {running}"
+                found[node.name] = (str(running[0].id), running[0].attrs["State"]["StartedAt"])
+            finally:
+                client.close()
+        return found
+
+    def kill_container(self, node: str) -> None:
+        """Kills the app's container on a node behind the agent's back."""
+        client = docker.DockerClient(base_url=f"unix://{self.fleet.layout.docker_socket(node)}", timeout=10)
+        try:
+            client.api.kill(self.containers()[node][0])
+        finally:
+            client.close()
+
+    def apply_with(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Applies the example's manifest with one more line."""
+        path = self.fleet.layout.root / "changed.yaml"
+        path.write_text((example_folder() / "app.yaml").read_text() + line + "\n")
+        environment = clean_environment({"LOCCI_CONTEXT": str(self.fleet.layout.context), "NO_COLOR": "1"})
+        command = [own_program("locci"), "apply", "-f", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=False)
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """The app's replicas as the API shows them."""
+        return list(self.fleet.api.pages(f"/v1/apps/{APP}/replicas", "replicas"))
+
+    def is_healthy(self) -> bool:
+        """Every node is ready, every session stands, every wanted replica is healthy, nothing is being stopped."""
+        nodes = list(self.fleet.api.pages("/v1/nodes", "nodes"))
+        sessions = [session for node in nodes for session in node.get("sessions", [])]
+        replicas = self.replicas()
+        return (
+            all(node["condition"] == "NODE_CONDITION_READY" for node in nodes)
+            and all(session.get("connected") for session in sessions)
+            and len(replicas) == len(nodes)
+            and all(replica.get("healthy") and not replica.get("stopping") for replica in replicas)
+        )
+
+    def wait_healthy(self) -> None:
+        """Returns when everything is healthy, seen from the API, the edges and the DNS servers."""
+        wait_for(self._everything, "the fleet is not healthy again")
+
+    def _everything(self) -> bool:
+        ready = self.fleet.readiness
+        return (
+            self.is_healthy()
+            and all(ready.edge(node) and ready.engine(node) and ready.redis(node) for node in self.fleet.topology.nodes)
+            and all(ready.name_server(node) for node in self.fleet.topology.name_servers)
+            and ready.registry()
+        )
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Events of a type, newest first."""
+        return list(self.fleet.api.call("GET", "/v1/events", query={"type": kind}).get("events", []))
+
+
+def wait_for(holds: Callable[[], bool], otherwise: str, timeout_s: float = HEALTHY_DEADLINE_S) -> None:
+    """Returns when `holds()`; fails with `otherwise`, and the last error, when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    last = ""
+    while True:
+        try:
+            if holds():
+                return
+            last = ""
+        except (LocciError, OSError, AssertionError, DockerException) as error:
+            last = f": {error}"
+        assert time.monotonic() < deadline, otherwise + last
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def deployed(fleet: Fleet) -> Deployed:
+    """The fleet with the example deployed."""
+    fleet.story.deploy()
+    result = Deployed(fleet)
+    result.wait_healthy()
+    return result

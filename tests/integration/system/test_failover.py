@@ -1,0 +1,71 @@
+"""Regions that are lost, measured: with the control plane, without it, and seen by who is cut off itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import links
+from lab.drill import DrillPlan, record_drill, run_drill
+from lab.lock import locked
+from lab.observers import ask_name_server
+from lab.story import HOSTNAME
+from tests.integration.system.conftest import Deployed, wait_for
+
+METRICS = ("curl", "-s", "http://127.0.0.1:7449/metrics")
+
+pytestmark = [pytest.mark.lab, pytest.mark.drill]
+
+
+@pytest.mark.parametrize("region", ["eu", "us", "ap"])
+def test_a_lost_region_is_withdrawn_in_seconds_and_comes_back(deployed: Deployed, region: str) -> None:
+    deployed.wait_healthy()
+    containers = deployed.containers()
+    plan = DrillPlan(region, HOSTNAME, deployed.host(f"client-{region}"))
+    measured = run_drill(plan, deployed.fleet.topology, deployed.fleet.layout, deployed.fleet.api)
+    assert measured.passed, measured.failures
+    run = record_drill(plan, measured, deployed.fleet.api)
+    kept = deployed.fleet.api.call("GET", f"/v1/{run.rpartition('/runs/')[0]}/runs")["runs"][0]
+    assert kept["name"] == run
+    assert kept["passed"]
+    deployed.wait_healthy()
+    assert deployed.containers() == containers
+
+
+def test_failover_needs_no_control_plane(deployed: Deployed) -> None:
+    deployed.wait_healthy()
+    control = deployed.fleet.control
+    control.call("kill", host="cp", program="server", hold=True)
+    try:
+        plan = DrillPlan("ap", HOSTNAME, deployed.host("client-ap"))
+        measured = run_drill(plan, deployed.fleet.topology, deployed.fleet.layout, deployed.fleet.api)
+    finally:
+        control.call("release")
+    stages = {mark.stage for mark in measured.marks}
+    assert {"withdrawn", "rerouted", "restored"} <= stages, measured
+    deployed.wait_healthy()
+
+
+def test_a_dns_server_that_is_cut_off_itself_withdraws_nobody(deployed: Deployed) -> None:
+    deployed.wait_healthy()
+    fleet = deployed.fleet
+    host, client = deployed.host("us-1"), deployed.host("client-ap")
+    inside = fleet.topology.namespace(host)
+    nearest = {deployed.host("ap-1").ipv4}
+    assert ask_name_server(inside, host, HOSTNAME, client) == nearest
+    with locked(fleet.name):
+        links.partition(fleet.name, fleet.layout, "us")
+    try:
+        wait_for(
+            lambda: 'locci_dns_brake_applied{family="ipv4"} 1.0' in fleet.story.on(host, *METRICS),
+            "the DNS server that is cut off does not freeze",
+            timeout_s=15,
+        )
+        wait_for(
+            lambda: ask_name_server(inside, host, HOSTNAME, client) == nearest,
+            "the DNS server that is cut off has changed its answers",
+            timeout_s=10,
+        )
+    finally:
+        with locked(fleet.name):
+            links.heal(fleet.name, fleet.layout, "us")
+    deployed.wait_healthy()
