@@ -27,6 +27,7 @@ from routing.adapters.prober import Prober
 from routing.adapters.table import RESOURCE_TYPES
 from routing.adapters.tcp import TcpListener
 from routing.adapters.udp import UdpListener, bind_udp
+from routing.adapters.udp_batch import listener_for
 from routing.adapters.verdict_file import VerdictFile
 from routing.core.cadence import Cadence
 from routing.core.failover import ChangeRotation, Command, Failover, LookAround
@@ -140,7 +141,7 @@ class DnsApp:
                         raise
                     continue
                 break
-        udp = UdpListener(listener, self.engine.respond)
+        udp = listener_for(listener, self.engine.respond)
         udp.start(loop)
         self._udp.append(udp)
         self.ports.append(port)

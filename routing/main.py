@@ -10,14 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import uvloop
-
-from fleet import enrol, telemetry
+from fleet import telemetry
 from fleet.errors import Code, LocciError, invalid
 from fleet.identity import IdentityDirectory
 from fleet.settings import load
-from routing.adapters import host_facts, local_socket
-from routing.app import serve
+from routing.adapters import local_socket
 from routing.settings import DnsSettings
 
 _EXIT_CODES: Final = {Code.INVALID_ARGUMENT: 2, Code.PERMISSION_DENIED: 3}
@@ -60,8 +57,7 @@ def _run(options: argparse.Namespace) -> None:
     settings = load(DnsSettings, options.config)
     match options.command:
         case None | "run":
-            telemetry.configure_logging("locci-dns", level=settings.log_level)
-            uvloop.run(serve(settings))
+            _serve(settings)
         case "join":
             _join(settings, options)
         case "status":
@@ -71,11 +67,26 @@ def _run(options: argparse.Namespace) -> None:
             print(json.dumps(answer, indent=2) if options.output == "json" else explained(answer))
 
 
+# What only some commands need is imported by them: `status` and `explain` must not take seconds on a busy host.
+
+
+def _serve(settings: DnsSettings) -> None:
+    import uvloop
+
+    from routing.app import serve
+
+    telemetry.configure_logging("locci-dns", level=settings.log_level)
+    uvloop.run(serve(settings))
+
+
 def _ask(settings: DnsSettings, request: dict[str, str]) -> dict[str, Any]:
     return asyncio.run(local_socket.call(settings.socket, request))
 
 
 def _join(settings: DnsSettings, options: argparse.Namespace) -> None:
+    from fleet import enrol
+    from routing.adapters import host_facts
+
     labels = {}
     for label in options.label:
         key, equals, value = label.partition("=")

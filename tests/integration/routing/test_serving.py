@@ -16,6 +16,8 @@ import dns.message
 import dns.rcode
 import pytest
 
+from routing.adapters.udp import UdpListener, bind_udp
+from routing.adapters.udp_batch import BatchListener, listener_for
 from tests.integration.routing.rig import Rig, addresses, eventually
 from tests.unit.routing.adapters.resources import region, whole
 
@@ -197,3 +199,30 @@ async def test_ipv6(rig: Rig) -> None:
         answer = await dns.asyncquery.udp(query, "::1", port=app.ports[0], timeout=2)
         assert answer.answer
         assert await addresses(app.ports[1])
+
+
+@pytest.mark.parametrize("listener", [BatchListener, UdpListener])
+@pytest.mark.parametrize(("wildcard", "asked"), [("0.0.0.0", "127.0.0.77"), ("::", "::1"), ("127.0.0.1", "127.0.0.1")])
+def test_answers_come_from_the_address_that_was_asked(listener: type[UdpListener], wildcard: str, asked: str) -> None:
+    """The batch listener tells the kernel; the plain one leaves the choice to it, which on one address is right."""
+    bound = bind_udp(wildcard, 0)
+    make = listener_for if listener is BatchListener else UdpListener
+    served = make(bound, lambda query, source, tcp: None if query == b"silence" else query + source)
+    assert isinstance(served, listener)
+    try:
+        with socket.socket(bound.family, socket.SOCK_DGRAM) as client:
+            client.settimeout(2)
+            client.bind(("::1" if bound.family == socket.AF_INET6 else "127.0.0.1", 0))
+            client.connect((asked, served.port))
+            source = socket.inet_pton(bound.family, client.getsockname()[0])
+            sent = [b"q%d" % number for number in range(100)]
+            for number, query in enumerate(sent):
+                client.send(query)
+                if number % 7 == 0:
+                    client.send(b"silence")
+            served._readable()
+            served._readable()
+            if listener is BatchListener or asked != "127.0.0.77":
+                assert [client.recv(2000) for _ in sent] == [query + source for query in sent]
+    finally:
+        bound.close()

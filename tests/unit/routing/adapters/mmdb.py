@@ -11,7 +11,7 @@ from typing import Any
 _MARK = b"\xab\xcd\xefMaxMind.com"
 
 
-def write(path: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
+def write(path: Path, records: Mapping[str, Mapping[str, Any]], database_type: str = "test") -> None:
     """A database in which each network (CIDR, not nested) has its record; IPv4 lies at ::/96 as usual."""
     tree: list[list[Any]] = [[None, None]]
     for text, record in records.items():
@@ -27,26 +27,26 @@ def write(path: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
             else:
                 tree.append([None, None])
                 tree[node][side] = node = len(tree) - 1
-    data = b""
-    numbers = b""
+    data, numbers = bytearray(), bytearray()
     for pair in tree:
         for value in pair:
             number = len(tree) if value is None else value
             if not isinstance(number, int):
-                data, number = data + encode(value), len(tree) + 16 + len(data)
+                number = len(tree) + 16 + len(data)
+                data += encode(value)
             numbers += number.to_bytes(3, "big")
     metadata = {
         "binary_format_major_version": 2,
         "binary_format_minor_version": 0,
         "build_epoch": 1_750_000_000,
-        "database_type": "test",
+        "database_type": database_type,
         "description": {"en": "test"},
         "ip_version": 6,
         "languages": ["en"],
         "node_count": len(tree),
         "record_size": 24,
     }
-    path.write_bytes(numbers + bytes(16) + data + _MARK + encode(metadata))
+    path.write_bytes(bytes(numbers + bytes(16) + data) + _MARK + encode(metadata))
 
 
 def encode(value: Any) -> bytes:

@@ -1,0 +1,171 @@
+"""The UDP listener for 64-bit Linux: batches of up to 64 queries, one `recvmmsg` and one `sendmmsg` for each.
+
+On a wildcard address the destination of each query comes with it as a control message (`IP_PKTINFO`; RFC 3542,
+section 6.2, for IPv6) and goes back with its answer, so that a host with several addresses answers from the one that
+was asked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from routing.adapters.udp import Respond, UdpListener
+
+_BATCH: Final = 64
+_BATCHES: Final = 4
+"""So many at once, then the event loop looks at the others."""
+_SLOT_BYTES: Final = 2048
+_NAME_SLOT: Final = 32
+_CONTROL_SLOT: Final = 64
+_MSG_DONTWAIT: Final = 0x40
+_IP_PKTINFO: Final = 8
+_IPV6_RECVPKTINFO: Final = 49
+
+_MESSAGE: Final = struct.Struct("=QI4xQQQQi4xI4x")
+"""`struct mmsghdr`: name and its length, iovec and their number, control and its length, flags; bytes received."""
+_PART: Final = struct.Struct("=QQ")
+"""`struct iovec`."""
+_CONTROL_LENGTH_AT: Final = 5
+_RECEIVED_AT: Final = 14
+"""Where the two are in a message, in units of their own size."""
+
+Call = Callable[[int, int, int, int], int]
+"""Socket, address of the messages, their number, flags; how many were done, or -1."""
+
+
+def _system_calls() -> tuple[Call, Call] | None:
+    """`recvmmsg` and `sendmmsg` of the C library, or None where they are missing or laid out otherwise."""
+    if ctypes.sizeof(ctypes.c_void_p) != 8 or ctypes.sizeof(ctypes.c_size_t) != 8:
+        return None
+    try:
+        library = ctypes.CDLL(None)
+        receive, send = library.recvmmsg, library.sendmmsg
+    except (OSError, AttributeError):
+        return None
+    send.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+    receive.argtypes = (*send.argtypes, ctypes.c_void_p)
+
+    def receive_now(descriptor: int, messages: int, count: int, flags: int) -> int:
+        found: int = receive(descriptor, messages, count, flags, None)
+        return found
+
+    return receive_now, send
+
+
+_CALLS: Final = _system_calls()
+
+
+def listener_for(bound: socket.socket, respond: Respond) -> UdpListener:
+    """The fastest listener that this system has."""
+    return UdpListener(bound, respond) if _CALLS is None else BatchListener(bound, respond, *_CALLS)
+
+
+def _address(memory: bytearray) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+class BatchListener(UdpListener):
+    """Answers what arrives at one socket, batch by batch. All memory is laid out once.
+
+    An answer goes into the slot of its query, whose name and control message then are its destination and source.
+    """
+
+    def __init__(self, bound: socket.socket, respond: Respond, receive: Call, send: Call):
+        super().__init__(bound, respond)
+        self._receive, self._send = receive, send
+        self._descriptor = bound.fileno()
+        ipv4 = bound.family == socket.AF_INET
+        self._name_bytes, source, source_end = (16, 4, 8) if ipv4 else (28, 8, 24)
+        self._control_bytes = 0
+        if bound.getsockname()[0] in ("0.0.0.0", "::"):
+            self._control_bytes = 32 if ipv4 else 40
+            if ipv4:
+                bound.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            else:
+                bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        # The interface in `in_pktinfo` and `in6_pktinfo`: 0 leaves the way of the answer to the routing table.
+        self._interface_at = 16 if ipv4 else 32
+        self._names = bytearray(_BATCH * _NAME_SLOT)
+        self._controls = bytearray(_BATCH * _CONTROL_SLOT)
+        self._queries, self._answers = bytearray(_BATCH * _SLOT_BYTES), bytearray(_BATCH * _SLOT_BYTES)
+        self._in, self._in_parts = self._laid_out(self._queries)
+        self._out, self._out_parts = self._laid_out(self._answers)
+        self._in_address, self._out_address = _address(self._in), _address(self._out)
+        self._fresh = bytes(self._in)
+        self._received = memoryview(self._in).cast("I")
+        self._in_sizes, self._out_sizes = memoryview(self._in).cast("Q"), memoryview(self._out).cast("Q")
+        self._query_view, self._name_view = memoryview(self._queries), memoryview(self._names)
+        self._slots = [
+            (s * _SLOT_BYTES, s * 16 + _RECEIVED_AT, s * _NAME_SLOT + source, s * _NAME_SLOT + source_end)
+            for s in range(_BATCH)
+        ]
+        self._part_sizes = memoryview(self._out_parts).cast("Q")
+
+    def _laid_out(self, content: bytearray) -> tuple[bytearray, bytearray]:
+        """Messages over the slots of `content`, and their parts."""
+        messages, parts = bytearray(_BATCH * _MESSAGE.size), bytearray(_BATCH * _PART.size)
+        name, control, data, part = (_address(m) for m in (self._names, self._controls, content, parts))
+        for slot in range(_BATCH):
+            _PART.pack_into(parts, slot * _PART.size, data + slot * _SLOT_BYTES, _SLOT_BYTES)
+            _MESSAGE.pack_into(
+                messages,
+                slot * _MESSAGE.size,
+                name + slot * _NAME_SLOT,
+                self._name_bytes,
+                part + slot * _PART.size,
+                1,
+                control + slot * _CONTROL_SLOT if self._control_bytes else 0,
+                self._control_bytes,
+                0,
+                0,
+            )
+        return messages, parts
+
+    def _readable(self) -> None:
+        for _ in range(_BATCHES):
+            self._in[:] = self._fresh
+            count = self._receive(self._descriptor, self._in_address, _BATCH, _MSG_DONTWAIT)
+            if count <= 0:
+                return
+            self._answer_batch(count)
+            if count < _BATCH:
+                return
+
+    def _answer_batch(self, count: int) -> None:
+        """The hot loop: everything in locals, nothing computed twice."""
+        respond, received, part_sizes = self._respond, self._received, self._part_sizes
+        queries, names, answers = self._query_view, self._name_view, self._answers
+        start = 0
+        for slot, (at, size_at, source, source_end) in enumerate(self._slots[:count]):
+            query = queries[at : at + received[size_at]].tobytes()
+            answer = respond(query, names[source:source_end].tobytes(), False)
+            if answer is None:
+                self._send_slots(start, slot)
+                start = slot + 1
+            else:
+                size = len(answer)
+                answers[at : at + size] = answer
+                part_sizes[2 * slot + 1] = size
+        self._send_slots(start, count)
+
+    def _return_to_sender(self, start: int, end: int) -> None:
+        """Answers leave from the address that was asked; without a control message the kernel chooses."""
+        for slot in range(start, end):
+            at = slot * _CONTROL_SLOT + self._interface_at
+            self._controls[at : at + 4] = b"\0\0\0\0"
+            self._out_sizes[slot * 8 + _CONTROL_LENGTH_AT] = self._in_sizes[slot * 8 + _CONTROL_LENGTH_AT]
+
+    def _send_slots(self, start: int, end: int) -> None:
+        if self._control_bytes:
+            self._return_to_sender(start, end)
+        while start < end:
+            sent = self._send(self._descriptor, self._out_address + start * _MESSAGE.size, end - start, _MSG_DONTWAIT)
+            if sent <= 0:
+                # The kernel does not take the first of them; the resolver will ask again.
+                self.dropped += 1
+                sent = 1
+            start += sent
