@@ -7,9 +7,11 @@ import json
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.fakes.edge_agent import FakeAgent, config, route
 from tests.fakes.origin import Origin, Seen
@@ -23,13 +25,29 @@ def free_port() -> int:
         return port
 
 
+STARTED: list[asyncio.subprocess.Process] = []
+
+
+@pytest.fixture(autouse=True)
+async def _none_is_left() -> AsyncIterator[None]:
+    """Whatever a test started ends with it, also when it failed."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.returncode is None:
+            process.terminate()
+            await process.communicate()
+
+
 async def start(path: Path, **settings: object) -> asyncio.subprocess.Process:
     values = {"run_dir": str(path), "state_dir": str(path / "state"), "peer_listen": ""} | settings
     file = path / "edge.toml"
     file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "agent.edge.main", "run", "--config", str(file), stderr=asyncio.subprocess.PIPE
     )
+    STARTED.append(process)
+    return process
 
 
 async def healthy(port: int) -> None:
