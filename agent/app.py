@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -30,7 +30,8 @@ from locci.v1 import node_pb2
 
 log = structlog.get_logger()
 
-SNAPSHOT_NAME = "snapshot.pb"
+SNAPSHOT_NAME: Final = "snapshot.pb"
+_ENGINE_PATIENCE_S: Final = 0.5
 
 
 async def run(settings: AgentSettings) -> None:
@@ -99,6 +100,8 @@ class Agent:
             self._resume(self._link.snapshot)
             self._events.start()
             stack.callback(self._events.close)
+            # The control plane is told the engine's version, which is known in a moment if there is one.
+            await self._shell.engine_tried(_ENGINE_PATIENCE_S)
             tasks = [asyncio.create_task(self._link.run()), asyncio.create_task(self._state.run())]
             stopping = asyncio.create_task(stop.wait())
             log.info("agent_started", revision=self._link.snapshot.revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -28,6 +29,8 @@ from agent.core.messages import (
     CreateAndStart,
     EdgeServing,
     EndFailed,
+    EngineConnected,
+    EngineLost,
     EngineObserved,
     Event,
     ImagePulled,
@@ -87,6 +90,7 @@ class Shell:
         self._prober = prober(self.post)
         self._events: deque[Event] = deque()
         self._scheduled = False
+        self._engine_tried = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._pulls: dict[str, asyncio.Task[None]] = {}
@@ -115,7 +119,14 @@ class Shell:
         await self._prober.close()
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._tasks, timeout=1.0) if self._tasks else None
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    async def engine_tried(self, timeout_s: float) -> None:
+        """Returns when the engine was reached or not for the first time, at the latest after `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._engine_tried.wait()
 
     # ---- what the link asks (fleet.rpc.link.SnapshotConsumer)
 
@@ -144,6 +155,8 @@ class Shell:
         begun: list[Command] = []
         while self._events:
             event = self._events.popleft()
+            if isinstance(event, EngineConnected | EngineLost):
+                self._engine_tried.set()
             with self._metrics.reconcile_seconds.time():
                 commands = self.machine.handle(event, self._clock.monotonic())
             for command in commands:
@@ -192,7 +205,7 @@ class Shell:
                 self.reporter.report(command)
                 self.wake_link()
             case RecordEvent():
-                log.warning("noted", kind=command.kind, message=command.message)
+                getattr(log, command.severity)("noted", kind=command.kind, message=command.message)
                 self.reporter.record(command)
                 self.wake_link()
             case CollectLogTail(container_id):
