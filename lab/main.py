@@ -14,6 +14,7 @@ import typer
 
 from fleet.errors import Code, LocciError
 from lab import bringup, links
+from lab.api import ApiClient
 from lab.control import SupervisorControl
 from lab.layout import Layout
 from lab.lock import find_layout, known_labs, locked
@@ -195,6 +196,34 @@ def push_example_(name: Name = "lab", state_dir: StateDir = None) -> None:
     layout, record = _open(name, state_dir)
     for image in push_example(record.topology, layout):
         print(image)
+
+
+@app.command()
+def drill(
+    region: Annotated[str, typer.Argument(help="The region to cut off.")],
+    hostname: Annotated[str, typer.Option(help="The host name that clients ask for meanwhile.")],
+    name: Name = "lab",
+    state_dir: StateDir = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+) -> None:
+    """Cut a region off while its clients ask, measure each stage, heal, and keep the result with the control plane."""
+    # Here, because watching name servers takes a library that no other command needs.
+    from lab.drill import DrillPlan, record_drill, run_drill
+
+    if output not in ("text", "json"):
+        raise LocciError(Code.INVALID_ARGUMENT, "BAD_OUTPUT", f"output: {output!r} is neither text nor json")
+    layout, record = _open(name, state_dir)
+    topology = record.topology
+    topology.expand(region)
+    client = next((host for host in topology.clients if host.region == region), None)
+    if client is None:
+        raise LocciError(Code.INVALID_ARGUMENT, "NO_REGION", f"{region}: is no region; drills cut whole regions off")
+    api = ApiClient.from_context(layout.context)
+    plan = DrillPlan(region, hostname, client)
+    report = run_drill(plan, topology, layout, api)
+    print(f"kept as {record_drill(plan, report, api)}", file=sys.stderr)
+    print(json.dumps(report.to_json(), indent=1) if output == "json" else report.to_text())
+    raise typer.Exit(0 if report.passed else 1)
 
 
 def _interrupted(_signal: int, _frame: Any) -> None:

@@ -68,6 +68,13 @@ class DrillReport:
         """Whether every objective was met."""
         return not self.failures
 
+    def to_text(self) -> str:
+        """The timeline, the requests and the verdict, for people."""
+        lines = [f"{mark.after_s:8.2f} s  {mark.stage:<10} {mark.detail}" for mark in self.marks]
+        lines.append(f"{self.requests} requests, {self.failed} failed")
+        verdict = [f"missed: {failure}" for failure in self.failures] or ["passed"]
+        return "\n".join(lines + verdict)
+
     def to_json(self) -> dict[str, Any]:
         """The `drill` part of the demo's report."""
         return {

@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="locci-dns", description="Authoritative DNS that steers by health and place.")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", type=Path, help="settings, TOML")
+    # Suppressed here, the default of a subcommand does not undo what was given before it.
+    common.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="settings, TOML")
     parser.add_argument("--config", type=Path, help="settings, TOML")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("run", parents=[common], help="answer DNS until stopped (the default)")

@@ -113,3 +113,11 @@ def test_after_the_withdrawal_no_answer_names_the_region(asked: list[tuple[float
     if at is not None:
         later = [poll for poll in polls if at < poll.at < HEAL]
         assert all(poll.addresses and EU not in poll.addresses for poll in later)
+
+
+def test_people_read_the_timeline_and_the_verdict() -> None:
+    text = report(OBSERVED, Objectives()).to_text()
+    assert "withdrawn" in text
+    assert text.endswith("passed")
+    missed = report(OBSERVED, Objectives(withdraw_s=0.1)).to_text()
+    assert "missed: " in missed.splitlines()[-1]
