@@ -68,30 +68,34 @@ class Deployed:
         """The app's replicas as the API shows them."""
         return list(self.fleet.api.pages(f"/v1/apps/{APP}/replicas", "replicas"))
 
-    def is_healthy(self) -> bool:
-        """Every node is ready, every session stands, every wanted replica is healthy, nothing is being stopped."""
+    def troubles(self) -> list[str]:
+        """What the control plane finds out of order, in words; nothing when the fleet is as it should be."""
         nodes = list(self.fleet.api.pages("/v1/nodes", "nodes"))
-        sessions = [session for node in nodes for session in node.get("sessions", [])]
         replicas = self.replicas()
-        return (
-            all(node["condition"] == "NODE_CONDITION_READY" for node in nodes)
-            and all(session.get("connected") for session in sessions)
-            and len(replicas) == len(nodes)
-            and all(replica.get("healthy") and not replica.get("stopping") for replica in replicas)
-        )
+        found = [f"{n['name']}: {n['condition']}" for n in nodes if n["condition"] != "NODE_CONDITION_READY"]
+        found += [
+            f"{node['name']}: no session as {session['role']}"
+            for node in nodes
+            for session in node.get("sessions", [])
+            if not session.get("connected")
+        ]
+        found += [f"{r['name']}: {r.get('status')}" for r in replicas if not r.get("healthy") or r.get("stopping")]
+        return found if len(replicas) == len(nodes) else [*found, f"{len(replicas)} replicas on {len(nodes)} nodes"]
 
     def wait_healthy(self) -> None:
         """Returns when everything is healthy, seen from the API, the edges and the DNS servers."""
         wait_for(self._everything, "the fleet is not healthy again")
 
     def _everything(self) -> bool:
-        ready = self.fleet.readiness
-        return (
-            self.is_healthy()
-            and all(ready.edge(node) and ready.engine(node) and ready.redis(node) for node in self.fleet.topology.nodes)
-            and all(ready.name_server(node) for node in self.fleet.topology.name_servers)
-            and ready.registry()
-        )
+        ready, nodes = self.fleet.readiness, self.fleet.topology.nodes
+        silent = [f"edge on {node.name}" for node in nodes if not ready.edge(node)]
+        silent += [f"engine on {node.name}" for node in nodes if not ready.engine(node)]
+        silent += [f"redis on {node.name}" for node in nodes if not ready.redis(node)]
+        silent += [f"dns on {node.name}" for node in self.fleet.topology.name_servers if not ready.name_server(node)]
+        silent += [] if ready.registry() else ["registry"]
+        troubles = self.troubles() + silent
+        assert not troubles, troubles
+        return True
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Events of a type, newest first."""
