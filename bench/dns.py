@@ -8,10 +8,8 @@ median of several turns. Writes build/bench/dns.json.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -21,14 +19,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench._harness import ROOT, install, on_cpu, report
 from fleet.snapshot import SnapshotFile
 from locci.v1 import resource_pb2
 from tests.fakes.authority import Authority
 from tests.unit.routing.adapters.mmdb import write
 from tests.unit.routing.adapters.resources import hostname, region, snapshot, zone
 
-ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "build" / "bench" / "dns.json"
 TURNS = 3
 SECONDS = 1.2
 WINDOW = 256
@@ -59,10 +56,7 @@ def main() -> int:
             "pdns-geoip": stack.enter_context(_pdns(folder / "pdns", geo)),
         }
         figures = [found for figure, ecs in FIGURES.items() for found in _figures(figure, ecs, load, servers)]
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n")
-    for found in figures:
-        print("{figure}: ours {ours}, {peer} {theirs} {unit}: {ratio} x".format(**found))
+    report("dns", figures)
     return 0
 
 
@@ -76,18 +70,7 @@ def _install() -> str | None:
         "pdns-backend-geoip": backend.exists() or bool(list(Path("/usr/lib").glob("*/pdns/libgeoipbackend.so"))),
         "gcc": bool(shutil.which("cc")),
     }
-    wanted = [package for package, there in have.items() if not there]
-    if not wanted:
-        return None
-    policy = Path("/usr/sbin/policy-rc.d")
-    with contextlib.ExitStack() as stack:
-        if os.geteuid() == 0 and not policy.exists():
-            policy.write_text("#!/bin/sh\nexit 101\n")
-            policy.chmod(0o755)
-            stack.callback(policy.unlink)
-        command = ["apt-get", "install", "-y", "--no-install-recommends", *wanted]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"apt-get install {' '.join(wanted)}: {done.stderr.strip()}" if done.returncode else None
+    return install(have)
 
 
 def _write_map(path: Path) -> None:
@@ -112,22 +95,13 @@ def _port() -> int:
 
 @contextlib.contextmanager
 def _process(command: list[str], folder: Path, port: int) -> Iterator[Server]:
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["taskset", "-c", str(SERVER_CPU), *command], stdout=log, stderr=log, cwd=ROOT)
-    try:
+    with on_cpu(SERVER_CPU, command, folder / "log") as process:
         deadline = time.monotonic() + 20
         while not _answers(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"bench: {command[0]} does not serve: {(folder / 'log').read_text()[-2000:]}")
             time.sleep(0.1)
         yield process.pid, port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(6)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _answers(port: int) -> bool:

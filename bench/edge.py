@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import statistics
 import struct
@@ -24,10 +23,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench._harness import install, on_cpu, report
 from locci.v1 import edge_pb2
 
-ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "build" / "bench" / "edge.json"
 TURNS = 5
 SECONDS = 2
 CONNECTIONS = 32
@@ -49,31 +47,14 @@ def main() -> int:
             "ours": stack.enter_context(_edge(folder / "edge", origin[1])),
         }
         figures = [_figure(figure, target, servers) for figure, target in FIGURES.items()]
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n")
-    for figure in figures:
-        print(
-            f"{figure['figure']}: ours {figure['ours']}, nginx {figure['theirs']} {figure['unit']}: {figure['ratio']} x"
-        )
+    report("edge", figures)
     return 0
 
 
 def _install() -> str | None:
     """Debian's nginx and wrk, without starting anything; what is missing when that fails."""
     os.environ["PATH"] += ":/usr/sbin"
-    wanted = [package for command, package in (("nginx", "nginx-light"), ("wrk", "wrk")) if not shutil.which(command)]
-    if not wanted:
-        return None
-    policy = Path("/usr/sbin/policy-rc.d")
-    with contextlib.ExitStack() as stack:
-        if os.geteuid() == 0 and not policy.exists():
-            policy.write_text("#!/bin/sh\nexit 101\n")
-            policy.chmod(0o755)
-            stack.callback(policy.unlink)
-        command = ["apt-get", "install", "-y", "--no-install-recommends", *wanted]
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    still = [package for package in wanted if not shutil.which(package.partition("-")[0])]
-    return f"these packages are needed: {' '.join(still)}" if still else None
+    return install({"nginx-light": bool(shutil.which("nginx")), "wrk": bool(shutil.which("wrk"))})
 
 
 def _port() -> int:
@@ -95,17 +76,9 @@ def _await_port(port: int) -> None:
 @contextlib.contextmanager
 def _process(command: list[str], cpu: int, port: int) -> Iterator[tuple[list[int], int]]:
     """The process ids whose CPU time counts, and the port."""
-    process = subprocess.Popen(["taskset", "-c", str(cpu), *command], stderr=subprocess.DEVNULL, cwd=ROOT)
-    try:
+    with on_cpu(cpu, command, Path(os.devnull)) as process:
         _await_port(port)
         yield [process.pid], port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(6)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 COMMON = """daemon off; worker_processes 1; master_process off; error_log /dev/null; pid {folder}/nginx.pid;
