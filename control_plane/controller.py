@@ -250,6 +250,8 @@ class Controller:
     def _forget(self, batch: Batch, views: Views) -> None:
         """Assignments of nodes that are gone for good, and stopping ones that their node never held."""
         for assigned in [a for held in views.by_node.values() for a in held]:
+            if batch.removes(self._state.assignments, assigned.key):
+                continue
             node = self._state.nodes.get(assigned.row.node)
             if is_gone(views.nodes.get(assigned.view.node)):
                 why = "was removed" if node is None else "is revoked"

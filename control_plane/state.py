@@ -112,6 +112,10 @@ class Batch:
         """Removes an object."""
         self.changes.append(Delete(table.kind, name, expected))
 
+    def removes(self, table: Table[Any], name: str) -> bool:
+        """Whether this transaction removes an object already."""
+        return any(isinstance(c, Delete) and (c.kind, c.name) == (table.kind, name) for c in self.changes)
+
     def event(
         self,
         kind: str,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -39,16 +38,10 @@ from locci.v1 import (
     routing_pb2_grpc,
     zone_pb2_grpc,
 )
+from tests.fakes.ports import free_port
 from tests.fakes.registry import FakeRegistry
 
 DEADLINE_S = 15.0
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_S) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from locci.v1 import app_pb2, node_pb2, release_pb2
+from locci.v1 import app_pb2, event_pb2, node_pb2, release_pb2
 from tests.integration.control_plane.rig import Rig, manifest, running, until
 
 
@@ -50,6 +50,25 @@ async def test_a_bad_release_is_rolled_back_with_the_log_of_what_failed(rig: Rig
     app = await rig.apps.GetApp(app_pb2.GetAppRequest(name="apps/hello"))
     assert (app.target_release, app.stable_release) == ("apps/hello/releases/1", "apps/hello/releases/1")
     assert rig.hosts["eu-1"].started.count("replicas/hello/0/1") == 1
+
+
+async def test_each_stopped_replica_is_told_once(rig: Rig) -> None:
+    first = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=manifest()))
+    await rig.finished(first.rollout.name)
+    changed = manifest()
+    changed.env["GREETING"] = "hello"
+    second = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=changed))
+    assert (await rig.finished(second.rollout.name)).state == release_pb2.ROLLOUT_STATE_SUCCEEDED
+
+    async def gone() -> bool:
+        return {replica.release for replica in await rig.held("hello")} == {2}
+
+    await until(gone, "the old replicas to be gone")
+    stopped = await rig.events.ListEvents(event_pb2.ListEventsRequest(type="ReplicaStopped"))
+    assert sorted(e.message for e in stopped.events) == [
+        "apps/hello/replicas/0-1 is gone from node eu-1",
+        "apps/hello/replicas/1-1 is gone from node us-1",
+    ]
 
 
 async def test_a_silent_node_becomes_suspect_and_comes_back(rig: Rig) -> None:

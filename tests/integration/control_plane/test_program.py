@@ -16,7 +16,8 @@ from fleet.enrol import join
 from fleet.errors import LocciError
 from fleet.identity import IdentityDirectory
 from locci.v1 import node_pb2
-from tests.integration.control_plane.rig import free_port, until
+from tests.fakes.ports import free_port
+from tests.integration.control_plane.rig import until
 
 
 class Program:

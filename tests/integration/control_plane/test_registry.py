@@ -15,7 +15,8 @@ from aiohttp import web
 
 from control_plane.adapters.registry import RegistryClient
 from fleet.errors import LocciError
-from tests.integration.control_plane.rig import free_port, until
+from tests.fakes.ports import free_port
+from tests.integration.control_plane.rig import until
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"

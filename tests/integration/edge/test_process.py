@@ -15,15 +15,8 @@ import pytest
 
 from tests.fakes.edge_agent import FakeAgent, config, route
 from tests.fakes.origin import Origin, Seen
+from tests.fakes.ports import free_port
 from tests.integration.edge.client import Client, fetch, until
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
 
 STARTED: list[asyncio.subprocess.Process] = []
 

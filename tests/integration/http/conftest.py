@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.control_plane.rig import free_port
+from tests.fakes.ports import free_port
 from tests.integration.http.wire import careless
 
 START_S = 20.0

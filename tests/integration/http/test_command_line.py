@@ -15,7 +15,7 @@ import yaml
 
 from fleet.enrol import parse_token
 from tests.fakes.authority import Authority
-from tests.integration.control_plane.rig import free_port
+from tests.fakes.ports import free_port
 from tests.integration.http.conftest import CommandLine, RealServer
 
 MANIFEST = "name: hello\nimage: 127.0.0.1:1/hello:1\nports:\n  - container_port: 80\nreadiness:\n  http: {path: /}\n"

@@ -13,6 +13,7 @@ import pytest
 from fleet.errors import LocciError
 from locci.v1 import agent_pb2
 from routing.app import DnsApp
+from tests.fakes.ports import free_port
 from tests.integration.routing.rig import Rig, addresses, as_json, eventually
 from tests.unit.routing.adapters.mmdb import write
 from tests.unit.routing.adapters.resources import region, whole
@@ -110,14 +111,6 @@ async def test_the_geo_database_is_reloaded(rig: Rig, monkeypatch: pytest.Monkey
             return await addresses(app.ports[0], subnet="198.51.100.0") == {"127.0.1.1"}
 
         await eventually(moved)
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-        udp.bind(("127.0.0.1", 0))
-        port: int = udp.getsockname()[1]
-        tcp.bind(("127.0.0.1", port))
-        return port
 
 
 async def serving(port: int) -> bool:
