@@ -36,23 +36,24 @@ class Deployed:
         return self.fleet.topology.host(name)
 
     def containers(self) -> dict[str, tuple[str, str]]:
-        """Id and start time of the app's running container on each node."""
-        found: dict[str, tuple[str, str]] = {}
-        for node in self.fleet.topology.nodes:
-            client = docker.DockerClient(base_url=f"unix://{self.fleet.layout.docker_socket(node.name)}", timeout=10)
-            try:
-                running = client.containers.list(filters={"label": f"dev.locci.app={APP}"})
-                assert len(running) == 1, f"{node.name} runs {running}"
-                found[node.name] = (str(running[0].id), running[0].attrs["State"]["StartedAt"])
-            finally:
-                client.close()
-        return found
+        """Id and start time of the app's one running container on each node."""
+        return {node.name: self.container(node.name) for node in self.fleet.topology.nodes}
+
+    def container(self, node: str) -> tuple[str, str]:
+        """Id and start time of the app's one running container on a node."""
+        client = docker.DockerClient(base_url=f"unix://{self.fleet.layout.docker_socket(node)}", timeout=10)
+        try:
+            running = client.containers.list(filters={"label": f"dev.locci.app={APP}"})
+            assert len(running) == 1, f"{node} runs {running}"
+            return str(running[0].id), running[0].attrs["State"]["StartedAt"]
+        finally:
+            client.close()
 
     def kill_container(self, node: str) -> None:
         """Kills the app's container on a node behind the agent's back."""
         client = docker.DockerClient(base_url=f"unix://{self.fleet.layout.docker_socket(node)}", timeout=10)
         try:
-            client.api.kill(self.containers()[node][0])
+            client.api.kill(self.container(node)[0])
         finally:
             client.close()
 

@@ -20,7 +20,7 @@ def test_a_host_without_control_plane_boots_serves_and_repairs(deployed: Deploye
         for program in ("agent", "edge", "dns"):
             control.call("kill", host="eu-1", program=program, hold=False)
         deployed.kill_container("eu-1")
-        wait_for(lambda: deployed.containers()["eu-1"] != before["eu-1"], "the container was not replaced")
+        wait_for(lambda: deployed.container("eu-1") != before["eu-1"], "the container was not replaced")
         wait_for(lambda: deployed.fleet.readiness.edge(deployed.host("eu-1")), "the edge does not serve")
         client = deployed.host("client-eu")
         namespace = topology.namespace(topology.control)

@@ -146,7 +146,7 @@ def full_disk(folder: Path) -> Iterator[None]:
 
 def test_a_full_disk_under_the_agent(deployed: Deployed) -> None:
     deployed.wait_healthy()
-    before = deployed.containers()
+    before = deployed.container("ap-1")
     folder = deployed.fleet.layout.host("ap-1") / "agent"
     with full_disk(folder):
         # A label changes the snapshot of every node.
@@ -156,7 +156,7 @@ def test_a_full_disk_under_the_agent(deployed: Deployed) -> None:
             lambda: any("space" in event["message"] for event in deployed.events("SnapshotRefused")),
             "no event says that the snapshot was refused for lack of space",
         )
-        assert deployed.containers()["ap-1"] == before["ap-1"]
+        assert deployed.container("ap-1") == before
         assert deployed.fleet.readiness.edge(deployed.host("ap-1"))
     wait_for(
         lambda: not deployed.troubles(), "the node did not take the snapshot after there was space again", timeout_s=60

@@ -69,7 +69,7 @@ def test_a_killed_container_is_replaced_without_a_failed_request(deployed: Deplo
     with ClientLoop(deployed.fleet.topology, client, HOSTNAME, rate=20) as loop:
         assert loop.wait(lambda samples: len(samples) >= 10 and samples[-1].ok, timeout_s=10)
         deployed.kill_container("eu-1")
-        wait_for(lambda: deployed.containers()["eu-1"] != before["eu-1"], "the container was not replaced")
+        wait_for(lambda: deployed.container("eu-1") != before["eu-1"], "the container was not replaced")
         deployed.wait_healthy()
         loop.stop()
         samples = loop.samples()
