@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from fleet.identity import IdentityDirectory
 from fleet.rpc.link import NodeLink
 from fleet.snapshot import SnapshotFile
 from locci.v1 import node_pb2
-from routing.adapters import explanation, host_facts, local_socket
+from routing.adapters import cookie_secret, explanation, host_facts, local_socket
 from routing.adapters.endpoints import parse_listen
 from routing.adapters.feed import Feed
 from routing.adapters.geo_database import GeoDatabase
@@ -29,9 +30,12 @@ from routing.adapters.tcp import TcpListener
 from routing.adapters.udp import UdpListener, bind_udp
 from routing.adapters.udp_batch import listener_for
 from routing.adapters.verdict_file import VerdictFile
+from routing.core.answer import Manners
 from routing.core.cadence import Cadence
+from routing.core.cookies import CookieJar
 from routing.core.failover import ChangeRotation, Command, Failover, LookAround
 from routing.core.model import RoutingTable
+from routing.core.rate_limit import RateLimiter
 from routing.engine import Engine
 from routing.settings import DnsSettings
 
@@ -39,6 +43,7 @@ log = structlog.get_logger()
 
 _GEO_CHECK_S: Final = 5.0
 _FEED_CHECK_S: Final = 0.2
+_TIME_S: Final = 0.2
 _STOP_DEADLINE_S: Final = 4.0
 _PORT_TRIES: Final = 20
 
@@ -58,7 +63,10 @@ class DnsApp:
         self._verdicts = VerdictFile(settings.state_dir / "verdicts.json")
         self._geo = GeoDatabase(Path(settings.geo_database)) if settings.geo_database else None
         brain = Failover(facts.node, facts.region, cadence=cadence)
-        self.engine = Engine(brain, self._clock, self._verdicts.load())
+        limiter = RateLimiter(settings.responses_per_second, settings.rate_limit_slip, settings.rate_limit_exempt)
+        manners = _manners(settings, facts.node)
+        self.engine = Engine(brain, self._clock, self._verdicts.load(), manners, limiter)
+        self.engine.take_time()
         self._prober = Prober(self.engine, self._clock, cadence.timeout_max_s)
         self._feed = Feed(brain, self._clock, settings.state_dir, self._accept)
         self._link = NodeLink(
@@ -108,6 +116,7 @@ class DnsApp:
                 tasks.create_task(self._link.run())
                 tasks.create_task(self._watch_feed())
                 tasks.create_task(self._watch_geo())
+                tasks.create_task(self._watch_time())
                 tasks.create_task(self._save_verdicts())
         finally:
             await self.close()
@@ -175,6 +184,11 @@ class DnsApp:
             self.engine.take_feed(self._link.connected)
             await self._clock.sleep(_FEED_CHECK_S)
 
+    async def _watch_time(self) -> None:
+        while True:
+            self.engine.take_time()
+            await self._clock.sleep(_TIME_S)
+
     async def _watch_geo(self) -> None:
         while self._geo is not None:
             await self._clock.sleep(_GEO_CHECK_S)
@@ -187,6 +201,11 @@ class DnsApp:
             self._unsaved.clear()
             verdicts = {key: state.verdict.in_rotation for key, state in self.engine.brain.targets.items()}
             await asyncio.to_thread(self._verdicts.save, verdicts)
+
+
+def _manners(settings: DnsSettings, node: str) -> Manners:
+    jar = CookieJar(cookie_secret.load(settings.cookie_secret, secrets.token_bytes)) if settings.cookies else None
+    return Manners(node if settings.identity is None else settings.identity, settings.version, jar)
 
 
 async def serve(settings: DnsSettings) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from fleet.clock import Clock
 from routing.core import failover
-from routing.core.answer import Responder
+from routing.core.answer import Manners, Responder
 from routing.core.evidence import Target
 from routing.core.failover import (
     ChangeRotation,
@@ -26,6 +26,7 @@ from routing.core.failover import (
 )
 from routing.core.geo import GeoLookup, PlaceMap, no_geo
 from routing.core.model import RoutingTable, TargetKey
+from routing.core.rate_limit import Admission, RateLimiter
 from routing.core.zone import Names, compile_names
 
 log = structlog.get_logger()
@@ -36,8 +37,17 @@ Listener = Callable[[Command], None]
 class Engine:
     """Everything that answering needs, on the event loop's thread. It is the prober's sink."""
 
-    def __init__(self, brain: Failover, clock: Clock, remembered: Mapping[TargetKey, bool]):
+    def __init__(
+        self,
+        brain: Failover,
+        clock: Clock,
+        remembered: Mapping[TargetKey, bool],
+        manners: Manners | None = None,
+        limiter: RateLimiter | None = None,
+    ):
         self.brain = brain
+        self.manners = manners or Manners()
+        self.limiter = limiter or RateLimiter(0)
         self._clock = clock
         self._remembered = remembered
         self._listeners: list[Listener] = []
@@ -47,7 +57,7 @@ class Engine:
         self._names: Names = compile_names(self.table)
         self._rotation: frozenset[TargetKey] = frozenset()
         self.places = PlaceMap({}, no_geo)
-        self.responder = Responder(self._names, self.places, {}, self._rotation)
+        self.responder = Responder(self._names, self.places, {}, self._rotation, self.manners)
         self.udp_rcodes = [0] * 16
         self.tcp_rcodes = [0] * 16
         self.silent = 0
@@ -59,8 +69,10 @@ class Engine:
         self._listeners.append(listener)
 
     def respond(self, data: bytes, source: bytes, tcp: bool) -> bytes | None:
-        """The answer to a query, counted."""
+        """The answer to a query, limited and counted."""
         answer = self.responder.respond(data, source, tcp)
+        if answer is not None and not tcp and self.limiter.per_second:
+            answer = self._limited(data, source, answer)
         if answer is None:
             self.silent += 1
         elif tcp:
@@ -68,6 +80,21 @@ class Engine:
         else:
             self.udp_rcodes[answer[3] & 15] += 1
         return answer
+
+    def _limited(self, data: bytes, source: bytes, answer: bytes) -> bytes | None:
+        """The answer, unless its network has had too many like it: then less, or nothing."""
+        rcode = answer[3] & 15
+        kind = bytes((rcode,)) if rcode else data[12 : data.find(0, 12)].lower()
+        admission = self.limiter.admit(source, kind)
+        if admission is Admission.SEND or self.responder.has_our_cookie(data, source):
+            return answer
+        return self.responder.cut_short(data, source) if admission is Admission.SLIP else None
+
+    def take_time(self) -> None:
+        """Cookies and limits go by this second; the shell calls it several times a second."""
+        self.limiter.now_s = int(self._clock.monotonic())
+        if self.manners.jar is not None:
+            self.manners.jar.now_s = int(self._clock.wall())
 
     @property
     def targets(self) -> list[Target]:
@@ -134,7 +161,7 @@ class Engine:
         key = self._lookup, tuple((r.id, r.latitude, r.longitude, r.networks) for r in regions.values())
         if key != self._map_key:
             self.places, self._map_key = PlaceMap(regions, self._lookup), key
-        self.responder = Responder(self._names, self.places, regions, self._rotation)
+        self.responder = Responder(self._names, self.places, regions, self._rotation, self.manners)
         self.swaps += 1
 
 

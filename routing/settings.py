@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork
 from pydantic_settings import SettingsConfigDict
 
 from fleet.settings import ProgramSettings
@@ -27,7 +27,26 @@ class DnsSettings(ProgramSettings):
     """Where `/metrics` is served; empty for nowhere."""
     tcp_connections_max: int = Field(default=512, ge=1)
     tcp_idle_s: float = Field(default=10.0, gt=0)
+    cookies: bool = True
+    """Answer DNS cookies (RFC 7873); the secret is `cookie.secret` in the state directory, made at the first start. To
+    answer for one address from several hosts, give them the same file. Several lines are secrets: the first makes
+    cookies, all of them are known."""
+    responses_per_second: int = Field(default=200, ge=0)
+    """Like answers a second over UDP to one network (/24, /56) without a valid cookie; 0 for no limit."""
+    rate_limit_slip: int = Field(default=2, ge=0)
+    """Every so-manieth limited answer is sent truncated instead of dropped; 0 for none."""
+    rate_limit_exempt: list[IPvAnyNetwork] = Field(default=[])
+    """Networks that are never limited, such as those of one's own resolvers."""
+    identity: str | None = None
+    """What `id.server` and NSID say; the node id when it is missing, nothing when it is empty."""
+    version: str = "locci-dns"
+    """What `version.bind` says; nothing when it is empty."""
     log_level: str = "info"
+
+    @property
+    def cookie_secret(self) -> Path:
+        """Where the secrets of cookies are, a line of 32 hexadecimal digits each."""
+        return self.state_dir / "cookie.secret"
 
     @property
     def socket(self) -> Path:

@@ -34,6 +34,10 @@ class DnsCollector(Collector):
         yield queries
         yield CounterMetricFamily("locci_dns_ignored", "Packets that were no queries.", value=engine.silent)
         yield CounterMetricFamily("locci_dns_send_errors", "Answers that were not sent.", value=self._dropped())
+        limited = CounterMetricFamily("locci_dns_limited", "Answers that were too many.", labels=["outcome"])
+        limited.add_metric(["dropped"], engine.limiter.dropped)
+        limited.add_metric(["slipped"], engine.limiter.slipped)
+        yield limited
         probes = CounterMetricFamily("locci_dns_probes", "Probes that ended.", labels=["result"])
         for result, count in engine.probes.items():
             probes.add_metric([result], count)

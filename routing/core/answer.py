@@ -9,19 +9,22 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Final
 
 from routing.core import wire, zone
+from routing.core.cookies import CLIENT_BYTES, CookieJar
 from routing.core.geo import PlaceMap
 from routing.core.model import Family, Region, TargetKey
 from routing.core.steering import Decision, Outcome, decide, depends_on_place
-from routing.core.wire import Query, Rcode, Subnet
-from routing.core.zone import Entry, Names, Tail
+from routing.core.wire import ExtendedError, Query, Rcode, Subnet
+from routing.core.zone import CompiledZone, Entry, Names, Tail
 
 _FAMILIES: Final = {wire.A: Family.IPV4, wire.AAAA: Family.IPV6}
 _TCP_SIZE: Final = 65_535
 _NO_ADDRESS: Final = zone.tail(Rcode.NOERROR, (b"",))
 """Stands for NODATA, whose records depend on the name."""
+_ALIASES_MAX: Final = 8
 
 _COMMON: Final = {
     bytes((rd, bits, 0, 1, 0, 0, 0, 0, 0, edns)): 2 * edns + rd
@@ -35,6 +38,20 @@ _SPECIAL: Final = wire.META_TYPES | {wire.OPT, wire.AXFR, wire.IXFR}
 _OPT_START: Final = b"\0\0\x29"
 _OPT_REPLY: Final = tuple(b"\0\0\x29" + wire.UDP_SIZE.to_bytes(2, "big") + bytes((0, 0, do, 0)) for do in (0, 0x80))
 _OPT_PLAIN: Final = tuple(reply + b"\0\0" for reply in _OPT_REPLY)
+_ECS_24: Final = b"\0\x08\0\x07\0\x01\x18\0"
+"""The start of a client subnet of an IPv4 /24; three bytes of address follow."""
+_COOKIE_STARTS: Final = (b"\0\x0a\0\x08", b"\0\x0a\0\x18")
+_CHAOS_NAMES: Final = {b"\x07version\4bind\0", b"\x07version\6server\0", b"\2id\6server\0", b"\x08hostname\4bind\0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What a server adds of its own. `identity` is its NSID and its `id.server`, empty for none; `version` likewise.
+    Without a jar cookies are ignored, as RFC 7873 allows."""
+
+    identity: str = ""
+    version: str = ""
+    jar: CookieJar | None = None
 
 
 class _SteeredClass:
@@ -50,10 +67,19 @@ class _SteeredClass:
 class Responder:
     """Answers for one table, one map and one set of what is in rotation: a change of any makes a new responder.
 
-    What it answers to the same bytes never changes. It is to be used from one thread.
+    But for the time in cookies, what it answers to the same bytes never changes. It is to be used from one thread.
     """
 
-    def __init__(self, names: Names, places: PlaceMap, regions: Mapping[str, Region], rotation: AbstractSet[TargetKey]):
+    def __init__(
+        self,
+        names: Names,
+        places: PlaceMap,
+        regions: Mapping[str, Region],
+        rotation: AbstractSet[TargetKey],
+        manners: Manners | None = None,
+    ):
+        self._manners = manners or Manners()
+        self._jar = self._manners.jar
         self._names = names
         self._entries = names.entries
         self._places = places
@@ -93,19 +119,40 @@ class Responder:
             if not option:
                 found, _ = self._find(entry, qtype, source)
                 ending = _OPT_PLAIN[dnssec_ok]
-            elif len(option) == 11 and option[:8] == b"\0\x08\0\x07\0\x01\x18\0":
+            elif len(option) == 11 and option[:8] == _ECS_24:
                 found, scope = self._find(entry, qtype, option[8:] + b"\0")
                 ending = _OPT_REPLY[dnssec_ok] + b"\0\x0b\0\x08\0\x07\0\x01\x18" + bytes((scope,)) + option[8:]
+            elif self._jar is not None and len(option) in (12, 28, 23, 39):
+                fields = _subnet_and_client(option)
+                if fields is None:
+                    return None
+                found, ending = self._find_for_cookie(entry, qtype, *fields, source)
+                ending = _OPT_REPLY[dnssec_ok] + len(ending).to_bytes(2, "big") + ending
             else:
                 return None
             limit = min(max(opt[3] << 8 | opt[4], wire.UDP_SIZE_PLAIN), wire.UDP_SIZE)
+        if found.error is not None:
+            return None
         bodies = found.bodies
         body = bodies[data[1] % len(bodies)]
         answer = data[:2] + found.heads[kind] + data[12:end] + body + ending
         return answer if tcp or len(answer) <= limit else None
 
+    def _find_for_cookie(
+        self, entry: Entry, qtype: bytes, network: bytes, client: bytes, source: bytes
+    ) -> tuple[Tail, bytes]:
+        """The answer, and the options for a query with a cookie and perhaps the /24 of the client."""
+        assert self._jar is not None
+        cookie = self._jar.reply(client, source)
+        if not network:
+            return self._find(entry, qtype, source)[0], cookie
+        found, scope = self._find(entry, qtype, network + b"\0")
+        return found, b"\0\x08\0\x07\0\x01\x18" + bytes((scope,)) + network + cookie
+
     def _find(self, entry: Entry, qtype: bytes, address: bytes) -> tuple[Tail, int]:
         """The answer for a client at the packed `address`, and the scope in which it holds."""
+        if entry.alias and qtype not in (wire.CNAME, wire.ANY):
+            return self._follow(entry, qtype, address)
         if entry.steered >= 0:
             steered = self._steered[entry.steered]
             tails = steered.tails.get(qtype)
@@ -119,6 +166,39 @@ class Responder:
                     found = tails[bucket] = self._steer(entry.steered, qtype, bucket)
                 return (entry.nodata, 0) if found is _NO_ADDRESS else (found, scope)
         return entry.fixed.get(qtype) or entry.nodata, 0
+
+    def _follow(self, entry: Entry, qtype: bytes, address: bytes) -> tuple[Tail, int]:
+        """A CNAME and what its target has, as far as that is ours to know (RFC 1034, section 4.3.2, step 3a)."""
+        body, answers, owner, scope = b"", 0, wire.QUESTION_NAME, 0
+        for _ in range(_ALIASES_MAX):
+            alias = entry.fixed[wire.CNAME].records[0]
+            body += wire.record(owner, *alias)
+            answers, owner = answers + 1, entry.alias
+            holder = self._names.zone_of(owner)
+            if holder is None or self._names.cut_of(owner, holder[0]) is not None:
+                break
+            target = self._names.find(owner, holder[0])
+            if target is None:
+                # The code speaks of the last name in the chain (RFC 6604, section 2.1).
+                negative = holder[0].negative_soa(holder[0].wire_name)
+                return zone.tail(Rcode.NXDOMAIN, (body + negative,), answers, authorities=1), scope
+            if not target.alias:
+                return self._end_of_chain(body, answers, owner, target, qtype, address)
+            entry = target
+        return zone.tail(Rcode.NOERROR, (body,), answers), scope
+
+    def _end_of_chain(
+        self, body: bytes, answers: int, owner: bytes, target: Entry, qtype: bytes, address: bytes
+    ) -> tuple[Tail, int]:
+        found, scope = self._find(target, qtype, address)
+        if found.error is not None:
+            return found, scope
+        if not found.records:
+            negative = target.zone.negative_soa(target.zone.wire_name)
+            return zone.tail(Rcode.NOERROR, (body + negative,), answers, authorities=1), scope
+        records = [wire.record(owner, *record) for record in found.records]
+        turns = tuple(body + b"".join(records[t:] + records[:t]) for t in range(len(records)))
+        return zone.tail(Rcode.NOERROR, turns, answers + len(records)), scope
 
     def _steer(self, number: int, qtype: bytes, bucket: int) -> Tail:
         hostname, family = self._names.classes[number], _FAMILIES[qtype]
@@ -138,25 +218,46 @@ class Responder:
         query = wire.parse_query(data)
         if query is None:
             return None
+        if query.qclass == wire.CHAOS and not query.problem:
+            return self._about_itself(data, query, source)
         problem = query.problem or _refusal(query)
         if problem:
-            return _error(data, query, problem)
-        found = self._names.zone_of(query.qname)
-        if found is None or query.qtype in (wire.AXFR, wire.IXFR):
-            return self._finish(data, query, zone.REFUSED, 0, tcp)
-        entry = self._entries.get(query.qname)
-        if entry is None:
-            return self._finish(data, query, found[0].negative(Rcode.NXDOMAIN, found[1]), 0, tcp)
-        answer, scope = self._find(entry, query.qtype, _client(query, source))
+            return self._error(data, query, problem, source)
+        found, scope = self._answer(query, source)
         subnet = query.edns.subnet if query.edns else None
-        return self._finish(data, query, answer, scope if subnet and subnet.source_bits else 0, tcp)
+        return self._finish(data, query, found, scope if subnet and subnet.source_bits else 0, source, tcp)
 
-    def _finish(self, data: bytes, query: Query, found: Tail, scope: int, tcp: bool) -> bytes:
+    def _answer(self, query: Query, source: bytes) -> tuple[Tail, int]:
+        holder = self._names.zone_of(query.qname)
+        if holder is None:
+            return zone.REFUSED, 0
+        if query.qtype in (wire.AXFR, wire.IXFR):
+            return zone.NO_TRANSFER, 0
+        within, offset = holder
+        cut = self._names.cut_of(query.qname, within)
+        if cut is not None:
+            return _beyond(cut, query, within, offset), 0
+        entry = self._names.find(query.qname, within)
+        if entry is None:
+            return within.negative(Rcode.NXDOMAIN, offset), 0
+        return self._find(entry, query.qtype, _client(query, source))
+
+    def _options(self, query: Query, scope: int, source: bytes, error: tuple[ExtendedError, str] | None) -> bytes:
+        edns = query.edns
+        if edns is None:
+            return b""
+        options = edns.subnet.echo(scope) if edns.subnet else b""
+        if self._jar is not None and edns.cookie:
+            options += self._jar.reply(edns.cookie[:CLIENT_BYTES], source)
+        if edns.nsid and self._manners.identity:
+            options += wire.nsid(self._manners.identity.encode())
+        return options if error is None else options + wire.extended_error(*error)
+
+    def _finish(self, data: bytes, query: Query, found: Tail, scope: int, source: bytes, tcp: bool) -> bytes:
         kind, ending, limit = data[2] & 1, b"", wire.UDP_SIZE_PLAIN
         if query.edns is not None:
             kind += 2
-            subnet = query.edns.subnet
-            ending = wire.opt(query.edns, Rcode.NOERROR, subnet.echo(scope) if subnet else b"")
+            ending = wire.opt(query.edns, Rcode.NOERROR, self._options(query, scope, source, found.error))
             limit = min(max(query.edns.udp_size, wire.UDP_SIZE_PLAIN), wire.UDP_SIZE)
         limit = _TCP_SIZE if tcp else limit
         question = data[12 : query.end]
@@ -167,6 +268,46 @@ class Responder:
                 if len(answer) <= limit:
                     return answer
         return data[:2] + zone.truncated(kind >= 2, bool(kind & 1)) + question + ending
+
+    def cut_short(self, data: bytes, source: bytes) -> bytes | None:
+        """The least answer that lets a real client come back: BADCOOKIE when it knows cookies, else TC (RFC 7873,
+        section 5.2.3)."""
+        query = wire.parse_query(data)
+        if query is None or query.problem or query.end == wire.HEADER_BYTES:
+            return None
+        if self._jar is not None and query.edns is not None and query.edns.cookie:
+            return self._error(data, query, Rcode.BADCOOKIE, source)
+        ending = b"" if query.edns is None else wire.opt(query.edns, Rcode.NOERROR)
+        head = zone.truncated(query.edns is not None, bool(data[2] & 1))
+        return data[:2] + head + data[12 : query.end] + ending
+
+    def has_our_cookie(self, data: bytes, source: bytes) -> bool:
+        """Whether the query proves that its source address is real."""
+        query = wire.parse_query(data)
+        if self._jar is None or query is None or query.edns is None:
+            return False
+        cookie = query.edns.cookie
+        return self._jar.is_ours(cookie[:CLIENT_BYTES], cookie[CLIENT_BYTES:], source)
+
+    def _about_itself(self, data: bytes, query: Query, source: bytes) -> bytes:
+        """`version.bind`, `id.server` and the like, class CHAOS (RFC 4892)."""
+        text = self._manners.version if query.qname.startswith(b"\x07version") else self._manners.identity
+        if query.qname not in _CHAOS_NAMES or query.qtype not in (wire.TXT, wire.ANY) or not text:
+            return self._error(data, query, Rcode.REFUSED, source)
+        content = text.encode()[:255]
+        body = wire.QUESTION_NAME + wire.TXT + wire.CHAOS + bytes(4) + (len(content) + 1).to_bytes(2, "big")
+        found = zone.tail(Rcode.NOERROR, (body + bytes((len(content),)) + content,), answers=1)
+        return self._finish(data, query, found, 0, source, tcp=False)
+
+    def _error(self, data: bytes, query: Query, rcode: Rcode, source: bytes) -> bytes:
+        """An answer that is nothing but a code; the question is in it when there was one that could be read."""
+        flags = wire.QR | query.opcode << 11 | (wire.RD if data[2] & 1 else 0) | rcode & 15
+        counts = (int(query.end > wire.HEADER_BYTES), 0, 0, int(query.edns is not None))
+        ending = b""
+        if query.edns is not None:
+            options = self._options(query, 0, source, _ERRORS.get(rcode))
+            ending = wire.opt(query.edns, rcode, options)
+        return data[:2] + wire.head(flags, counts) + data[12 : query.end] + ending
 
     def explain(self, hostname: str, address: bytes, family: Family) -> Decision | None:
         """The reasoning for a client at `address`; None when no such hostname is answered by steering."""
@@ -196,12 +337,26 @@ def _client(query: Query, source: bytes) -> bytes:
     return subnet.address.ljust(size, b"\0")
 
 
-def _error(data: bytes, query: Query, rcode: Rcode) -> bytes:
-    """An answer that is nothing but a code; the question is in it when there was one that could be read."""
-    flags = wire.QR | query.opcode << 11 | (wire.RD if data[2] & 1 else 0) | rcode & 15
-    counts = (int(query.end > wire.HEADER_BYTES), 0, 0, int(query.edns is not None))
-    ending = b""
-    if query.edns is not None:
-        subnet = query.edns.subnet
-        ending = wire.opt(query.edns, rcode, subnet.echo(0) if subnet else b"")
-    return data[:2] + wire.head(flags, counts) + data[12 : query.end] + ending
+def _beyond(cut: zone.Cut, query: Query, within: CompiledZone, offset: int) -> Tail:
+    """What this side of a delegation says: DS is the parent's (RFC 4035, section 3.1.4.1), all else is the child's."""
+    if query.qtype != wire.DS or query.qname != cut.owner:
+        return cut.referral(query.qname)
+    if not cut.signers:
+        return within.negative(Rcode.NOERROR, offset)
+    return zone.rrset_tail(cut.signers)
+
+
+def _subnet_and_client(option: bytes) -> tuple[bytes, bytes] | None:
+    """The three bytes of an IPv4 /24, or none, and the client's cookie, when there is nothing else in the options."""
+    network = b""
+    if option[:8] == _ECS_24:
+        network, option = option[8:11], option[11:]
+    if option[:4] not in _COOKIE_STARTS:
+        return None
+    client, option = option[4:12], option[4 + option[3] :]
+    if option[:8] == _ECS_24 and not network:
+        network, option = option[8:11], option[11:]
+    return None if option else (network, client)
+
+
+_ERRORS: Final = {Rcode.NOTIMP: (ExtendedError.NOT_SUPPORTED, "this server answers questions, nothing else")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from typing import Final
 
 
 class Family(IntEnum):
@@ -97,6 +98,25 @@ class NameServer:
     ipv6: tuple[str, ...] = ()
 
 
+ALIAS: Final = 0
+"""The type of a record set that has the addresses of another name of ours; no type of the DNS itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSet:
+    """The records of one owner and type that an operator has declared.
+
+    `name` is absolute, lower case, without the last dot; its first label may be `*`. `data` are in wire form without
+    compression. `target` is the name that a CNAME or an alias points to, in the form of `name`.
+    """
+
+    name: str
+    type: int
+    ttl_s: int
+    data: tuple[bytes, ...] = ()
+    target: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Zone:
     """A part of the DNS that is answered with authority."""
@@ -107,6 +127,7 @@ class Zone:
     ttl_s: int = 3600
     negative_ttl_s: int = 10
     name_servers: tuple[NameServer, ...] = ()
+    records: tuple[RecordSet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

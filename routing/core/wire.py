@@ -17,19 +17,34 @@ class Rcode(IntEnum):
     NOTIMP = 4
     REFUSED = 5
     BADVERS = 16
+    BADCOOKIE = 23
+
+
+class ExtendedError(IntEnum):
+    """Why, beside a response code (RFC 8914, section 4)."""
+
+    BLOCKED = 15
+    NOT_AUTHORITATIVE = 20
+    NOT_SUPPORTED = 21
+    NO_REACHABLE_AUTHORITY = 22
+    INVALID_DATA = 24
 
 
 A: Final = b"\x00\x01"
 NS: Final = b"\x00\x02"
+CNAME: Final = b"\x00\x05"
 SOA: Final = b"\x00\x06"
 HINFO: Final = b"\x00\x0d"
+TXT: Final = b"\x00\x10"
 AAAA: Final = b"\x00\x1c"
 OPT: Final = b"\x00\x29"
+DS: Final = b"\x00\x2b"
 IXFR: Final = b"\x00\xfb"
 AXFR: Final = b"\x00\xfc"
 ANY: Final = b"\x00\xff"
 META_TYPES: Final = frozenset(bytes((0, t)) for t in (249, 250, 253, 254))
 IN: Final = b"\x00\x01"
+CHAOS: Final = b"\x00\x03"
 QUESTION_NAME: Final = b"\xc0\x0c"
 """A pointer to the name of the question, which always begins at byte 12."""
 
@@ -41,7 +56,12 @@ UDP_SIZE: Final = 1232
 """The largest answer over UDP, ours and any client's: it fits into every packet without fragments."""
 UDP_SIZE_PLAIN: Final = 512
 HEADER_BYTES: Final = 12
+_OPT_NSID: Final = 3
 _OPT_ECS: Final = 8
+_OPT_COOKIE: Final = 10
+_OPT_EXTENDED_ERROR: Final = 15
+_COOKIE_CLIENT_BYTES: Final = 8
+_COOKIE_SERVER_BYTES: Final = range(8, 33)
 _NAME_BYTES_MAX: Final = 255
 _LABEL_BYTES_MAX: Final = 63
 _ECS_BITS_MAX: Final = {1: 32, 2: 128}
@@ -94,9 +114,8 @@ class Subnet:
 
     def echo(self, scope_bits: int) -> bytes:
         """The option for the answer: everything but the scope must match the query exactly (section 7.2.2)."""
-        size = 4 + len(self.address)
-        head = (_OPT_ECS << 16 | size).to_bytes(4, "big") + self.family.to_bytes(2, "big")
-        return head + bytes((self.source_bits, scope_bits)) + self.address
+        head = self.family.to_bytes(2, "big") + bytes((self.source_bits, scope_bits))
+        return _option(_OPT_ECS, head + self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +126,8 @@ class Edns:
     version: int
     dnssec_ok: bool
     subnet: Subnet | None = None
+    cookie: bytes = b""
+    nsid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +145,20 @@ class Query:
 
 class _MalformedError(Exception):
     """The message does not hold what its lengths and counts say."""
+
+
+def _option(code: int, data: bytes) -> bytes:
+    return (code << 16 | len(data)).to_bytes(4, "big") + data
+
+
+def nsid(identity: bytes) -> bytes:
+    """The option that names this server (RFC 5001, section 2.3)."""
+    return _option(_OPT_NSID, identity)
+
+
+def extended_error(error: ExtendedError, text: str) -> bytes:
+    """The option that says why (RFC 8914, section 2)."""
+    return _option(_OPT_EXTENDED_ERROR, error.to_bytes(2, "big") + text.encode())
 
 
 def opt(edns: Edns, rcode: int, option: bytes = b"") -> bytes:
@@ -227,18 +262,30 @@ def _edns(data: bytes, at: int, end: int) -> Edns | _BrokenOptions:
     edns = Edns(size, version, dnssec_ok)
     if version:
         return edns
-    subnet, at = None, at + 10
+    subnet, cookie, nsid_asked, at = None, b"", False, at + 10
     while at < end:
         stop = at + 4 + int.from_bytes(data[at + 2 : at + 4], "big")
         if at + 4 > end or stop > end:
             return _BrokenOptions(edns)
-        if data[at : at + 2] == b"\0\x08":
+        code, content = int.from_bytes(data[at : at + 2], "big"), data[at + 4 : stop]
+        if code == _OPT_ECS:
             again = subnet is not None
-            subnet = parse_subnet(data[at + 4 : stop])
+            subnet = parse_subnet(content)
             if subnet is None or again:
                 return _BrokenOptions(edns)
+        elif code == _OPT_COOKIE and not cookie:
+            if not _is_cookie(content):
+                return _BrokenOptions(edns)
+            cookie = content
+        elif code == _OPT_NSID:
+            nsid_asked = True
         at = stop
-    return Edns(size, version, dnssec_ok, subnet)
+    return Edns(size, version, dnssec_ok, subnet, cookie, nsid_asked)
+
+
+def _is_cookie(content: bytes) -> bool:
+    """A client's cookie, alone or with a server's (RFC 7873, section 4); the first of several counts (5.2.2)."""
+    return len(content) == _COOKIE_CLIENT_BYTES or len(content) - _COOKIE_CLIENT_BYTES in _COOKIE_SERVER_BYTES
 
 
 def parse_subnet(option: bytes) -> Subnet | None:

@@ -12,13 +12,18 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from routing.core import wire
-from routing.core.model import Hostname, NameServer, RoutingTable, Zone
-from routing.core.wire import Rcode
+from routing.core.model import ALIAS, Hostname, NameServer, RecordSet, RoutingTable, Zone
+from routing.core.wire import ExtendedError, Rcode
 
 _SOA_REFRESH_S: Final = 3600
 _SOA_RETRY_S: Final = 600
 _SOA_EXPIRE_S: Final = 604_800
 _ANY_TTL_S: Final = 3600
+_TURNS_MAX: Final = 256
+"""A set of more records is given out in so many orders only."""
+
+Record = tuple[bytes, int, bytes]
+"""Type, time to live in seconds, data."""
 _ANY_DATA: Final = b"\x07RFC8482\x00"
 
 
@@ -27,12 +32,15 @@ class Tail:
     """An answer but for its id, its question and its OPT record.
 
     `heads` are flags and counts, by 2 x EDNS + recursion desired. `bodies` are the records in every order in which
-    they are given out. `slim` is the same without what may be left out when space is short.
+    they are given out. `slim` is the same without what may be left out when space is short. `records` are those of the
+    answer section when all belong to the name of the question. `error` tells clients why, where that helps.
     """
 
     heads: tuple[bytes, bytes, bytes, bytes]
     bodies: tuple[bytes, ...]
     slim: Tail | None = None
+    records: tuple[Record, ...] = ()
+    error: tuple[ExtendedError, str] | None = None
 
 
 def tail(
@@ -56,8 +64,16 @@ def truncated(edns: bool, rd: bool, rcode: int = Rcode.NOERROR) -> bytes:
     return wire.head(wire.QR | wire.AA | wire.TC | (wire.RD if rd else 0) | rcode, (1, 0, 0, int(edns)))
 
 
-REFUSED: Final = tail(Rcode.REFUSED, (b"",), aa=False)
-SERVFAIL: Final = tail(Rcode.SERVFAIL, (b"",), aa=False)
+REFUSED: Final = replace(
+    tail(Rcode.REFUSED, (b"",), aa=False), error=(ExtendedError.NOT_AUTHORITATIVE, "no zone here holds this name")
+)
+NO_TRANSFER: Final = replace(
+    tail(Rcode.REFUSED, (b"",), aa=False), error=(ExtendedError.BLOCKED, "transfers are not for this client")
+)
+SERVFAIL: Final = replace(
+    tail(Rcode.SERVFAIL, (b"",), aa=False),
+    error=(ExtendedError.NO_REACHABLE_AUTHORITY, "no region is in order, and the policy is to fail closed"),
+)
 MINIMAL_ANY: Final = tail(
     Rcode.NOERROR, (wire.record(wire.QUESTION_NAME, wire.HINFO, _ANY_TTL_S, _ANY_DATA),), answers=1
 )
@@ -76,14 +92,17 @@ class CompiledZone:
         """NODATA or NXDOMAIN for a question in which the zone's name begins at `offset` (RFC 2308, section 2)."""
         found = self._negative.get((rcode, offset))
         if found is None:
-            ttl_s = min(self.zone.ttl_s, self.zone.negative_ttl_s)
-            found = tail(rcode, (self._soa(wire.pointer(offset), ttl_s),), authorities=1)
+            found = tail(rcode, (self.negative_soa(wire.pointer(offset)),), authorities=1)
             self._negative[rcode, offset] = found
         return found
 
+    def negative_soa(self, owner: bytes) -> bytes:
+        """The record that says for how long a negative answer holds (RFC 2308, section 3)."""
+        return self._soa(owner, min(self.zone.ttl_s, self.zone.negative_ttl_s))
+
     def soa(self) -> Tail:
         """The answer to SOA at the zone's name."""
-        return tail(Rcode.NOERROR, (self._soa(wire.QUESTION_NAME, self.zone.ttl_s),), answers=1)
+        return rrset_tail(((wire.SOA, self.zone.ttl_s, self._soa_data()),))
 
     def ns(self) -> Tail | None:
         """The answer to NS at the zone's name, with the servers' addresses where they are ours to know."""
@@ -101,7 +120,8 @@ class CompiledZone:
         ]
         slim = tail(Rcode.NOERROR, (body,), answers=len(servers))
         whole = tail(Rcode.NOERROR, (body + b"".join(glue),), answers=len(servers), additional=len(glue))
-        return replace(whole, slim=slim)
+        records = tuple((wire.NS, self.zone.ttl_s, wire.name(server.name)) for server in servers)
+        return replace(whole, slim=slim, records=records)
 
     def holds(self, wire_name: bytes) -> bool:
         """Whether a name is in or below the zone; the boundary must be one of labels."""
@@ -113,12 +133,14 @@ class CompiledZone:
         return False
 
     def _soa(self, owner: bytes, ttl_s: int) -> bytes:
+        return wire.record(owner, wire.SOA, ttl_s, self._soa_data())
+
+    def _soa_data(self) -> bytes:
         zone = self.zone
         primary = zone.name_servers[0].name if zone.name_servers else zone.origin
         numbers = (zone.serial, _SOA_REFRESH_S, _SOA_RETRY_S, _SOA_EXPIRE_S, zone.negative_ttl_s)
         contact = wire.mailbox(zone.contact or f"hostmaster@{zone.origin}")
-        data = wire.name(primary) + contact + b"".join(number.to_bytes(4, "big") for number in numbers)
-        return wire.record(owner, wire.SOA, ttl_s, data)
+        return wire.name(primary) + contact + b"".join(number.to_bytes(4, "big") for number in numbers)
 
     def _shortened(self, host: str) -> bytes:
         """A name that ends in a pointer to the zone's name in a question that is the zone's name itself."""
@@ -130,17 +152,38 @@ class CompiledZone:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name that exists; without any records it is an empty non-terminal. `steered` is the class of a hostname."""
+    """A name that exists; without any records it is an empty non-terminal. `steered` is the class of a hostname,
+    `alias` the lower-case wire name that a CNAME points to."""
 
     zone: CompiledZone
     offset: int
     fixed: dict[bytes, Tail] = field(default_factory=dict)
     steered: int = -1
+    alias: bytes = b""
 
     @property
     def nodata(self) -> Tail:
         """The answer when there is nothing of the type (RFC 2308, section 2.2)."""
         return self.zone.negative(Rcode.NOERROR, self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A delegation: the name servers of a child zone, the addresses of those below it, and its DS records."""
+
+    owner: bytes
+    servers: tuple[Record, ...]
+    glue: tuple[tuple[bytes, Record], ...]
+    signers: tuple[Record, ...] = ()
+
+    def referral(self, qname: bytes) -> Tail:
+        """Where to ask instead for a name at or below the cut (RFC 1034, section 4.3.2, step 3b)."""
+        owner = wire.pointer(wire.HEADER_BYTES + len(qname) - len(self.owner))
+        body = b"".join(wire.record(owner, *record) for record in self.servers)
+        glue = b"".join(wire.record(name, *record) for name, record in self.glue)
+        slim = tail(Rcode.NOERROR, (body,), 0, len(self.servers), aa=False)
+        whole = tail(Rcode.NOERROR, (body + glue,), 0, len(self.servers), len(self.glue), aa=False)
+        return replace(whole, slim=slim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +193,7 @@ class Names:
     entries: dict[bytes, Entry]
     zones: dict[bytes, CompiledZone]
     classes: tuple[Hostname, ...]
+    cuts: dict[bytes, Cut] = field(default_factory=dict)
 
     def zone_of(self, qname: bytes) -> tuple[CompiledZone, int] | None:
         """The closest zone that holds a wire name, and where that zone's name begins in a question of the name."""
@@ -158,18 +202,40 @@ class Names:
             zone = self.zones.get(qname[at:])
             if zone is not None:
                 return zone, wire.HEADER_BYTES + at
-            if not qname[at]:
+            if at == len(qname) - 1:
                 return None
             at += 1 + qname[at]
+
+    def cut_of(self, qname: bytes, zone: CompiledZone) -> Cut | None:
+        """The delegation that holds a name of `zone`: the one closest to the zone's own name."""
+        found, at = None, 0
+        while self.cuts and qname[at:] != zone.wire_name:
+            found = self.cuts.get(qname[at:], found)
+            at += 1 + qname[at]
+        return found
+
+    def find(self, qname: bytes, zone: CompiledZone) -> Entry | None:
+        """The name, else the wildcard that stands for it (RFC 4592, section 3.3.1)."""
+        entry = self.entries.get(qname)
+        at = 0
+        while entry is None and qname[at:] != zone.wire_name:
+            at += 1 + qname[at]
+            if qname[at:] in self.entries:
+                wild = self.entries.get(b"\1*" + qname[at:])
+                offset = wire.HEADER_BYTES + len(qname) - len(zone.wire_name)
+                return None if wild is None else replace(wild, offset=offset)
+        return entry
 
 
 def compile_names(table: RoutingTable) -> Names:
     """Compiles a table. Hostnames outside every zone are left out: questions for them are refused.
 
-    A name server's name keeps its own addresses, also when a hostname is called the same.
+    A name server's name keeps its own addresses, also when a hostname is called the same. What lies below a
+    delegation is the child's to answer.
     """
     zones = {wire.name(origin): CompiledZone(zone, wire.name(origin)) for origin, zone in table.zones.items()}
-    names = Names({}, zones, ())
+    cuts = {cut.owner: cut for zone in zones.values() for cut in _cuts(zone)}
+    names = Names({}, zones, (), cuts)
     classes: dict[Hostname, int] = {}
     for hostname in table.hostnames.values():
         number = classes.setdefault(_class_of(hostname), len(classes))
@@ -179,10 +245,58 @@ def compile_names(table: RoutingTable) -> Names:
         for server in compiled.zone.name_servers:
             if compiled.holds(wire.name(server.name)):
                 _add(names, wire.name(server.name), _addresses(_packed(server), compiled.zone.ttl_s))
+        for declared in compiled.zone.records:
+            _declare(names, compiled, declared)
         # A zone below another makes the names between them exist: an NXDOMAIN there would deny it (RFC 8020).
         if len(compiled.wire_name) > 1:
             _add_ancestors(names, compiled.wire_name)
-    return Names(names.entries, zones, tuple(classes))
+    _follow_aliases(names)
+    return Names(names.entries, zones, tuple(classes), cuts)
+
+
+def _cuts(zone: CompiledZone) -> Iterable[Cut]:
+    """The delegations of a zone: NS records below its own name."""
+    for declared in zone.zone.records:
+        owner = wire.name(declared.name)
+        if declared.type != 2 or owner == zone.wire_name:
+            continue
+        below = [r for r in zone.zone.records if r.type in (1, 28) and ("." + r.name).endswith("." + declared.name)]
+        glue = tuple((wire.name(r.name), record) for r in below for record in _records(r))
+        signers = [r for r in zone.zone.records if r.type == 43 and r.name == declared.name]
+        yield Cut(owner, _records(declared), glue, tuple(record for r in signers for record in _records(r)))
+
+
+def _records(declared: RecordSet) -> tuple[Record, ...]:
+    return tuple((declared.type.to_bytes(2, "big"), declared.ttl_s, data) for data in declared.data)
+
+
+def _declare(names: Names, zone: CompiledZone, declared: RecordSet) -> None:
+    owner = wire.name(declared.name)
+    if declared.type == ALIAS:
+        _add(names, owner, {}, alias=wire.name(declared.target))
+    elif declared.type == 5:
+        _add(names, owner, {wire.CNAME: rrset_tail(_records(declared))}, alias=wire.name(declared.target))
+    elif owner != zone.wire_name or declared.type not in (2, 6):
+        tails = {declared.type.to_bytes(2, "big"): rrset_tail(_records(declared))}
+        _add(names, owner, tails)
+
+
+def _follow_aliases(names: Names) -> None:
+    """Gives an alias the addresses of its target, or the target's own way of being steered."""
+    for owner, entry in list(names.entries.items()):
+        if not entry.alias or wire.CNAME in entry.fixed:
+            continue
+        target, seen = names.entries.get(entry.alias), {owner}
+        while target is not None and target.alias and target.alias not in seen:
+            seen.add(target.alias)
+            target = names.entries.get(target.alias)
+        fixed = dict(entry.fixed)
+        steered = -1
+        if target is not None and not target.alias:
+            fixed = {k: t for k, t in target.fixed.items() if k in (wire.A, wire.AAAA)} | fixed
+            steered = target.steered
+        fixed = {wire.ANY: MINIMAL_ANY, **fixed}
+        names.entries[owner] = replace(entry, fixed=fixed, steered=steered, alias=b"")
 
 
 def _class_of(hostname: Hostname) -> Hostname:
@@ -190,20 +304,21 @@ def _class_of(hostname: Hostname) -> Hostname:
     return replace(hostname, name="", app="", replicas=tuple((region, min(n, 1)) for region, n in hostname.replicas))
 
 
-def _add(names: Names, wire_name: bytes, fixed: dict[bytes, Tail], steered: int = -1) -> None:
+def _add(names: Names, wire_name: bytes, fixed: dict[bytes, Tail], steered: int = -1, alias: bytes = b"") -> None:
     found = names.zone_of(wire_name)
-    if found is None:
+    if found is None or names.cut_of(wire_name, found[0]) is not None:
         return
     zone, offset = found
     before = names.entries.get(wire_name)
     if before is not None:
         fixed = before.fixed | fixed
         steered = before.steered if steered < 0 else steered
+        alias = alias or before.alias
     if fixed.keys() & {wire.A, wire.AAAA}:
         steered = -1
     if fixed or steered >= 0:
         fixed = {wire.ANY: MINIMAL_ANY, **fixed}
-    names.entries[wire_name] = Entry(zone, offset, fixed, steered)
+    names.entries[wire_name] = Entry(zone, offset, fixed, steered, alias)
     if wire_name != zone.wire_name:
         _add_ancestors(names, wire_name)
 
@@ -238,6 +353,12 @@ def _addresses(records: Iterable[tuple[bytes, bytes]], ttl_s: int) -> dict[bytes
 
 def address_tail(kind: bytes, packed: list[bytes], ttl_s: int, most: int = 24) -> Tail:
     """Addresses in every rotation, so that each comes first equally often; at most `most` of them in one answer."""
-    records = [wire.record(wire.QUESTION_NAME, kind, ttl_s, address) for address in packed]
-    turns = [records[turn:] + records[:turn] for turn in range(len(records))]
-    return tail(Rcode.NOERROR, tuple(b"".join(turn[:most]) for turn in turns), answers=min(most, len(records)))
+    return rrset_tail(tuple((kind, ttl_s, address) for address in packed), most)
+
+
+def rrset_tail(rrset: tuple[Record, ...], most: int = 1 << 16) -> Tail:
+    """An answer of records of the name in the question, in every rotation; at most `most` of them in one answer."""
+    records = [wire.record(wire.QUESTION_NAME, *record) for record in rrset]
+    turns = [records[turn:] + records[:turn] for turn in range(min(len(records), _TURNS_MAX))]
+    made = tail(Rcode.NOERROR, tuple(b"".join(turn[:most]) for turn in turns), answers=min(most, len(records)))
+    return replace(made, records=rrset[:most])
