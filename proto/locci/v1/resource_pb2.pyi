@@ -517,6 +517,7 @@ class ZoneData(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     NEGATIVE_TTL_FIELD_NUMBER: _builtins.int
     NAME_SERVERS_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
     """Origin, lower case, without the last dot."""
     serial: _builtins.int
@@ -535,6 +536,10 @@ class ZoneData(_message.Message):
     def name_servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NameServer]:
         """Its name servers."""
 
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ZoneRecords]:
+        """Records that operators have declared."""
+
     def __init__(
         self,
         *,
@@ -544,14 +549,53 @@ class ZoneData(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         negative_ttl: _duration_pb2.Duration | None = ...,
         name_servers: _abc.Iterable[Global___NameServer] | None = ...,
+        records: _abc.Iterable[Global___ZoneRecords] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["negative_ttl", b"negative_ttl", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "name_servers", b"name_servers", "negative_ttl", b"negative_ttl", "origin", b"origin", "serial", b"serial", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "name_servers", b"name_servers", "negative_ttl", b"negative_ttl", "origin", b"origin", "records", b"records", "serial", b"serial", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ZoneData: _TypeAlias = ZoneData  # noqa: Y015
+
+@_typing.final
+class ZoneRecords(_message.Message):
+    """Records of one owner and type."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """The owner, absolute, lower case, without the last dot; its first label may be `*`."""
+    type: _builtins.str
+    """The type's name, as in MX; ALIAS stands for the addresses of another name."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Time to live."""
+
+    @_builtins.property
+    def data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One text for each record, as in a zone file, with absolute names."""
+
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        type: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        data: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "owner", b"owner", "ttl", b"ttl", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ZoneRecords: _TypeAlias = ZoneRecords  # noqa: Y015
 
 @_typing.final
 class NodeSnapshot(_message.Message):

@@ -199,3 +199,325 @@ class DeleteZoneRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteZoneRequest: _TypeAlias = DeleteZoneRequest  # noqa: Y015
+
+@_typing.final
+class RecordSet(_message.Message):
+    """Records of one owner and type that an operator has declared in a zone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `zones/{zone}/recordSets/{TYPE}.{owner}`, as in `zones/example.net/recordSets/MX.@`."""
+    owner: _builtins.str
+    """The owner within the zone: `@` for the zone's own name, `www`, `*.dev`, `_sip._tcp`."""
+    type: _builtins.str
+    """A, AAAA, CAA, CNAME, DS, HTTPS, MX, NAPTR, NS, PTR, SRV, SSHFP, SVCB, TLSA, TXT, URI, or ALIAS: the addresses of
+    another name that the fleet answers for, also at the zone's own name, where a CNAME may not be.
+    """
+    revision: _builtins.int
+    """The store's revision of the last change."""
+    etag: _builtins.str
+    """Changes with every change; send it back with an update to refuse a lost update."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Time to live; 0 means that of the zone."""
+
+    @_builtins.property
+    def data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One text for each record, as in a zone file, as in `10 mail.example.net.`; names without a last dot are in the zone."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was declared first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        type: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        data: _abc.Iterable[_builtins.str] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "data", b"data", "etag", b"etag", "name", b"name", "owner", b"owner", "revision", b"revision", "ttl", b"ttl", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordSet: _TypeAlias = RecordSet  # noqa: Y015
+
+@_typing.final
+class ListRecordSetsRequest(_message.Message):
+    """Asks for a page of record sets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`zones/{zone}`."""
+    page_size: _builtins.int
+    """At most so many; 0 means 100, more than 1000 is taken as 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRecordSetsRequest: _TypeAlias = ListRecordSetsRequest  # noqa: Y015
+
+@_typing.final
+class ListRecordSetsResponse(_message.Message):
+    """A page of record sets, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_SETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def record_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordSet]:
+        """The record sets."""
+
+    def __init__(
+        self,
+        *,
+        record_sets: _abc.Iterable[Global___RecordSet] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "record_sets", b"record_sets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRecordSetsResponse: _TypeAlias = ListRecordSetsResponse  # noqa: Y015
+
+@_typing.final
+class GetRecordSetRequest(_message.Message):
+    """Asks for one record set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`zones/{zone}/recordSets/{TYPE}.{owner}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecordSetRequest: _TypeAlias = GetRecordSetRequest  # noqa: Y015
+
+@_typing.final
+class UpdateRecordSetRequest(_message.Message):
+    """Makes the zone hold these records for an owner and a type, instead of any that were there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_SET_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Check only; change nothing."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    @_builtins.property
+    def record_set(self) -> Global___RecordSet:
+        """The record set, with its name; owner and type follow from it."""
+
+    def __init__(
+        self,
+        *,
+        record_set: Global___RecordSet | None = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record_set", b"record_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record_set", b"record_set", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRecordSetRequest: _TypeAlias = UpdateRecordSetRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRecordSetRequest(_message.Message):
+    """Removes a record set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`zones/{zone}/recordSets/{TYPE}.{owner}`."""
+    etag: _builtins.str
+    """When set, the delete is refused unless it is the current etag."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRecordSetRequest: _TypeAlias = DeleteRecordSetRequest  # noqa: Y015
+
+@_typing.final
+class ImportZoneRequest(_message.Message):
+    """Takes over the records of a zone file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`zones/{zone}`."""
+    content: _builtins.str
+    """The zone file (RFC 1035, section 5). SOA, and NS of the zone's own name, are left out: they follow from the fleet."""
+    replace: _builtins.bool
+    """Also remove every record set that the file does not hold."""
+    validate_only: _builtins.bool
+    """Check and compare only; change nothing."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content: _builtins.str = ...,
+        replace: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name", "replace", b"replace", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportZoneRequest: _TypeAlias = ImportZoneRequest  # noqa: Y015
+
+@_typing.final
+class ImportZoneResponse(_message.Message):
+    """What an import did or, with validate_only, would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of record sets that are new."""
+
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of those whose records differ."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of those that go."""
+
+    @_builtins.property
+    def skipped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was left out, and why, in sentences."""
+
+    def __init__(
+        self,
+        *,
+        added: _abc.Iterable[_builtins.str] | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        skipped: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "removed", b"removed", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportZoneResponse: _TypeAlias = ImportZoneResponse  # noqa: Y015
+
+@_typing.final
+class ExportZoneRequest(_message.Message):
+    """Asks for a zone as a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`zones/{zone}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportZoneRequest: _TypeAlias = ExportZoneRequest  # noqa: Y015
+
+@_typing.final
+class ExportZoneResponse(_message.Message):
+    """A zone as a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The zone file: SOA, name servers and declared records. Hostnames of apps are named in comments: their addresses
+    depend on who asks.
+    """
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportZoneResponse: _TypeAlias = ExportZoneResponse  # noqa: Y015

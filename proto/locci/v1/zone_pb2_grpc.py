@@ -232,3 +232,299 @@ class ZoneService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class RecordSetServiceStub:
+    """Operators keep records here that are not those of apps.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListRecordSets = channel.unary_unary(
+                '/locci.v1.RecordSetService/ListRecordSets',
+                request_serializer=locci_dot_v1_dot_zone__pb2.ListRecordSetsRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_zone__pb2.ListRecordSetsResponse.FromString,
+                _registered_method=True)
+        self.GetRecordSet = channel.unary_unary(
+                '/locci.v1.RecordSetService/GetRecordSet',
+                request_serializer=locci_dot_v1_dot_zone__pb2.GetRecordSetRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_zone__pb2.RecordSet.FromString,
+                _registered_method=True)
+        self.UpdateRecordSet = channel.unary_unary(
+                '/locci.v1.RecordSetService/UpdateRecordSet',
+                request_serializer=locci_dot_v1_dot_zone__pb2.UpdateRecordSetRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_zone__pb2.RecordSet.FromString,
+                _registered_method=True)
+        self.DeleteRecordSet = channel.unary_unary(
+                '/locci.v1.RecordSetService/DeleteRecordSet',
+                request_serializer=locci_dot_v1_dot_zone__pb2.DeleteRecordSetRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ImportZone = channel.unary_unary(
+                '/locci.v1.RecordSetService/ImportZone',
+                request_serializer=locci_dot_v1_dot_zone__pb2.ImportZoneRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_zone__pb2.ImportZoneResponse.FromString,
+                _registered_method=True)
+        self.ExportZone = channel.unary_unary(
+                '/locci.v1.RecordSetService/ExportZone',
+                request_serializer=locci_dot_v1_dot_zone__pb2.ExportZoneRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_zone__pb2.ExportZoneResponse.FromString,
+                _registered_method=True)
+
+
+class RecordSetServiceServicer:
+    """Operators keep records here that are not those of apps.
+    """
+
+    def ListRecordSets(self, request, context):
+        """Record sets of a zone, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecordSet(self, request, context):
+        """One record set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRecordSet(self, request, context):
+        """Creates or replaces a record set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRecordSet(self, request, context):
+        """The records are no longer served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportZone(self, request, context):
+        """Takes over a zone file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportZone(self, request, context):
+        """The zone as a file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RecordSetServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListRecordSets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecordSets,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.ListRecordSetsRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_zone__pb2.ListRecordSetsResponse.SerializeToString,
+            ),
+            'GetRecordSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecordSet,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.GetRecordSetRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_zone__pb2.RecordSet.SerializeToString,
+            ),
+            'UpdateRecordSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRecordSet,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.UpdateRecordSetRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_zone__pb2.RecordSet.SerializeToString,
+            ),
+            'DeleteRecordSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRecordSet,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.DeleteRecordSetRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ImportZone': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportZone,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.ImportZoneRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_zone__pb2.ImportZoneResponse.SerializeToString,
+            ),
+            'ExportZone': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportZone,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.ExportZoneRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_zone__pb2.ExportZoneResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'locci.v1.RecordSetService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('locci.v1.RecordSetService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class RecordSetService:
+    """Operators keep records here that are not those of apps.
+    """
+
+    @staticmethod
+    def ListRecordSets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RecordSetService/ListRecordSets',
+            locci_dot_v1_dot_zone__pb2.ListRecordSetsRequest.SerializeToString,
+            locci_dot_v1_dot_zone__pb2.ListRecordSetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecordSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RecordSetService/GetRecordSet',
+            locci_dot_v1_dot_zone__pb2.GetRecordSetRequest.SerializeToString,
+            locci_dot_v1_dot_zone__pb2.RecordSet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRecordSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RecordSetService/UpdateRecordSet',
+            locci_dot_v1_dot_zone__pb2.UpdateRecordSetRequest.SerializeToString,
+            locci_dot_v1_dot_zone__pb2.RecordSet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRecordSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RecordSetService/DeleteRecordSet',
+            locci_dot_v1_dot_zone__pb2.DeleteRecordSetRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportZone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RecordSetService/ImportZone',
+            locci_dot_v1_dot_zone__pb2.ImportZoneRequest.SerializeToString,
+            locci_dot_v1_dot_zone__pb2.ImportZoneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportZone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RecordSetService/ExportZone',
+            locci_dot_v1_dot_zone__pb2.ExportZoneRequest.SerializeToString,
+            locci_dot_v1_dot_zone__pb2.ExportZoneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

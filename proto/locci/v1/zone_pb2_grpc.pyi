@@ -93,3 +93,94 @@ class ZoneServiceServicer(metaclass=_abc_1.ABCMeta):
         """The zone is no longer served."""
 
 def add_ZoneServiceServicer_to_server(servicer: ZoneServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class RecordSetServiceStub:
+    """Operators keep records here that are not those of apps."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> RecordSetServiceAsyncStub: ...
+    ListRecordSets: _grpc.UnaryUnaryMultiCallable[_zone_pb2.ListRecordSetsRequest, _zone_pb2.ListRecordSetsResponse]
+    """Record sets of a zone, by name."""
+    GetRecordSet: _grpc.UnaryUnaryMultiCallable[_zone_pb2.GetRecordSetRequest, _zone_pb2.RecordSet]
+    """One record set."""
+    UpdateRecordSet: _grpc.UnaryUnaryMultiCallable[_zone_pb2.UpdateRecordSetRequest, _zone_pb2.RecordSet]
+    """Creates or replaces a record set."""
+    DeleteRecordSet: _grpc.UnaryUnaryMultiCallable[_zone_pb2.DeleteRecordSetRequest, _empty_pb2.Empty]
+    """The records are no longer served."""
+    ImportZone: _grpc.UnaryUnaryMultiCallable[_zone_pb2.ImportZoneRequest, _zone_pb2.ImportZoneResponse]
+    """Takes over a zone file."""
+    ExportZone: _grpc.UnaryUnaryMultiCallable[_zone_pb2.ExportZoneRequest, _zone_pb2.ExportZoneResponse]
+    """The zone as a file."""
+
+@_typing.type_check_only
+class RecordSetServiceAsyncStub(RecordSetServiceStub):
+    """Operators keep records here that are not those of apps."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListRecordSets: _aio.UnaryUnaryMultiCallable[_zone_pb2.ListRecordSetsRequest, _zone_pb2.ListRecordSetsResponse]  # type: ignore[assignment]
+    """Record sets of a zone, by name."""
+    GetRecordSet: _aio.UnaryUnaryMultiCallable[_zone_pb2.GetRecordSetRequest, _zone_pb2.RecordSet]  # type: ignore[assignment]
+    """One record set."""
+    UpdateRecordSet: _aio.UnaryUnaryMultiCallable[_zone_pb2.UpdateRecordSetRequest, _zone_pb2.RecordSet]  # type: ignore[assignment]
+    """Creates or replaces a record set."""
+    DeleteRecordSet: _aio.UnaryUnaryMultiCallable[_zone_pb2.DeleteRecordSetRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """The records are no longer served."""
+    ImportZone: _aio.UnaryUnaryMultiCallable[_zone_pb2.ImportZoneRequest, _zone_pb2.ImportZoneResponse]  # type: ignore[assignment]
+    """Takes over a zone file."""
+    ExportZone: _aio.UnaryUnaryMultiCallable[_zone_pb2.ExportZoneRequest, _zone_pb2.ExportZoneResponse]  # type: ignore[assignment]
+    """The zone as a file."""
+
+class RecordSetServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Operators keep records here that are not those of apps."""
+
+    @_abc_1.abstractmethod
+    def ListRecordSets(
+        self,
+        request: _zone_pb2.ListRecordSetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_zone_pb2.ListRecordSetsResponse, _abc.Awaitable[_zone_pb2.ListRecordSetsResponse]]:
+        """Record sets of a zone, by name."""
+
+    @_abc_1.abstractmethod
+    def GetRecordSet(
+        self,
+        request: _zone_pb2.GetRecordSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_zone_pb2.RecordSet, _abc.Awaitable[_zone_pb2.RecordSet]]:
+        """One record set."""
+
+    @_abc_1.abstractmethod
+    def UpdateRecordSet(
+        self,
+        request: _zone_pb2.UpdateRecordSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_zone_pb2.RecordSet, _abc.Awaitable[_zone_pb2.RecordSet]]:
+        """Creates or replaces a record set."""
+
+    @_abc_1.abstractmethod
+    def DeleteRecordSet(
+        self,
+        request: _zone_pb2.DeleteRecordSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """The records are no longer served."""
+
+    @_abc_1.abstractmethod
+    def ImportZone(
+        self,
+        request: _zone_pb2.ImportZoneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_zone_pb2.ImportZoneResponse, _abc.Awaitable[_zone_pb2.ImportZoneResponse]]:
+        """Takes over a zone file."""
+
+    @_abc_1.abstractmethod
+    def ExportZone(
+        self,
+        request: _zone_pb2.ExportZoneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_zone_pb2.ExportZoneResponse, _abc.Awaitable[_zone_pb2.ExportZoneResponse]]:
+        """The zone as a file."""
+
+def add_RecordSetServiceServicer_to_server(servicer: RecordSetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
