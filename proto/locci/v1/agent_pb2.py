@@ -30,15 +30,15 @@ from locci.v1 import replica_pb2 as locci_dot_v1_dot_replica__pb2
 from locci.v1 import resource_pb2 as locci_dot_v1_dot_resource__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/agent.proto\x12\x08locci.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14locci/v1/event.proto\x1a\x13locci/v1/node.proto\x1a\x16locci/v1/replica.proto\x1a\x17locci/v1/resource.proto\"0\n\x0fResourceVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x98\x02\n\x05Hello\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.locci.v1.NodeRole\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x17\n\x0fprogram_version\x18\x05 \x01(\t\x12\x16\n\x0eresource_types\x18\x06 \x03(\t\x12\'\n\x04held\x18\x07 \x03(\x0b\x32\x19.locci.v1.ResourceVersion\x12\x15\n\rsnapshot_hash\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\"\n\x05\x66\x61\x63ts\x18\n \x01(\x0b\x32\x13.locci.v1.NodeFacts\x12\x11\n\taddresses\x18\x0b \x03(\t\"&\n\x03\x41\x63k\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"0\n\x0fResourceProblem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"i\n\x04Nack\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x15\n\rheld_revision\x18\x02 \x01(\x04\x12+\n\x08problems\x18\x03 \x03(\x0b\x32\x19.locci.v1.ResourceProblem\x12\x0e\n\x06resync\x18\x04 \x01(\x08\"}\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04load\x18\x03 \x01(\x01\x12\x13\n\x0bmemory_used\x18\x04 \x01(\x01\x12\x11\n\tdisk_used\x18\x05 \x01(\x01\"\xa9\x01\n\x06Status\x12\x19\n\x11\x61\x63\x63\x65pted_revision\x18\x01 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12)\n\x08replicas\x18\x03 \x03(\x0b\x32\x17.locci.v1.ReplicaStatus\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x0c\n\x04gone\x18\x05 \x03(\t\x12\x1f\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x0f.locci.v1.Event\"\xaf\x01\n\x0bProbeResult\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nround_trip\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0bin_rotation\x18\x06 \x01(\x08\"2\n\x08\x45vidence\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.locci.v1.ProbeResult\"D\n\x0fOperationResult\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xa5\x02\n\x0bNodeMessage\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.locci.v1.HelloH\x00\x12\x1c\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\r.locci.v1.AckH\x00\x12\x1e\n\x04nack\x18\x03 \x01(\x0b\x32\x0e.locci.v1.NackH\x00\x12(\n\theartbeat\x18\x04 \x01(\x0b\x32\x13.locci.v1.HeartbeatH\x00\x12\"\n\x06status\x18\x05 \x01(\x0b\x32\x10.locci.v1.StatusH\x00\x12&\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x12.locci.v1.EvidenceH\x00\x12\x35\n\x10operation_result\x18\x07 \x01(\x0b\x32\x19.locci.v1.OperationResultH\x00\x42\t\n\x07message\"\x97\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\"\x89\x01\n\x05\x44\x65lta\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12%\n\tresources\x18\x03 \x03(\x0b\x32\x12.locci.v1.Resource\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x15\n\rsnapshot_hash\x18\x06 \x01(\t\"\x8a\x01\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\rreport_status\x18\n \x01(\x0b\x32\x16.locci.v1.ReportStatusH\x00\x42\x08\n\x06\x61\x63tion\"\x0e\n\x0cReportStatus\"s\n\x07Goodbye\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.locci.v1.GoodbyeReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb3\x01\n\x0e\x43ontrolMessage\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.locci.v1.WelcomeH\x00\x12 \n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x0f.locci.v1.DeltaH\x00\x12(\n\toperation\x18\x03 \x01(\x0b\x32\x13.locci.v1.OperationH\x00\x12$\n\x07goodbye\x18\x04 \x01(\x0b\x32\x11.locci.v1.GoodbyeH\x00\x42\t\n\x07message*\xc3\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_SHUTDOWN\x10\x01\x12\x1d\n\x19GOODBYE_REASON_SUPERSEDED\x10\x02\x12\x1a\n\x16GOODBYE_REASON_REVOKED\x10\x03\x12\x1b\n\x17GOODBYE_REASON_PROTOCOL\x10\x04\x12\x1d\n\x19GOODBYE_REASON_OVERLOADED\x10\x05\x32K\n\x0c\x41gentService\x12;\n\x04Sync\x12\x15.locci.v1.NodeMessage\x1a\x18.locci.v1.ControlMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/agent.proto\x12\x08locci.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14locci/v1/event.proto\x1a\x13locci/v1/node.proto\x1a\x16locci/v1/replica.proto\x1a\x17locci/v1/resource.proto\"0\n\x0fResourceVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x98\x02\n\x05Hello\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.locci.v1.NodeRole\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x17\n\x0fprogram_version\x18\x05 \x01(\t\x12\x16\n\x0eresource_types\x18\x06 \x03(\t\x12\'\n\x04held\x18\x07 \x03(\x0b\x32\x19.locci.v1.ResourceVersion\x12\x15\n\rsnapshot_hash\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\"\n\x05\x66\x61\x63ts\x18\n \x01(\x0b\x32\x13.locci.v1.NodeFacts\x12\x11\n\taddresses\x18\x0b \x03(\t\"&\n\x03\x41\x63k\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"0\n\x0fResourceProblem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"i\n\x04Nack\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x15\n\rheld_revision\x18\x02 \x01(\x04\x12+\n\x08problems\x18\x03 \x03(\x0b\x32\x19.locci.v1.ResourceProblem\x12\x0e\n\x06resync\x18\x04 \x01(\x08\"D\n\x0cReplicaUsage\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0c\n\x04\x63pus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"e\n\rHostCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x01\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04load\x18\x03 \x01(\x01\x12\x13\n\x0bmemory_used\x18\x04 \x01(\x01\x12\x11\n\tdisk_used\x18\x05 \x01(\x01\x12%\n\x05usage\x18\x46 \x03(\x0b\x32\x16.locci.v1.ReplicaUsage\"\x85\x02\n\x06Status\x12\x19\n\x11\x61\x63\x63\x65pted_revision\x18\x01 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12)\n\x08replicas\x18\x03 \x03(\x0b\x32\x17.locci.v1.ReplicaStatus\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x0c\n\x04gone\x18\x05 \x03(\t\x12\x1f\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x0f.locci.v1.Event\x12\x16\n\x0e\x65vents_through\x18\x46 \x01(\x04\x12+\n\nconditions\x18G \x03(\x0b\x32\x17.locci.v1.HostCondition\x12\x15\n\revents_series\x18H \x01(\t\"\xaf\x01\n\x0bProbeResult\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nround_trip\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0bin_rotation\x18\x06 \x01(\x08\"2\n\x08\x45vidence\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.locci.v1.ProbeResult\"D\n\x0fOperationResult\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xa5\x02\n\x0bNodeMessage\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.locci.v1.HelloH\x00\x12\x1c\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\r.locci.v1.AckH\x00\x12\x1e\n\x04nack\x18\x03 \x01(\x0b\x32\x0e.locci.v1.NackH\x00\x12(\n\theartbeat\x18\x04 \x01(\x0b\x32\x13.locci.v1.HeartbeatH\x00\x12\"\n\x06status\x18\x05 \x01(\x0b\x32\x10.locci.v1.StatusH\x00\x12&\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x12.locci.v1.EvidenceH\x00\x12\x35\n\x10operation_result\x18\x07 \x01(\x0b\x32\x19.locci.v1.OperationResultH\x00\x42\t\n\x07message\"\x97\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\"\x89\x01\n\x05\x44\x65lta\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12%\n\tresources\x18\x03 \x03(\x0b\x32\x12.locci.v1.Resource\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x15\n\rsnapshot_hash\x18\x06 \x01(\t\"\x8a\x01\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\rreport_status\x18\n \x01(\x0b\x32\x16.locci.v1.ReportStatusH\x00\x42\x08\n\x06\x61\x63tion\"\x0e\n\x0cReportStatus\"s\n\x07Goodbye\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.locci.v1.GoodbyeReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x0e\x45ventsRecorded\x12\x0f\n\x07through\x18\x01 \x01(\x04\x12\x0e\n\x06series\x18\x02 \x01(\t\"\xe8\x01\n\x0e\x43ontrolMessage\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.locci.v1.WelcomeH\x00\x12 \n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x0f.locci.v1.DeltaH\x00\x12(\n\toperation\x18\x03 \x01(\x0b\x32\x13.locci.v1.OperationH\x00\x12$\n\x07goodbye\x18\x04 \x01(\x0b\x32\x11.locci.v1.GoodbyeH\x00\x12\x33\n\x0f\x65vents_recorded\x18\x46 \x01(\x0b\x32\x18.locci.v1.EventsRecordedH\x00\x42\t\n\x07message*\xc3\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_SHUTDOWN\x10\x01\x12\x1d\n\x19GOODBYE_REASON_SUPERSEDED\x10\x02\x12\x1a\n\x16GOODBYE_REASON_REVOKED\x10\x03\x12\x1b\n\x17GOODBYE_REASON_PROTOCOL\x10\x04\x12\x1d\n\x19GOODBYE_REASON_OVERLOADED\x10\x05\x32K\n\x0c\x41gentService\x12;\n\x04Sync\x12\x15.locci.v1.NodeMessage\x1a\x18.locci.v1.ControlMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'locci.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GOODBYEREASON']._serialized_start=2367
-  _globals['_GOODBYEREASON']._serialized_end=2562
+  _globals['_GOODBYEREASON']._serialized_start=2776
+  _globals['_GOODBYEREASON']._serialized_end=2971
   _globals['_RESOURCEVERSION']._serialized_start=191
   _globals['_RESOURCEVERSION']._serialized_end=239
   _globals['_HELLO']._serialized_start=242
@@ -49,30 +49,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOURCEPROBLEM']._serialized_end=612
   _globals['_NACK']._serialized_start=614
   _globals['_NACK']._serialized_end=719
-  _globals['_HEARTBEAT']._serialized_start=721
-  _globals['_HEARTBEAT']._serialized_end=846
-  _globals['_STATUS']._serialized_start=849
-  _globals['_STATUS']._serialized_end=1018
-  _globals['_PROBERESULT']._serialized_start=1021
-  _globals['_PROBERESULT']._serialized_end=1196
-  _globals['_EVIDENCE']._serialized_start=1198
-  _globals['_EVIDENCE']._serialized_end=1248
-  _globals['_OPERATIONRESULT']._serialized_start=1250
-  _globals['_OPERATIONRESULT']._serialized_end=1318
-  _globals['_NODEMESSAGE']._serialized_start=1321
-  _globals['_NODEMESSAGE']._serialized_end=1614
-  _globals['_WELCOME']._serialized_start=1617
-  _globals['_WELCOME']._serialized_end=1768
-  _globals['_DELTA']._serialized_start=1771
-  _globals['_DELTA']._serialized_end=1908
-  _globals['_OPERATION']._serialized_start=1911
-  _globals['_OPERATION']._serialized_end=2049
-  _globals['_REPORTSTATUS']._serialized_start=2051
-  _globals['_REPORTSTATUS']._serialized_end=2065
-  _globals['_GOODBYE']._serialized_start=2067
-  _globals['_GOODBYE']._serialized_end=2182
-  _globals['_CONTROLMESSAGE']._serialized_start=2185
-  _globals['_CONTROLMESSAGE']._serialized_end=2364
-  _globals['_AGENTSERVICE']._serialized_start=2564
-  _globals['_AGENTSERVICE']._serialized_end=2639
+  _globals['_REPLICAUSAGE']._serialized_start=721
+  _globals['_REPLICAUSAGE']._serialized_end=789
+  _globals['_HOSTCONDITION']._serialized_start=791
+  _globals['_HOSTCONDITION']._serialized_end=892
+  _globals['_HEARTBEAT']._serialized_start=895
+  _globals['_HEARTBEAT']._serialized_end=1059
+  _globals['_STATUS']._serialized_start=1062
+  _globals['_STATUS']._serialized_end=1323
+  _globals['_PROBERESULT']._serialized_start=1326
+  _globals['_PROBERESULT']._serialized_end=1501
+  _globals['_EVIDENCE']._serialized_start=1503
+  _globals['_EVIDENCE']._serialized_end=1553
+  _globals['_OPERATIONRESULT']._serialized_start=1555
+  _globals['_OPERATIONRESULT']._serialized_end=1623
+  _globals['_NODEMESSAGE']._serialized_start=1626
+  _globals['_NODEMESSAGE']._serialized_end=1919
+  _globals['_WELCOME']._serialized_start=1922
+  _globals['_WELCOME']._serialized_end=2073
+  _globals['_DELTA']._serialized_start=2076
+  _globals['_DELTA']._serialized_end=2213
+  _globals['_OPERATION']._serialized_start=2216
+  _globals['_OPERATION']._serialized_end=2354
+  _globals['_REPORTSTATUS']._serialized_start=2356
+  _globals['_REPORTSTATUS']._serialized_end=2370
+  _globals['_GOODBYE']._serialized_start=2372
+  _globals['_GOODBYE']._serialized_end=2487
+  _globals['_EVENTSRECORDED']._serialized_start=2489
+  _globals['_EVENTSRECORDED']._serialized_end=2538
+  _globals['_CONTROLMESSAGE']._serialized_start=2541
+  _globals['_CONTROLMESSAGE']._serialized_end=2773
+  _globals['_AGENTSERVICE']._serialized_start=2973
+  _globals['_AGENTSERVICE']._serialized_end=3048
 # @@protoc_insertion_point(module_scope)

@@ -246,6 +246,72 @@ class Nack(_message.Message):
 Global___Nack: _TypeAlias = Nack  # noqa: Y015
 
 @_typing.final
+class ReplicaUsage(_message.Message):
+    """What one replica uses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    resource: _builtins.str
+    """The resource's name."""
+    cpus: _builtins.float
+    """Processors in use since the last time it was told, as in 0.25."""
+    memory_bytes: _builtins.int
+    """Bytes of memory in use, without what the kernel can drop at once."""
+    def __init__(
+        self,
+        *,
+        resource: _builtins.str = ...,
+        cpus: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "memory_bytes", b"memory_bytes", "resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaUsage: _TypeAlias = ReplicaUsage  # noqa: Y015
+
+@_typing.final
+class HostCondition(_message.Message):
+    """Something about a host that is in order or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """What, as in `DiskSpace`."""
+    ok: _builtins.bool
+    """Whether it is in order."""
+    message: _builtins.str
+    """The figure and its bound, in a sentence."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "ok", b"ok", "since", b"since", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostCondition: _TypeAlias = HostCondition  # noqa: Y015
+
+@_typing.final
 class Heartbeat(_message.Message):
     """The node lives."""
 
@@ -256,6 +322,7 @@ class Heartbeat(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     MEMORY_USED_FIELD_NUMBER: _builtins.int
     DISK_USED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Rises by one."""
     load: _builtins.float
@@ -268,6 +335,10 @@ class Heartbeat(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """The node's clock."""
 
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaUsage]:
+        """What replicas use; sent with every tenth heartbeat."""
+
     def __init__(
         self,
         *,
@@ -276,10 +347,11 @@ class Heartbeat(_message.Message):
         load: _builtins.float = ...,
         memory_used: _builtins.float = ...,
         disk_used: _builtins.float = ...,
+        usage: _abc.Iterable[Global___ReplicaUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_used", b"disk_used", "load", b"load", "memory_used", b"memory_used", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_used", b"disk_used", "load", b"load", "memory_used", b"memory_used", "sequence", b"sequence", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,12 +369,19 @@ class Status(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     GONE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    EVENTS_THROUGH_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    EVENTS_SERIES_FIELD_NUMBER: _builtins.int
     accepted_revision: _builtins.int
     """Newest revision that is persisted."""
     applied_revision: _builtins.int
     """Newest revision of which everything is in effect."""
     complete: _builtins.bool
     """`replicas` is the whole list: what is not in it is not on the node."""
+    events_through: _builtins.int
+    """Number of the last of `events`; numbers rise by one with each event of a node and role. 0 when they have none."""
+    events_series: _builtins.str
+    """Names the count of `events_through`: it begins anew when the node lost it."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_replica_pb2.ReplicaStatus]:
         """Replicas whose status changed."""
@@ -315,6 +394,10 @@ class Status(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """What happened on the node, oldest first; `name` is unset."""
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostCondition]:
+        """All conditions of the host, when one changed or `complete` is set."""
+
     def __init__(
         self,
         *,
@@ -324,10 +407,13 @@ class Status(_message.Message):
         complete: _builtins.bool = ...,
         gone: _abc.Iterable[_builtins.str] | None = ...,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        events_through: _builtins.int = ...,
+        conditions: _abc.Iterable[Global___HostCondition] | None = ...,
+        events_series: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_revision", b"accepted_revision", "applied_revision", b"applied_revision", "complete", b"complete", "events", b"events", "gone", b"gone", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_revision", b"accepted_revision", "applied_revision", b"applied_revision", "complete", b"complete", "conditions", b"conditions", "events", b"events", "events_series", b"events_series", "events_through", b"events_through", "gone", b"gone", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -669,6 +755,32 @@ class Goodbye(_message.Message):
 Global___Goodbye: _TypeAlias = Goodbye  # noqa: Y015
 
 @_typing.final
+class EventsRecorded(_message.Message):
+    """Events up to this one are in the store; the node need not keep them any longer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THROUGH_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    through: _builtins.int
+    """The last one's number."""
+    series: _builtins.str
+    """The series that it belongs to."""
+    def __init__(
+        self,
+        *,
+        through: _builtins.int = ...,
+        series: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["series", b"series", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsRecorded: _TypeAlias = EventsRecorded  # noqa: Y015
+
+@_typing.final
 class ControlMessage(_message.Message):
     """Everything that the control plane says."""
 
@@ -678,6 +790,7 @@ class ControlMessage(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     OPERATION_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    EVENTS_RECORDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First, and only first."""
@@ -694,6 +807,10 @@ class ControlMessage(_message.Message):
     def goodbye(self) -> Global___Goodbye:
         """The end."""
 
+    @_builtins.property
+    def events_recorded(self) -> Global___EventsRecorded:
+        """Events are in the store."""
+
     def __init__(
         self,
         *,
@@ -701,12 +818,13 @@ class ControlMessage(_message.Message):
         delta: Global___Delta | None = ...,
         operation: Global___Operation | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        events_recorded: Global___EventsRecorded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "goodbye", b"goodbye", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "goodbye", b"goodbye", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from locci.v1 import container_pb2 as locci_dot_v1_dot_container__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17locci/v1/manifest.proto\x12\x08locci.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\\\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x0e\x63ontainer_port\x18\x02 \x01(\rB\x04\xe2\x41\x01\x02\x12(\n\x08protocol\x18\x03 \x01(\x0e\x32\x16.locci.v1.PortProtocol\"5\n\tHttpProbe\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\"\x18\n\x08TcpProbe\x12\x0c\n\x04port\x18\x01 \x01(\t\"\x93\x02\n\x05Probe\x12#\n\x04http\x18\x01 \x01(\x0b\x32\x13.locci.v1.HttpProbeH\x00\x12!\n\x03tcp\x18\x02 \x01(\x0b\x32\x12.locci.v1.TcpProbeH\x00\x12+\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstart_period\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rhealthy_after\x18\x06 \x01(\r\x12\x17\n\x0funhealthy_after\x18\x07 \x01(\rB\x08\n\x06method\"B\n\nConstraint\x12\x13\n\x05label\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07\x65xclude\x18\x03 \x01(\x08\"\xe3\x01\n\tPlacement\x12\x0f\n\x07regions\x18\x01 \x03(\t\x12\x1b\n\x13replicas_per_region\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12)\n\x0b\x63onstraints\x18\x04 \x03(\x0b\x32\x14.locci.v1.Constraint\x12-\n\nlost_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\ton_rejoin\x18\x06 \x01(\x0e\x32\x16.locci.v1.RejoinChoice\x12\x11\n\tsingleton\x18\x07 \x01(\x08\"\xec\x02\n\rRolloutPolicy\x12+\n\x08strategy\x18\x01 \x01(\x0e\x32\x19.locci.v1.RolloutStrategy\x12\x11\n\tmax_surge\x18\x02 \x01(\r\x12\x17\n\x0fmax_unavailable\x18\x03 \x01(\r\x12.\n\x0bhealthy_for\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fhealth_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11progress_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10no_auto_rollback\x18\x07 \x01(\x08\x12(\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x05waves\x18\t \x03(\x0b\x32\x15.locci.v1.RolloutWave\"G\n\x0bRolloutWave\x12\x0f\n\x07regions\x18\x01 \x03(\t\x12\'\n\x04\x62\x61ke\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x0b\x43\x61\x63hePolicy\x12\x10\n\x08\x64isabled\x18\x01 \x01(\x08\x12\x18\n\x10max_object_bytes\x18\x02 \x01(\x04\"\x9c\x01\n\rRoutingPolicy\x12(\n\x06policy\x18\x01 \x01(\x0e\x32\x18.locci.v1.SteeringPolicy\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05order\x18\x03 \x03(\t\x12\x13\n\x0b\x66\x61il_closed\x18\x04 \x01(\x08\x12\x15\n\rjurisdictions\x18\x05 \x03(\t\"H\n\x0eResourceLimits\x12\x12\n\ncpu_millis\x18\x01 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04pids\x18\x03 \x01(\r\"\xaa\x05\n\x0b\x41ppManifest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05image\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x04 \x03(\t\x12+\n\x03\x65nv\x18\x05 \x03(\x0b\x32\x1e.locci.v1.AppManifest.EnvEntry\x12\x1d\n\x05ports\x18\x06 \x03(\x0b\x32\x0e.locci.v1.Port\x12\"\n\treadiness\x18\x07 \x01(\x0b\x32\x0f.locci.v1.Probe\x12!\n\x08liveness\x18\x08 \x01(\x0b\x32\x0f.locci.v1.Probe\x12&\n\tplacement\x18\t \x01(\x0b\x32\x13.locci.v1.Placement\x12(\n\x07rollout\x18\n \x01(\x0b\x32\x17.locci.v1.RolloutPolicy\x12\x11\n\thostnames\x18\x0b \x03(\t\x12$\n\x05\x63\x61\x63he\x18\x0c \x01(\x0b\x32\x15.locci.v1.CachePolicy\x12(\n\x07routing\x18\r \x01(\x0b\x32\x17.locci.v1.RoutingPolicy\x12+\n\tresources\x18\x0e \x01(\x0b\x32\x18.locci.v1.ResourceLimits\x12/\n\x0cstop_timeout\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06labels\x18\x10 \x03(\x0b\x32!.locci.v1.AppManifest.LabelsEntry\x12\x1f\n\x04kind\x18\x11 \x01(\x0e\x32\x11.locci.v1.AppKind\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*N\n\x07\x41ppKind\x12\x18\n\x14\x41PP_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41PP_KIND_SERVICE\x10\x01\x12\x13\n\x0f\x41PP_KIND_DAEMON\x10\x02*\\\n\x0cPortProtocol\x12\x1d\n\x19PORT_PROTOCOL_UNSPECIFIED\x10\x00\x12\x16\n\x12PORT_PROTOCOL_HTTP\x10\x01\x12\x15\n\x11PORT_PROTOCOL_TCP\x10\x02*\x8f\x01\n\x0cRejoinChoice\x12\x1d\n\x19REJOIN_CHOICE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREJOIN_CHOICE_KEEP_ORIGINAL\x10\x01\x12\"\n\x1eREJOIN_CHOICE_KEEP_REPLACEMENT\x10\x02\x12\x1b\n\x17REJOIN_CHOICE_KEEP_BEST\x10\x03*\x8f\x01\n\x0fRolloutStrategy\x12 \n\x1cROLLOUT_STRATEGY_UNSPECIFIED\x10\x00\x12\x1c\n\x18ROLLOUT_STRATEGY_ROLLING\x10\x01\x12\x1b\n\x17ROLLOUT_STRATEGY_CANARY\x10\x02\x12\x1f\n\x1bROLLOUT_STRATEGY_BLUE_GREEN\x10\x03*\x85\x01\n\x0eSteeringPolicy\x12\x1f\n\x1bSTEERING_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17STEERING_POLICY_NEAREST\x10\x01\x12\x1c\n\x18STEERING_POLICY_FAILOVER\x10\x02\x12\x17\n\x13STEERING_POLICY_ALL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17locci/v1/manifest.proto\x12\x08locci.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18locci/v1/container.proto\"\\\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x0e\x63ontainer_port\x18\x02 \x01(\rB\x04\xe2\x41\x01\x02\x12(\n\x08protocol\x18\x03 \x01(\x0e\x32\x16.locci.v1.PortProtocol\"5\n\tHttpProbe\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\"\x18\n\x08TcpProbe\x12\x0c\n\x04port\x18\x01 \x01(\t\"*\n\tGrpcProbe\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\t\"\"\n\tExecProbe\x12\x15\n\x07\x63ommand\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"\xdd\x02\n\x05Probe\x12#\n\x04http\x18\x01 \x01(\x0b\x32\x13.locci.v1.HttpProbeH\x00\x12!\n\x03tcp\x18\x02 \x01(\x0b\x32\x12.locci.v1.TcpProbeH\x00\x12#\n\x04grpc\x18\x46 \x01(\x0b\x32\x13.locci.v1.GrpcProbeH\x00\x12#\n\x04\x65xec\x18G \x01(\x0b\x32\x13.locci.v1.ExecProbeH\x00\x12+\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstart_period\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rhealthy_after\x18\x06 \x01(\r\x12\x17\n\x0funhealthy_after\x18\x07 \x01(\rB\x08\n\x06method\"B\n\nConstraint\x12\x13\n\x05label\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07\x65xclude\x18\x03 \x01(\x08\"\xe3\x01\n\tPlacement\x12\x0f\n\x07regions\x18\x01 \x03(\t\x12\x1b\n\x13replicas_per_region\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12)\n\x0b\x63onstraints\x18\x04 \x03(\x0b\x32\x14.locci.v1.Constraint\x12-\n\nlost_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\ton_rejoin\x18\x06 \x01(\x0e\x32\x16.locci.v1.RejoinChoice\x12\x11\n\tsingleton\x18\x07 \x01(\x08\"\xec\x02\n\rRolloutPolicy\x12+\n\x08strategy\x18\x01 \x01(\x0e\x32\x19.locci.v1.RolloutStrategy\x12\x11\n\tmax_surge\x18\x02 \x01(\r\x12\x17\n\x0fmax_unavailable\x18\x03 \x01(\r\x12.\n\x0bhealthy_for\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fhealth_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11progress_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10no_auto_rollback\x18\x07 \x01(\x08\x12(\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x05waves\x18\t \x03(\x0b\x32\x15.locci.v1.RolloutWave\"G\n\x0bRolloutWave\x12\x0f\n\x07regions\x18\x01 \x03(\t\x12\'\n\x04\x62\x61ke\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x0b\x43\x61\x63hePolicy\x12\x10\n\x08\x64isabled\x18\x01 \x01(\x08\x12\x18\n\x10max_object_bytes\x18\x02 \x01(\x04\"\x9c\x01\n\rRoutingPolicy\x12(\n\x06policy\x18\x01 \x01(\x0e\x32\x18.locci.v1.SteeringPolicy\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05order\x18\x03 \x03(\t\x12\x13\n\x0b\x66\x61il_closed\x18\x04 \x01(\x08\x12\x15\n\rjurisdictions\x18\x05 \x03(\t\"H\n\x0eResourceLimits\x12\x12\n\ncpu_millis\x18\x01 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04pids\x18\x03 \x01(\r\"\xc5\x07\n\x0b\x41ppManifest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05image\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x04 \x03(\t\x12+\n\x03\x65nv\x18\x05 \x03(\x0b\x32\x1e.locci.v1.AppManifest.EnvEntry\x12\x1d\n\x05ports\x18\x06 \x03(\x0b\x32\x0e.locci.v1.Port\x12\"\n\treadiness\x18\x07 \x01(\x0b\x32\x0f.locci.v1.Probe\x12!\n\x08liveness\x18\x08 \x01(\x0b\x32\x0f.locci.v1.Probe\x12&\n\tplacement\x18\t \x01(\x0b\x32\x13.locci.v1.Placement\x12(\n\x07rollout\x18\n \x01(\x0b\x32\x17.locci.v1.RolloutPolicy\x12\x11\n\thostnames\x18\x0b \x03(\t\x12$\n\x05\x63\x61\x63he\x18\x0c \x01(\x0b\x32\x15.locci.v1.CachePolicy\x12(\n\x07routing\x18\r \x01(\x0b\x32\x17.locci.v1.RoutingPolicy\x12+\n\tresources\x18\x0e \x01(\x0b\x32\x18.locci.v1.ResourceLimits\x12/\n\x0cstop_timeout\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06labels\x18\x10 \x03(\x0b\x32!.locci.v1.AppManifest.LabelsEntry\x12\x1f\n\x04kind\x18\x11 \x01(\x0e\x32\x11.locci.v1.AppKind\x12!\n\x07volumes\x18\x46 \x03(\x0b\x32\x10.locci.v1.Volume\x12#\n\x05\x66iles\x18G \x03(\x0b\x32\x14.locci.v1.ConfigFile\x12+\n\x08security\x18H \x01(\x0b\x32\x19.locci.v1.SecurityOptions\x12!\n\x07ulimits\x18I \x03(\x0b\x32\x10.locci.v1.Ulimit\x12\x0c\n\x04user\x18J \x01(\t\x12\x13\n\x0bworking_dir\x18K \x01(\t\x12+\n\x0clog_rotation\x18L \x01(\x0b\x32\x15.locci.v1.LogRotation\x12\x31\n\x0cverification\x18M \x01(\x0b\x32\x1b.locci.v1.ImageVerification\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*N\n\x07\x41ppKind\x12\x18\n\x14\x41PP_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41PP_KIND_SERVICE\x10\x01\x12\x13\n\x0f\x41PP_KIND_DAEMON\x10\x02*\\\n\x0cPortProtocol\x12\x1d\n\x19PORT_PROTOCOL_UNSPECIFIED\x10\x00\x12\x16\n\x12PORT_PROTOCOL_HTTP\x10\x01\x12\x15\n\x11PORT_PROTOCOL_TCP\x10\x02*\x8f\x01\n\x0cRejoinChoice\x12\x1d\n\x19REJOIN_CHOICE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREJOIN_CHOICE_KEEP_ORIGINAL\x10\x01\x12\"\n\x1eREJOIN_CHOICE_KEEP_REPLACEMENT\x10\x02\x12\x1b\n\x17REJOIN_CHOICE_KEEP_BEST\x10\x03*\x8f\x01\n\x0fRolloutStrategy\x12 \n\x1cROLLOUT_STRATEGY_UNSPECIFIED\x10\x00\x12\x1c\n\x18ROLLOUT_STRATEGY_ROLLING\x10\x01\x12\x1b\n\x17ROLLOUT_STRATEGY_CANARY\x10\x02\x12\x1f\n\x1bROLLOUT_STRATEGY_BLUE_GREEN\x10\x03*\x85\x01\n\x0eSteeringPolicy\x12\x1f\n\x1bSTEERING_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17STEERING_POLICY_NEAREST\x10\x01\x12\x1c\n\x18STEERING_POLICY_FAILOVER\x10\x02\x12\x17\n\x13STEERING_POLICY_ALL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PORT'].fields_by_name['container_port']._loaded_options = None
   _globals['_PORT'].fields_by_name['container_port']._serialized_options = b'\342A\001\002'
+  _globals['_EXECPROBE'].fields_by_name['command']._loaded_options = None
+  _globals['_EXECPROBE'].fields_by_name['command']._serialized_options = b'\342A\001\002'
   _globals['_CONSTRAINT'].fields_by_name['label']._loaded_options = None
   _globals['_CONSTRAINT'].fields_by_name['label']._serialized_options = b'\342A\001\002'
   _globals['_APPMANIFEST_ENVENTRY']._loaded_options = None
@@ -45,42 +48,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPMANIFEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_APPMANIFEST'].fields_by_name['image']._loaded_options = None
   _globals['_APPMANIFEST'].fields_by_name['image']._serialized_options = b'\342A\001\002'
-  _globals['_APPKIND']._serialized_start=2270
-  _globals['_APPKIND']._serialized_end=2348
-  _globals['_PORTPROTOCOL']._serialized_start=2350
-  _globals['_PORTPROTOCOL']._serialized_end=2442
-  _globals['_REJOINCHOICE']._serialized_start=2445
-  _globals['_REJOINCHOICE']._serialized_end=2588
-  _globals['_ROLLOUTSTRATEGY']._serialized_start=2591
-  _globals['_ROLLOUTSTRATEGY']._serialized_end=2734
-  _globals['_STEERINGPOLICY']._serialized_start=2737
-  _globals['_STEERINGPOLICY']._serialized_end=2870
-  _globals['_PORT']._serialized_start=102
-  _globals['_PORT']._serialized_end=194
-  _globals['_HTTPPROBE']._serialized_start=196
-  _globals['_HTTPPROBE']._serialized_end=249
-  _globals['_TCPPROBE']._serialized_start=251
-  _globals['_TCPPROBE']._serialized_end=275
-  _globals['_PROBE']._serialized_start=278
-  _globals['_PROBE']._serialized_end=553
-  _globals['_CONSTRAINT']._serialized_start=555
-  _globals['_CONSTRAINT']._serialized_end=621
-  _globals['_PLACEMENT']._serialized_start=624
-  _globals['_PLACEMENT']._serialized_end=851
-  _globals['_ROLLOUTPOLICY']._serialized_start=854
-  _globals['_ROLLOUTPOLICY']._serialized_end=1218
-  _globals['_ROLLOUTWAVE']._serialized_start=1220
-  _globals['_ROLLOUTWAVE']._serialized_end=1291
-  _globals['_CACHEPOLICY']._serialized_start=1293
-  _globals['_CACHEPOLICY']._serialized_end=1350
-  _globals['_ROUTINGPOLICY']._serialized_start=1353
-  _globals['_ROUTINGPOLICY']._serialized_end=1509
-  _globals['_RESOURCELIMITS']._serialized_start=1511
-  _globals['_RESOURCELIMITS']._serialized_end=1583
-  _globals['_APPMANIFEST']._serialized_start=1586
-  _globals['_APPMANIFEST']._serialized_end=2268
-  _globals['_APPMANIFEST_ENVENTRY']._serialized_start=2179
-  _globals['_APPMANIFEST_ENVENTRY']._serialized_end=2221
-  _globals['_APPMANIFEST_LABELSENTRY']._serialized_start=2223
-  _globals['_APPMANIFEST_LABELSENTRY']._serialized_end=2268
+  _globals['_APPKIND']._serialized_start=2733
+  _globals['_APPKIND']._serialized_end=2811
+  _globals['_PORTPROTOCOL']._serialized_start=2813
+  _globals['_PORTPROTOCOL']._serialized_end=2905
+  _globals['_REJOINCHOICE']._serialized_start=2908
+  _globals['_REJOINCHOICE']._serialized_end=3051
+  _globals['_ROLLOUTSTRATEGY']._serialized_start=3054
+  _globals['_ROLLOUTSTRATEGY']._serialized_end=3197
+  _globals['_STEERINGPOLICY']._serialized_start=3200
+  _globals['_STEERINGPOLICY']._serialized_end=3333
+  _globals['_PORT']._serialized_start=128
+  _globals['_PORT']._serialized_end=220
+  _globals['_HTTPPROBE']._serialized_start=222
+  _globals['_HTTPPROBE']._serialized_end=275
+  _globals['_TCPPROBE']._serialized_start=277
+  _globals['_TCPPROBE']._serialized_end=301
+  _globals['_GRPCPROBE']._serialized_start=303
+  _globals['_GRPCPROBE']._serialized_end=345
+  _globals['_EXECPROBE']._serialized_start=347
+  _globals['_EXECPROBE']._serialized_end=381
+  _globals['_PROBE']._serialized_start=384
+  _globals['_PROBE']._serialized_end=733
+  _globals['_CONSTRAINT']._serialized_start=735
+  _globals['_CONSTRAINT']._serialized_end=801
+  _globals['_PLACEMENT']._serialized_start=804
+  _globals['_PLACEMENT']._serialized_end=1031
+  _globals['_ROLLOUTPOLICY']._serialized_start=1034
+  _globals['_ROLLOUTPOLICY']._serialized_end=1398
+  _globals['_ROLLOUTWAVE']._serialized_start=1400
+  _globals['_ROLLOUTWAVE']._serialized_end=1471
+  _globals['_CACHEPOLICY']._serialized_start=1473
+  _globals['_CACHEPOLICY']._serialized_end=1530
+  _globals['_ROUTINGPOLICY']._serialized_start=1533
+  _globals['_ROUTINGPOLICY']._serialized_end=1689
+  _globals['_RESOURCELIMITS']._serialized_start=1691
+  _globals['_RESOURCELIMITS']._serialized_end=1763
+  _globals['_APPMANIFEST']._serialized_start=1766
+  _globals['_APPMANIFEST']._serialized_end=2731
+  _globals['_APPMANIFEST_ENVENTRY']._serialized_start=2642
+  _globals['_APPMANIFEST_ENVENTRY']._serialized_end=2684
+  _globals['_APPMANIFEST_LABELSENTRY']._serialized_start=2686
+  _globals['_APPMANIFEST_LABELSENTRY']._serialized_end=2731
 # @@protoc_insertion_point(module_scope)

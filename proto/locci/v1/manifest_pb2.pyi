@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from locci.v1 import container_pb2 as _container_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -237,6 +238,56 @@ class TcpProbe(_message.Message):
 Global___TcpProbe: _TypeAlias = TcpProbe  # noqa: Y015
 
 @_typing.final
+class GrpcProbe(_message.Message):
+    """Asks `grpc.health.v1.Health/Check` without TLS; healthy is SERVING."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Name of the service that is asked about; empty means the whole server."""
+    port: _builtins.str
+    """Name of the port; empty means the first."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        port: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrpcProbe: _TypeAlias = GrpcProbe  # noqa: Y015
+
+@_typing.final
+class ExecProbe(_message.Message):
+    """Runs a command in the container; healthy is exit code 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The command and its arguments."""
+
+    def __init__(
+        self,
+        *,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecProbe: _TypeAlias = ExecProbe  # noqa: Y015
+
+@_typing.final
 class Probe(_message.Message):
     """A question asked of a container again and again."""
 
@@ -244,6 +295,8 @@ class Probe(_message.Message):
 
     HTTP_FIELD_NUMBER: _builtins.int
     TCP_FIELD_NUMBER: _builtins.int
+    GRPC_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     START_PERIOD_FIELD_NUMBER: _builtins.int
@@ -262,6 +315,14 @@ class Probe(_message.Message):
         """Over TCP."""
 
     @_builtins.property
+    def grpc(self) -> Global___GrpcProbe:
+        """Over gRPC."""
+
+    @_builtins.property
+    def exec(self) -> Global___ExecProbe:
+        """By a command in the container."""
+
+    @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
         """Time between the starts of two probes; 0 means 2 s."""
 
@@ -278,17 +339,19 @@ class Probe(_message.Message):
         *,
         http: Global___HttpProbe | None = ...,
         tcp: Global___TcpProbe | None = ...,
+        grpc: Global___GrpcProbe | None = ...,
+        exec: Global___ExecProbe | None = ...,
         interval: _duration_pb2.Duration | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         start_period: _duration_pb2.Duration | None = ...,
         healthy_after: _builtins.int = ...,
         unhealthy_after: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "interval", b"interval", "method", b"method", "start_period", b"start_period", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "grpc", b"grpc", "http", b"http", "interval", b"interval", "method", b"method", "start_period", b"start_period", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["healthy_after", b"healthy_after", "http", b"http", "interval", b"interval", "method", b"method", "start_period", b"start_period", "tcp", b"tcp", "timeout", b"timeout", "unhealthy_after", b"unhealthy_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "grpc", b"grpc", "healthy_after", b"healthy_after", "http", b"http", "interval", b"interval", "method", b"method", "start_period", b"start_period", "tcp", b"tcp", "timeout", b"timeout", "unhealthy_after", b"unhealthy_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["http", "tcp"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["http", "tcp", "grpc", "exec"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
@@ -635,12 +698,24 @@ class AppManifest(_message.Message):
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    SECURITY_FIELD_NUMBER: _builtins.int
+    ULIMITS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    LOG_ROTATION_FIELD_NUMBER: _builtins.int
+    VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's id: 1-40 of `a-z0-9-`, starting with a letter, ending with a letter or digit."""
     image: _builtins.str
     """The image, `host[:port]/repository[:tag][@digest]`; it is pinned to a digest when a release is made."""
     kind: Global___AppKind.ValueType
     """Whether replicas are counted or one runs per node."""
+    user: _builtins.str
+    """User and group, `user[:group]`, by name or number; empty means the image's."""
+    working_dir: _builtins.str
+    """Where its process begins; empty means the image's."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Replaces the image's entrypoint."""
@@ -697,6 +772,30 @@ class AppManifest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free key-value pairs."""
 
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[_container_pb2.Volume]:
+        """Places in its file system that do not come from the image."""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_container_pb2.ConfigFile]:
+        """Small files that it finds."""
+
+    @_builtins.property
+    def security(self) -> _container_pb2.SecurityOptions:
+        """What its processes may do."""
+
+    @_builtins.property
+    def ulimits(self) -> _containers.RepeatedCompositeFieldContainer[_container_pb2.Ulimit]:
+        """Limits of the kernel."""
+
+    @_builtins.property
+    def log_rotation(self) -> _container_pb2.LogRotation:
+        """How much of its log is kept."""
+
+    @_builtins.property
+    def verification(self) -> _container_pb2.ImageVerification:
+        """Who must have signed the image."""
+
     def __init__(
         self,
         *,
@@ -717,10 +816,18 @@ class AppManifest(_message.Message):
         stop_timeout: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         kind: Global___AppKind.ValueType = ...,
+        volumes: _abc.Iterable[_container_pb2.Volume] | None = ...,
+        files: _abc.Iterable[_container_pb2.ConfigFile] | None = ...,
+        security: _container_pb2.SecurityOptions | None = ...,
+        ulimits: _abc.Iterable[_container_pb2.Ulimit] | None = ...,
+        user: _builtins.str = ...,
+        working_dir: _builtins.str = ...,
+        log_rotation: _container_pb2.LogRotation | None = ...,
+        verification: _container_pb2.ImageVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "liveness", b"liveness", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "stop_timeout", b"stop_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "env", b"env", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "stop_timeout", b"stop_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

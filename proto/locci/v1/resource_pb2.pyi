@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from locci.v1 import container_pb2 as _container_pb2
 from locci.v1 import manifest_pb2 as _manifest_pb2
 from locci.v1 import node_pb2 as _node_pb2
 import builtins as _builtins
@@ -127,6 +128,14 @@ class ReplicaSpec(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    SECURITY_FIELD_NUMBER: _builtins.int
+    ULIMITS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    LOG_ROTATION_FIELD_NUMBER: _builtins.int
+    VERIFICATION_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     ordinal: _builtins.int
@@ -137,6 +146,10 @@ class ReplicaSpec(_message.Message):
     """Identifies the container: labels carry it, and a container that has it is adopted."""
     image: _builtins.str
     """Image by digest, `host[:port]/repository@sha256:…`."""
+    user: _builtins.str
+    """User and group, `user[:group]`, by name or number; empty means the image's."""
+    working_dir: _builtins.str
+    """Where its process begins; empty means the image's."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Replaces the image's entrypoint."""
@@ -173,6 +186,30 @@ class ReplicaSpec(_message.Message):
     def drain(self) -> _duration_pb2.Duration:
         """Time to end requests before it is stopped."""
 
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[_container_pb2.Volume]:
+        """Places in its file system that do not come from the image."""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_container_pb2.ConfigFile]:
+        """Small files that it finds."""
+
+    @_builtins.property
+    def security(self) -> _container_pb2.SecurityOptions:
+        """What its processes may do."""
+
+    @_builtins.property
+    def ulimits(self) -> _containers.RepeatedCompositeFieldContainer[_container_pb2.Ulimit]:
+        """Limits of the kernel."""
+
+    @_builtins.property
+    def log_rotation(self) -> _container_pb2.LogRotation:
+        """How much of its log is kept."""
+
+    @_builtins.property
+    def verification(self) -> _container_pb2.ImageVerification:
+        """Who must have signed the image."""
+
     def __init__(
         self,
         *,
@@ -190,10 +227,18 @@ class ReplicaSpec(_message.Message):
         resources: _manifest_pb2.ResourceLimits | None = ...,
         stop_timeout: _duration_pb2.Duration | None = ...,
         drain: _duration_pb2.Duration | None = ...,
+        volumes: _abc.Iterable[_container_pb2.Volume] | None = ...,
+        files: _abc.Iterable[_container_pb2.ConfigFile] | None = ...,
+        security: _container_pb2.SecurityOptions | None = ...,
+        ulimits: _abc.Iterable[_container_pb2.Ulimit] | None = ...,
+        user: _builtins.str = ...,
+        working_dir: _builtins.str = ...,
+        log_rotation: _container_pb2.LogRotation | None = ...,
+        verification: _container_pb2.ImageVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "stop_timeout", b"stop_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "liveness", b"liveness", "log_rotation", b"log_rotation", "readiness", b"readiness", "resources", b"resources", "security", b"security", "stop_timeout", b"stop_timeout", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "args", b"args", "command", b"command", "drain", b"drain", "env", b"env", "image", b"image", "liveness", b"liveness", "ordinal", b"ordinal", "ports", b"ports", "readiness", b"readiness", "release", b"release", "resources", b"resources", "spec_hash", b"spec_hash", "stop_timeout", b"stop_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "args", b"args", "command", b"command", "drain", b"drain", "env", b"env", "files", b"files", "image", b"image", "liveness", b"liveness", "log_rotation", b"log_rotation", "ordinal", b"ordinal", "ports", b"ports", "readiness", b"readiness", "release", b"release", "resources", b"resources", "security", b"security", "spec_hash", b"spec_hash", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
