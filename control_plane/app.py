@@ -29,6 +29,7 @@ from control_plane.services.enrolment import EnrolmentService
 from control_plane.services.events import EventService
 from control_plane.services.join_tokens import JoinTokenService
 from control_plane.services.nodes import NodeService
+from control_plane.services.record_sets import RecordSetService
 from control_plane.services.regions import RegionService
 from control_plane.services.registry import Service
 from control_plane.services.releases import ReleaseService, RolloutService
@@ -261,6 +262,7 @@ def services(context: Context) -> list[Service]:
         named(event_pb2, "EventService", EventService(context)),
         named(drill_pb2, "DrillService", DrillService(context)),
         named(zone_pb2, "ZoneService", ZoneService(context)),
+        named(zone_pb2, "RecordSetService", RecordSetService(context)),
         named(routing_pb2, "RoutingService", RoutingService(context)),
     ]
 

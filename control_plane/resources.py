@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane import decode
+from control_plane import decode, zone_files
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.tiers import Place, region_order
@@ -16,7 +16,7 @@ from control_plane.observed import Observed
 from control_plane.state import State
 from control_plane.views import Assigned, Manifests, Views, resource_name
 from fleet.ids import last_part
-from locci.v1 import app_pb2, manifest_pb2, node_pb2, release_pb2, resource_pb2, routing_pb2
+from locci.v1 import app_pb2, manifest_pb2, node_pb2, release_pb2, resource_pb2, routing_pb2, zone_pb2
 
 PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
@@ -52,6 +52,7 @@ class Publication:
         self._places = {
             last_part(region.name): Place(region.latitude, region.longitude) for region in state.regions.values()
         }
+        self._record_sets = _by_zone(state.record_sets.values())
         self.regions = [self._region(region_id) for region_id in sorted(self._places)]
         self._apps = [(app, *target) for app in state.apps.values() if (target := self._target(app)) is not None]
         self.hostnames = [h for app, _, manifest in self._apps for h in self._hostnames(app, manifest)]
@@ -231,6 +232,7 @@ class Publication:
                 for node_id, node in sorted(self._nodes.items())
                 if _is_part(node, node_pb2.NODE_ROLE_DNS)
             ],
+            records=[_records(origin, row, ttl_s) for row in self._record_sets.get(f"zones/{origin}", ())],
         )
 
     def zone_hashes(self) -> dict[str, str]:
@@ -244,6 +246,22 @@ class Publication:
             digest = hashlib.sha256(content.SerializeToString(deterministic=True) + "\n".join(names).encode())
             result[zone.origin] = digest.hexdigest()
         return result
+
+
+def _by_zone(rows: Iterable[zone_pb2.RecordSet]) -> dict[str, list[zone_pb2.RecordSet]]:
+    result: dict[str, list[zone_pb2.RecordSet]] = {}
+    for row in rows:
+        result.setdefault(row.name.partition("/recordSets/")[0], []).append(row)
+    return result
+
+
+def _records(origin: str, row: zone_pb2.RecordSet, zone_ttl_s: float) -> resource_pb2.ZoneRecords:
+    return resource_pb2.ZoneRecords(
+        owner=zone_files.absolute(row.owner, origin),
+        type=row.type,
+        ttl=decode.duration(row.ttl.seconds or zone_ttl_s or 3600.0),
+        data=row.data,
+    )
 
 
 def _is_below(hostname: str, origin: str) -> bool:

@@ -155,6 +155,7 @@ class State:
         self.drills = Table("drills", drill_pb2.Drill)
         self.drill_runs = Table("drillRuns", drill_pb2.DrillRun)
         self.zones = Table("zones", zone_pb2.Zone)
+        self.record_sets = Table("recordSets", zone_pb2.RecordSet)
         self.zone_contents = Table("zoneContents", StringValue)
         """By origin: the hash of what the zone serves; its revision is the zone's serial."""
         self.secrets = Table("secretHashes", StringValue)

@@ -59,6 +59,9 @@ class ZoneService:
         def build(batch: Batch) -> None:
             self._state.zones.need(request.name)
             batch.delete(self._state.zones, request.name)
+            for name in self._state.record_sets:
+                if name.startswith(f"{request.name}/"):
+                    batch.delete(self._state.record_sets, name)
             batch.event("ZoneDeleted", f"{caller.principal} removed {request.name}", request.name)
 
         await self._context.change(build)

@@ -7,6 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
+import dns.exception
+import dns.rdata
+import dns.rdatatype
 from google.protobuf import duration_pb2
 
 from fleet.errors import LocciError, invalid
@@ -14,12 +17,14 @@ from fleet.ids import check_hostname
 from fleet.snapshot import Snapshot
 from locci.v1 import agent_pb2, manifest_pb2, node_pb2, resource_pb2
 from routing.core.model import (
+    ALIAS,
     Condition,
     EdgeEndpoint,
     ForeignEvidence,
     Hostname,
     NameServer,
     Policy,
+    RecordSet,
     Region,
     RoutingTable,
     Zone,
@@ -173,7 +178,29 @@ def read_zone(name: str, resource: resource_pb2.Resource) -> Zone:
         ttl_s=_seconds(body.ttl, _ZONE_TTL_S, "ttl"),
         negative_ttl_s=_seconds(body.negative_ttl, _NEGATIVE_TTL_S, "negative_ttl"),
         name_servers=tuple(servers),
+        records=tuple(_record_set(records, body.origin) for records in body.records),
     )
+
+
+def _record_set(body: resource_pb2.ZoneRecords, origin: str) -> RecordSet:
+    """Records in wire form. Raises INVALID_ARGUMENT when their text is no such record."""
+    where = f"records: {body.type} of {body.owner}"
+    if not f".{body.owner}".endswith(f".{origin}"):
+        raise invalid("records", f"{where}: it is not within {origin}")
+    ttl_s = _seconds(body.ttl, _ZONE_TTL_S, where)
+    kind = "CNAME" if body.type == "ALIAS" else body.type
+    try:
+        rdatas = [dns.rdata.from_text("IN", kind, text) for text in body.data]
+        data = tuple(rdata.to_wire() or b"" for rdata in rdatas)
+        number = int(rdatas[0].rdtype) if rdatas else int(dns.rdatatype.from_text(kind))
+    except (dns.exception.DNSException, ValueError, UnicodeError) as error:
+        raise invalid("records", f"{where}: {error}") from error
+    target = ""
+    if kind == "CNAME":
+        if len(rdatas) != 1:
+            raise invalid("records", f"{where}: there can be only one")
+        target = str(rdatas[0].to_text()).lower().removesuffix(".")
+    return RecordSet(body.owner, ALIAS if body.type == "ALIAS" else number, ttl_s, data, target)
 
 
 def _body(name: str, resource: resource_pb2.Resource, kind: str, called: str) -> Any:
