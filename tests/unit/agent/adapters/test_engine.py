@@ -8,7 +8,7 @@ import docker
 import pytest
 import requests
 
-from agent.adapters.engine import container_of, host_settings, identity_of, labels_of
+from agent.adapters.containers import container_of, host_settings, identity_of, labels_of
 from agent.adapters.engine_errors import explain, pull_failure
 from agent.adapters.engine_events import event_of
 from agent.core.messages import ContainerDied, ContainerRemoved, EngineChanged
