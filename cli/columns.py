@@ -157,6 +157,12 @@ ZONES: Final[list[Column]] = [
     ("NEGATIVE TTL", lambda z: z.get("negative_ttl", "")),
     ("AGE", lambda z: age(z.get("create_time"))),
 ]
+RECORD_SETS: Final[list[Column]] = [
+    ("OWNER", lambda r: r.get("owner", "")),
+    ("TYPE", lambda r: r.get("type", "")),
+    ("TTL", lambda r: r.get("ttl", "")),
+    ("DATA", lambda r: "; ".join(r.get("data", []))),
+]
 EVENTS: Final[list[Column]] = [
     ("TIME", lambda e: e.get("time", "")[:19]),
     ("SEVERITY", lambda e: word(e.get("severity", ""), "SEVERITY_")),

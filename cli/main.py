@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 
 from cli import external
-from cli.commands import apps, contexts, deploy, drills, events, nodes, regions, routing, status, tokens, zones
+from cli.commands import (
+    apps,
+    contexts,
+    deploy,
+    drills,
+    events,
+    nodes,
+    records,
+    regions,
+    routing,
+    status,
+    tokens,
+    zones,
+)
 from cli.failure import FAILED, INTERRUPTED, USAGE, Failure
 from cli.output import Format, Output, clean, dump, line
 from cli.session import CONTEXT_FILE
@@ -47,6 +60,7 @@ for name, group in {
     "nodes": nodes,
     "tokens": tokens,
     "zones": zones,
+    "records": records,
     "routing": routing,
     "drills": drills,
     "context": contexts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +11,8 @@ import typer
 from cli import columns
 from cli.client import Json, new_request_id
 from cli.durations import seconds_text
-from cli.output import Format, Output, note, show, show_one
+from cli.failure import USAGE, Failure
+from cli.output import Format, Output, dump, line, note, show, show_one
 from cli.session import name_of, run
 
 app = typer.Typer(help="Zones: the parts of the DNS that the fleet answers for.", no_args_is_help=True)
@@ -55,3 +58,36 @@ def rm(zone: Zone) -> None:
     name = name_of("zones", zone)
     run(lambda c: c.call("DELETE", name))
     note(f"{name} is removed")
+
+
+@app.command("import")
+def import_(
+    zone: Zone,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A zone file; - for standard input.")],
+    replace: Annotated[bool, typer.Option(help="Also remove what the file does not hold.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Take over the records of a zone file, all of them or none."""
+    try:
+        content = sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{file} cannot be read: {error}", exit_code=USAGE) from error
+    body: Json = {"content": content, "replace": replace, "validate_only": dry_run, "request_id": new_request_id()}
+    answer = run(lambda c: c.call("POST", f"{name_of('zones', zone)}:import", body=body))
+    if output is not Format.TABLE:
+        dump(answer, output)
+        return
+    for mark, key in (("+", "added"), ("~", "changed"), ("-", "removed")):
+        for name in answer.get(key, []):
+            line(f"{mark} {name.rpartition('/')[2]}")
+    for sentence in answer.get("skipped", []):
+        note(f"left out: {sentence}")
+    if not any(answer.get(key) for key in ("added", "changed", "removed")):
+        note("nothing changes")
+
+
+@app.command()
+def export(zone: Zone) -> None:
+    """Write the zone as a zone file to standard output."""
+    line(run(lambda c: c.get(f"{name_of('zones', zone)}:export")).get("content", "").rstrip())

@@ -185,6 +185,7 @@ class Rig:
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.drills = drill_pb2_grpc.DrillServiceStub(self.channel)
         self.zones = zone_pb2_grpc.ZoneServiceStub(self.channel)
+        self.record_sets = zone_pb2_grpc.RecordSetServiceStub(self.channel)
         self.routing = routing_pb2_grpc.RoutingServiceStub(self.channel)
 
     async def stop(self) -> None:

@@ -118,6 +118,12 @@ async def test_dns_servers_hold_regions_hostnames_zones_and_each_others_evidence
     zone = second.resources["zones/example.net"].zone
     assert [s.hostname for s in zone.name_servers] == ["dns-1.ns.example.net", "dns-2.ns.example.net"]
     assert zone.serial > 0
+    records = zone_pb2.RecordSet(name="zones/example.net/recordSets/MX.@", data=["10 mail"])
+    await rig.record_sets.UpdateRecordSet(zone_pb2.UpdateRecordSetRequest(record_set=records))
+    await until(lambda: second.resources["zones/example.net"].zone.records, "the records")
+    (held,) = second.resources["zones/example.net"].zone.records
+    assert (held.owner, held.type, list(held.data)) == ("example.net", "MX", ["10 mail.example.net."])
+    assert second.resources["zones/example.net"].zone.serial > zone.serial
     first.found = {"eu-1": False}
     first.link.wake()
 

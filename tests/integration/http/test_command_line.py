@@ -57,6 +57,38 @@ def test_a_token_is_alone_on_standard_output(locci: CommandLine, region: str) ->
     assert locci("tokens", "create", "--region", region, "--ttl", "soon").returncode == 2
 
 
+def test_records_and_zone_files(locci: CommandLine, region: str, tmp_path: Path) -> None:
+    zone = f"{region}.example.net"
+    assert locci("zones", "create", zone).returncode == 0
+    done = locci("records", "set", zone, "@", "mx", "10 mail", "20 mail.example.org.", "--ttl", "5m")
+    assert done.returncode == 0, done.stderr
+    assert f"10 mail.{zone}.; 20 mail.example.org." in done.stdout
+    refused = locci("records", "set", zone, "@", "cname", "www")
+    assert (refused.returncode, "use ALIAS" in refused.stderr) == (2, True)
+    assert locci("records", "set", zone, "www", "cname", "@").returncode == 0
+    beside = locci("records", "set", zone, "www", "a", "192.0.2.1")
+    assert (beside.returncode, "stands alone" in beside.stderr) == (1, True)
+    file = tmp_path / "zone"
+    file.write_text("$TTL 60\n@ NS ns1\nmail A 192.0.2.9\nwww CNAME mail\n")
+    plan = locci("zones", "import", zone, str(file), "--replace", "--dry-run")
+    assert plan.stdout.split() == ["+", "A.mail", "~", "CNAME.www", "-", "MX.@"]
+    assert "left out: NS" in plan.stderr
+    assert len(json.loads(locci("records", "ls", zone, "-o", "json").stdout)) == 2
+    assert locci("zones", "import", zone, str(file), "--replace").returncode == 0
+    assert {r["type"] for r in json.loads(locci("records", "ls", zone, "-o", "json").stdout)} == {"A", "CNAME"}
+    exported = locci("zones", "export", zone)
+    assert exported.returncode == 0, exported.stderr
+    assert "mail 60 A 192.0.2.9" in exported.stdout
+    file.write_text("www A not-an-address\n")
+    broken = locci("zones", "import", zone, str(file))
+    assert broken.returncode == 2
+    assert "content" in broken.stderr
+    assert locci("records", "rm", zone, "www", "cname").returncode == 0
+    assert locci("records", "show", zone, "www", "cname").returncode == 4
+    assert locci("zones", "rm", zone).returncode == 0
+    assert locci("records", "ls", zone).returncode == 4
+
+
 def test_zones_and_drills(locci: CommandLine, region: str) -> None:
     zone = f"{region}.example.net"
     assert locci("zones", "create", zone, "--ttl", "30m").returncode == 0
