@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from agent import decode
-from agent.adapters import host_facts
+from agent.adapters import host_facts, policy_file
 from agent.adapters.engine import Engine
 from agent.adapters.engine_events import EngineEvents
 from agent.adapters.prober import Prober
@@ -31,6 +31,7 @@ from locci.v1 import node_pb2
 log = structlog.get_logger()
 
 SNAPSHOT_NAME: Final = "snapshot.pb"
+FILES_NAME: Final = "files"
 _ENGINE_PATIENCE_S: Final = 0.5
 
 
@@ -58,14 +59,20 @@ class Agent:
         self._identity = identity
         self._metrics = Metrics()
         self._state = StateFile(settings.state_dir / "state.json")
+        self._policy = policy_file.load(settings.policy_file)
+        engine = Engine(
+            settings.docker_host, node, facts.region, settings.state_dir / FILES_NAME, sandboxes=settings.sandboxes
+        )
+        self._engine = engine
         self._shell = Shell(
-            engine=Engine(settings.docker_host, node, facts.region),
+            engine=engine,
+            policy=self._policy,
             identity=identity,
             state=self._state,
             edge_path=settings.run_dir / "edge.sock",
             data_path=settings.state_dir,
             clock=clock,
-            prober=lambda post: Prober(post, clock, rng),
+            prober=lambda post: Prober(post, clock, rng, engine.run_in),
             metrics=self._metrics,
         )
         self._events = EngineEvents(settings.docker_host, node, self._shell.post_from_thread, rng)
@@ -102,7 +109,8 @@ class Agent:
             stack.callback(self._events.close)
             # The control plane is told the engine's version, which is known in a moment if there is one.
             await self._shell.engine_tried(_ENGINE_PATIENCE_S)
-            tasks = [asyncio.create_task(self._link.run()), asyncio.create_task(self._state.run())]
+            work = (self._link.run(), self._state.run(), self._engine.sandboxes.run())
+            tasks = [asyncio.create_task(part) for part in work]
             stopping = asyncio.create_task(stop.wait())
             log.info("agent_started", revision=self._link.snapshot.revision)
             done, pending = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +153,7 @@ class Agent:
         """Begins with what the node was told last, before anyone is in reach. Never told, it touches nothing."""
         if not snapshot.revision:
             return
-        problems = decode.problems(snapshot)
+        problems = decode.problems(snapshot, self._policy)
         if problems:
             reasons = "; ".join(f"{problem.name}: {problem.message}" for problem in problems)
             log.error("snapshot_unusable", **{telemetry.REASON: reasons})

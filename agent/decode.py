@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from google.protobuf import duration_pb2
 
+from agent import decode_options
 from agent.core.model import DRAIN_DEFAULT_S, STOP_TIMEOUT_DEFAULT_S, Identity, Peer, Probe, Replica, Route, Target
+from agent.core.policy import DEFAULT_POLICY, LocalPolicy, violations
 from fleet.errors import LocciError
 from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 from fleet.snapshot import Snapshot
@@ -34,7 +36,7 @@ _ENV_NAME = re.compile(r"[^=\0]+")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
-def problems(snapshot: Snapshot) -> list[agent_pb2.ResourceProblem]:
+def problems(snapshot: Snapshot, policy: LocalPolicy = DEFAULT_POLICY) -> list[agent_pb2.ResourceProblem]:
     """What an agent cannot accept, resource by resource; empty when it can hold everything."""
     if len(snapshot.resources) > RESOURCES_MAX:
         message = f"{len(snapshot.resources)} resources are more than the {RESOURCES_MAX} that a node can hold"
@@ -42,7 +44,7 @@ def problems(snapshot: Snapshot) -> list[agent_pb2.ResourceProblem]:
     found = [
         agent_pb2.ResourceProblem(name=name, message=message)
         for name, resource in sorted(snapshot.resources.items())
-        for message in _resource_problems(name, resource)
+        for message in _resource_problems(name, resource, policy)
     ]
     return found + list(_duplicates(snapshot))
 
@@ -61,12 +63,13 @@ def target(snapshot: Snapshot) -> Target:
 # ---- what is wrong
 
 
-def _resource_problems(name: str, resource: resource_pb2.Resource) -> Iterator[str]:
+def _resource_problems(name: str, resource: resource_pb2.Resource, policy: LocalPolicy) -> Iterator[str]:
     if name != resource.name:
         yield f"its own name is {resource.name!r}"
     match resource.WhichOneof("body"):
         case "replica":
             yield from _replica_problems(name, resource.replica)
+            yield from violations(policy, resource.replica.image, decode_options.options(resource.replica))
         case "route":
             yield from _route_problems(name, resource.route)
         case "region":
@@ -99,6 +102,7 @@ def _replica_problems(name: str, spec: resource_pb2.ReplicaSpec) -> Iterator[str
     for part in (*spec.command, *spec.args):
         if "\0" in part:
             yield f"command, args: {part!r} holds a zero byte"
+    yield from decode_options.problems(spec)
     yield from _port_problems(spec)
     yield from _probe_problems("readiness", spec, spec.readiness)
     yield from _probe_problems("liveness", spec, spec.liveness)
@@ -119,9 +123,11 @@ def _probe_problems(field: str, spec: resource_pb2.ReplicaSpec, probe: manifest_
     method = probe.WhichOneof("method") if spec.HasField(field) else None  # type: ignore[arg-type]
     if not spec.HasField(field):  # type: ignore[arg-type]
         return
-    if not spec.ports:
+    if method == "exec":
+        yield from _command_problems(f"{field}.exec.command", probe.exec.command)
+    elif not spec.ports:
         yield f"{field}: there is no port to probe"
-    port_name = getattr(probe, method).port if method else ""
+    port_name = getattr(probe, method).port if method and method != "exec" else ""
     if port_name and port_name not in {port.name or "http" for port in spec.ports}:
         yield f"{field}: no port has the name {port_name!r}"
     if method == "http":
@@ -132,6 +138,13 @@ def _probe_problems(field: str, spec: resource_pb2.ReplicaSpec, probe: manifest_
             yield f"{field}.http.host: {host!r} is no host name"
     for part in ("interval", "timeout", "start_period"):
         yield from _duration_problems(f"{field}.{part}", getattr(probe, part).ToTimedelta().total_seconds())
+
+
+def _command_problems(field: str, command: Sequence[str]) -> Iterator[str]:
+    if not command or not command[0]:
+        yield f"{field}: there is no command"
+    if any("\0" in part for part in command):
+        yield f"{field}: holds a zero byte"
 
 
 def _duration_problems(field: str, seconds: float) -> Iterator[str]:
@@ -202,18 +215,21 @@ def _replica(resource: resource_pb2.Resource) -> Replica:
         pids=spec.resources.pids,
         stop_timeout_s=_seconds(spec.stop_timeout, STOP_TIMEOUT_DEFAULT_S),
         drain_s=_seconds(spec.drain, DRAIN_DEFAULT_S),
+        options=decode_options.options(spec),
     )
 
 
 def _probe(spec: resource_pb2.ReplicaSpec, probe: manifest_pb2.Probe) -> Probe:
     method = probe.WhichOneof("method") or "tcp"
-    name = getattr(probe, method).port
+    name = "" if method == "exec" else getattr(probe, method).port
     port = next((p.container_port for p in spec.ports if name in ("", p.name or "http")), 0)
     return Probe(
-        kind="http" if method == "http" else "tcp",
+        kind=method,
         port=port,
         path=probe.http.path or "/",
         host=probe.http.host or spec.app,
+        service=probe.grpc.service,
+        command=tuple(probe.exec.command),
         interval_s=_seconds(probe.interval, 2.0),
         timeout_s=_seconds(probe.timeout, 1.0),
         start_period_s=_seconds(probe.start_period, 0.0),

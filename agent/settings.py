@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.settings import ProgramSettings
@@ -22,5 +23,9 @@ class AgentSettings(ProgramSettings):
     """Where `edge.sock` and `agent.sock` are."""
     docker_host: str = "unix:///var/run/docker.sock"
     """Where Docker Engine listens."""
+    policy_file: Path = Path("/etc/locci/policy.toml")
+    """What this host allows, whatever the control plane says; without the file, the defaults (docs/agent.md)."""
+    sandboxes: int = Field(default=4, ge=0, le=64)
+    """Network namespaces made ahead of time, for fast starts."""
     metrics_listen: str = "127.0.0.1:7446"
     """/metrics and /healthz, `address:port`; empty for none."""

@@ -53,6 +53,7 @@ from agent.core.messages import (
     WakeAt,
 )
 from agent.core.model import Identity
+from agent.core.policy import LocalPolicy
 from agent.core.summary import sentence
 from agent.metrics import Metrics
 from agent.reporter import Reporter
@@ -71,6 +72,7 @@ class Shell:
         self,
         *,
         engine: Engine,
+        policy: LocalPolicy,
         identity: IdentityDirectory,
         state: StateFile,
         edge_path: Path,
@@ -80,6 +82,7 @@ class Shell:
         metrics: Metrics,
     ):
         self._engine = engine
+        self._policy = policy
         self._identity = identity
         self._node = identity.facts()
         self._state = state
@@ -131,7 +134,7 @@ class Shell:
     # ---- what the link asks (fleet.rpc.link.SnapshotConsumer)
 
     def problems(self, snapshot: Snapshot) -> list[agent_pb2.ResourceProblem]:
-        return decode.problems(snapshot)
+        return decode.problems(snapshot, self._policy)
 
     def accepted(self, snapshot: Snapshot) -> None:
         self.post(SnapshotAccepted(decode.target(snapshot)))

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from agent.adapters.engine import CALL_TIMEOUT_S, LABEL_NODE, Client, identity_of
+from agent.adapters.containers import LABEL_NODE, LABEL_SANDBOX, identity_of
+from agent.adapters.docker_client import CALL_TIMEOUT_S, Client
 from agent.adapters.engine_errors import explain
 from agent.core.messages import ContainerDied, ContainerRemoved, EngineChanged, EngineConnected, EngineLost, Event
 from fleet.backoff import Backoff
@@ -70,6 +71,9 @@ def event_of(message: Mapping[str, Any]) -> Event | None:
     """The machine's event for the engine's; None when it says nothing new."""
     attributes = message["Actor"]["Attributes"]
     container_id = message["Actor"]["ID"]
+    if LABEL_SANDBOX in attributes:
+        # A container may have lost its network by that.
+        return EngineChanged() if message["Action"] == "die" else None
     match message["Action"]:
         case "die":
             return ContainerDied(container_id, int(attributes.get("exitCode", 0)), message["timeNano"] / 1e9)

@@ -1,27 +1,34 @@
-"""Probes of containers over HTTP and TCP: one task for each container and purpose."""
+"""Probes of containers over HTTP, TCP and gRPC and by commands: one task for each container and purpose."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.core.messages import Event, ProbeFailed, ProbeSucceeded, StartProbing
 from agent.core.model import Probe, Purpose
 from fleet.clock import Clock
 
-EAGER_FIRST_S: Final = 0.05
-EAGER_GROWTH: Final = 1.3
+EAGER_FIRST_S: Final = 0.01
+EAGER_GROWTH: Final = 1.5
 BODY_BYTES_MAX: Final = 64 * 1024
+
+RunIn = Callable[[str, tuple[str, ...], float], Awaitable[str]]
+"""Runs a command in a container, with a time limit; why it failed, empty when it did not."""
 
 
 class Prober:
     """Asks, and posts each answer."""
 
-    def __init__(self, post: Callable[[Event], None], clock: Clock, rng: random.Random):
+    def __init__(self, post: Callable[[Event], None], clock: Clock, rng: random.Random, run_in: RunIn):
         self._post = post
+        self._run_in = run_in
         self._clock = clock
         self._rng = rng
         self._tasks: dict[tuple[str, Purpose], asyncio.Task[None]] = {}
@@ -51,7 +58,7 @@ class Prober:
             await self._clock.sleep(self._rng.uniform(0, probe.interval_s))
         while True:
             begun = self._clock.monotonic()
-            reason = await ask(probe, command.ip)
+            reason = await self._ask(command)
             if reason:
                 self._post(ProbeFailed(command.container_id, command.purpose, reason))
                 pause_s = min(probe.interval_s, pause_s * EAGER_GROWTH)
@@ -60,9 +67,18 @@ class Prober:
                 pause_s = probe.interval_s
             await self._clock.sleep(max(0.0, begun + pause_s - self._clock.monotonic()))
 
+    async def _ask(self, command: StartProbing) -> str:
+        probe = command.probe
+        if probe.kind != "exec":
+            return await ask(probe, command.ip)
+        reason = await self._run_in(command.container_id, probe.command, probe.timeout_s)
+        return f"exec probe: {' '.join(probe.command)}: {reason}" if reason else ""
+
 
 async def ask(probe: Probe, ip: str) -> str:
     """Why the container is not in order, in a sentence; empty when it is."""
+    if probe.kind == "grpc":
+        return await _grpc(probe, ip)
     what = f"{probe.kind} probe of port {probe.port}"
     try:
         async with asyncio.timeout(probe.timeout_s):
@@ -94,3 +110,17 @@ async def _http(probe: Probe, reader: asyncio.StreamReader, writer: asyncio.Stre
     with contextlib.suppress(OSError):
         await reader.read(BODY_BYTES_MAX)
     return "" if 200 <= status < 400 else f"http probe: GET {probe.path} was answered with status {status}"
+
+
+async def _grpc(probe: Probe, ip: str) -> str:
+    """SERVING is good (grpc.health.v1)."""
+    what = f"grpc probe of port {probe.port}"
+    address = f"[{ip}]:{probe.port}" if ":" in ip else f"{ip}:{probe.port}"
+    async with grpc.aio.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
+        try:
+            request = health_pb2.HealthCheckRequest(service=probe.service)
+            answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=probe.timeout_s)
+        except grpc.aio.AioRpcError as error:
+            return f"{what}: {error.code().name}: {error.details() or 'no answer'}"
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return "" if status == "SERVING" else f"{what}: it says {status}"

@@ -262,7 +262,7 @@ class Machine:
         wanted: _Probing = {}
         for identity, container in chosen.items():
             replica = self.world.replicas[identity]
-            if not container.running or container.id in self.world.stopping:
+            if not container.running or container.stranded or container.id in self.world.stopping:
                 continue
             for purpose, probe in ((Purpose.READINESS, replica.readiness), (Purpose.LIVENESS, replica.liveness)):
                 if probe is not None:

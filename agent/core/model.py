@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal
 
+from agent.core.options import Options
+
 STOP_TIMEOUT_DEFAULT_S: Final = 10.0
 DRAIN_DEFAULT_S: Final = 2.0
 
@@ -30,10 +32,14 @@ class Identity:
 class Probe:
     """A question asked of a container again and again; durations in seconds."""
 
-    kind: Literal["http", "tcp"]
+    kind: Literal["http", "tcp", "grpc", "exec"]
     port: int
     path: str = "/"
     host: str = ""
+    service: str = ""
+    """What a gRPC probe asks about; empty means the whole server."""
+    command: tuple[str, ...] = ()
+    """What an exec probe runs."""
     interval_s: float = 2.0
     timeout_s: float = 1.0
     start_period_s: float = 0.0
@@ -71,6 +77,7 @@ class Replica:
     pids: int = 0
     stop_timeout_s: float = STOP_TIMEOUT_DEFAULT_S
     drain_s: float = DRAIN_DEFAULT_S
+    options: Options = field(default_factory=Options)
 
     @property
     def identity(self) -> Identity:
@@ -130,6 +137,8 @@ class Container:
     ip: str = ""
     exit_code: int = 0
     started_wall_s: float = 0.0
+    stranded: bool = False
+    """It runs, but the network that it joined is gone."""
 
     @property
     def running(self) -> bool:

@@ -108,9 +108,9 @@ def _ends(world: World, chosen: dict[Identity, Container], now: float) -> list[S
 
 
 def _unhealthy(world: World, container: Container) -> Step | None:
-    """A wanted container is only ever stopped when its liveness probe says so."""
+    """A wanted container is only ever stopped when its liveness probe says so, or when nobody can reach it any more."""
     health = world.liveness.get(container.id)
-    if container.running and health is not None and not health.good:
+    if container.running and (container.stranded or (health is not None and not health.good)):
         return StopContainer(container.id, _stop_timeout_s(world, container))
     return None
 

@@ -83,6 +83,8 @@ def _phase(world: World, replica: Replica, container: Container | None, now: flo
 
 
 def _why_not_ready(world: World, container: Container, last_reason: str) -> str:
+    if container.stranded:
+        return "the network that it joined is gone, it is being restarted"
     liveness = world.liveness.get(container.id)
     if liveness is not None and not liveness.good:
         return f"its liveness probe failed, it is being restarted: {liveness.reason}"

@@ -57,7 +57,7 @@ class World:
     def is_ready(self, container: Container) -> bool:
         """Whether the container is to get requests, if it is a wanted one; without a probe, it is while it runs."""
         replica = self.replicas.get(container.identity)
-        if replica is None or not container.running or container.id in self.stopping:
+        if replica is None or not container.running or container.stranded or container.id in self.stopping:
             return False
         health = self.readiness.get(container.id)
         return replica.readiness is None or (health is not None and health.good)

@@ -134,15 +134,17 @@ class EngineHost:
             return image
 
     def containers(self) -> dict[str, str]:
-        """Ids of all containers with their state."""
+        """Ids of all containers with their state, except the networks that an agent makes ahead of time."""
         with contextlib.closing(self.client()) as client:
-            return {found["Id"]: found["State"] for found in client.containers(all=True)}
+            listed = client.containers(all=True)
+        return {found["Id"]: found["State"] for found in listed if "dev.locci.sandbox" not in found["Labels"]}
 
     def clear(self) -> None:
         """Removes all containers and images."""
         with contextlib.closing(self.client()) as client:
             for found in client.containers(all=True):
-                client.remove_container(found["Id"], force=True, v=True)
+                with contextlib.suppress(docker.errors.NotFound):
+                    client.remove_container(found["Id"], force=True, v=True)
             for image in client.images(quiet=True):
                 with contextlib.suppress(docker.errors.APIError):
                     client.remove_image(image, force=True)

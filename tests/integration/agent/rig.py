@@ -24,6 +24,7 @@ from tests.integration.engine_fixture import EngineHost
 Session = grpc.aio.ServicerContext[agent_pb2.NodeMessage, agent_pb2.ControlMessage]
 
 NODE = "eu-1"
+SANDBOXES = 2
 
 
 async def eventually(condition: Callable[[], object], what: str, deadline_s: float = 20.0) -> None:
@@ -219,8 +220,9 @@ class Rig:
             "run_dir": self.run,
             "docker_host": self.host.socket,
             "metrics_listen": "127.0.0.1:7446",
+            "policy_file": self.folder / "policy.toml",
         }
-        text = "".join(f'{key} = "{value}"\n' for key, value in settings.items())
+        text = "".join(f'{key} = "{value}"\n' for key, value in settings.items()) + f"sandboxes = {SANDBOXES}\n"
         (self.folder / "agent.toml").write_text(text)
 
     @property

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 import requests
 
-from agent.adapters.containers import container_of, host_settings, identity_of, labels_of
+from agent.adapters.containers import LABEL_SANDBOX, container_of, host_settings, identity_of, labels_of, sandboxes_of
 from agent.adapters.engine_errors import explain, pull_failure
 from agent.adapters.engine_events import event_of
 from agent.core.messages import ContainerDied, ContainerRemoved, EngineChanged
 from agent.core.model import ContainerState, PullFailure
+from agent.core.options import ConfigFile, Options, Ulimit, Volume
 from tests.unit.agent.play import replica
 
 
@@ -97,3 +100,47 @@ def test_events_are_translated() -> None:
     assert event_of(message | {"Action": "destroy"}) == ContainerRemoved("c1")
     assert event_of(message | {"Action": "start"}) == EngineChanged(replica().identity)
     assert event_of(message | {"Action": "rename"}) is None
+
+
+def test_a_container_has_the_address_of_the_sandbox_that_it_joins() -> None:
+    joined = summary(HostConfig={"NetworkMode": "container:s1"}, NetworkSettings={"Networks": {}})
+    box = summary(Id="s1", Labels={LABEL_SANDBOX: "1"})
+    alive = container_of(joined, sandboxes_of([joined, box]))
+    assert alive is not None
+    assert (alive.ip, alive.stranded) == ("172.17.0.2", False)
+    for listed in ([joined], [joined, box | {"State": "exited"}]):
+        stranded = container_of(joined, sandboxes_of(listed))
+        assert stranded is not None
+        assert (stranded.stranded, stranded.running) == (True, True)
+
+
+def test_the_death_of_a_sandbox_is_a_reason_to_look() -> None:
+    actor = {"ID": "s1", "Attributes": {LABEL_SANDBOX: "1"}}
+    assert event_of({"Actor": actor, "timeNano": 1, "Action": "die"}) == EngineChanged()
+    assert event_of({"Actor": actor, "timeNano": 1, "Action": "destroy"}) is None
+
+
+def test_options_become_settings_of_the_engine() -> None:
+    options = Options(
+        volumes=(
+            Volume("/data", "named", "db"),
+            Volume("/etc/tls", "host", "/srv/tls", read_only=True),
+            Volume("/tmp", "tmpfs", size_bytes=4096),
+        ),
+        files=(ConfigFile("/etc/app.conf", "x"),),
+        add_capabilities=("NET_ADMIN",),
+        drop_all_capabilities=True,
+        read_only_root=True,
+        ulimits=(Ulimit("nofile", 10, 20),),
+    )
+    settings = host_settings(replace(replica(), options=options), Path("/files/web"), "s1")
+    assert settings["binds"] == [
+        "locci-web-db:/data:rw",
+        "/srv/tls:/etc/tls:ro",
+        "/files/web/0:/etc/app.conf:ro",
+    ]
+    assert settings["tmpfs"] == {"/tmp": "rw,nosuid,nodev,size=4096"}
+    assert settings["cap_add"] == ["NET_ADMIN"]
+    assert settings["read_only"] is True
+    assert settings["network_mode"] == "container:s1"
+    assert "cap_add" not in host_settings(replace(replica(), options=Options(privileged=True)))

@@ -7,7 +7,10 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 
 from agent.adapters.prober import Prober, ask
 from agent.core.messages import Event, ProbeFailed, ProbeSucceeded, StartProbing
@@ -35,6 +38,11 @@ async def server(answer: bytes | None) -> AsyncIterator[int]:
         yield listening.sockets[0].getsockname()[1]
     finally:
         listening.close()
+
+
+async def never(container_id: str, command: tuple[str, ...], timeout_s: float) -> str:
+    """No command is to be run."""
+    raise AssertionError(f"{command} in {container_id} for {timeout_s} s")
 
 
 def http(port: int) -> Probe:
@@ -70,7 +78,7 @@ async def test_tcp() -> None:
 
 async def test_it_asks_again_and_again_until_it_is_told_to_stop() -> None:
     posted: asyncio.Queue[Event] = asyncio.Queue()
-    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1))
+    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1), never)
     async with asyncio.timeout(5):
         async with server(b"HTTP/1.1 200 OK\r\n\r\n") as port:
             prober.start(StartProbing("c1", Purpose.READINESS, http(port), "127.0.0.1", eager=True))
@@ -80,3 +88,44 @@ async def test_it_asks_again_and_again_until_it_is_told_to_stop() -> None:
             pass
     prober.stop("c1", Purpose.READINESS)
     await prober.close()
+
+
+async def test_a_command_is_run_in_the_container() -> None:
+    posted: asyncio.Queue[Event] = asyncio.Queue()
+    answers = ["it ended with exit code 1: no", ""]
+
+    async def run_in(container_id: str, command: tuple[str, ...], timeout_s: float) -> str:
+        assert (container_id, command, timeout_s) == ("c1", ("/bin/check",), 0.3)
+        return answers.pop(0) if answers else ""
+
+    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1), run_in)
+    probe = Probe("exec", 0, command=("/bin/check",), interval_s=0.02, timeout_s=0.3)
+    prober.start(StartProbing("c1", Purpose.READINESS, probe, "", eager=True))
+    async with asyncio.timeout(5):
+        failed = await posted.get()
+        assert isinstance(failed, ProbeFailed)
+        assert failed.reason == "exec probe: /bin/check: it ended with exit code 1: no"
+        assert await posted.get() == ProbeSucceeded("c1", Purpose.READINESS)
+    await prober.close()
+
+
+@pytest.mark.parametrize(("status", "said"), [("SERVING", ""), ("NOT_SERVING", "it says NOT_SERVING")])
+async def test_grpc(status: str, said: str) -> None:
+    servicer = HealthServicer()
+    await servicer.set("db", health_pb2.HealthCheckResponse.ServingStatus.Value(status))
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        reason = await ask(Probe("grpc", port, service="db", timeout_s=2.0), "127.0.0.1")
+        unknown = await ask(Probe("grpc", port, service="other", timeout_s=2.0), "127.0.0.1")
+    finally:
+        await server.stop(None)
+    assert reason.endswith(said)
+    assert bool(reason) == bool(said)
+    assert "NOT_FOUND" in unknown
+
+
+async def test_grpc_of_a_port_where_nothing_listens() -> None:
+    assert "UNAVAILABLE" in await ask(Probe("grpc", 1, timeout_s=2.0), "127.0.0.1")

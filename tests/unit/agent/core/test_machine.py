@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.core.machine import Machine
 from agent.core.messages import (
     CancelPull,
@@ -405,3 +407,16 @@ def test_nothing_is_reported_twice() -> None:
     assert play.commands == []
     play >> Ticked()
     assert play.saw(ReportStatus) == play.saw(PublishEdge) == []
+
+
+def test_a_container_that_lost_its_network_is_restarted() -> None:
+    play = Play().boot(running("c1", replica()), wanted=target(replica()))
+    play >> ProbeSucceeded("c1", Purpose.READINESS)
+    play >> EngineChanged()
+    (observe,) = play.saw(Observe)
+    play >> EngineObserved(observe.number, (replace(running("c1", replica()), stranded=True, ip=""),))
+    assert play.saw(StopContainer) == [StopContainer("c1", 5.0)]
+    assert play.endpoints() == []
+    assert not play.status(replica()).ready
+    play >> ContainerStopped("c1")
+    assert play.saw(StartContainer) == [StartContainer(identity(), "c1")]

@@ -1,0 +1,52 @@
+"""What a host allows, whatever the control plane says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from posixpath import normpath
+from typing import Final
+
+from agent.core.options import CAPABILITIES, Options
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPolicy:
+    """The host's own rules. As they are here they hold on a host without a policy file."""
+
+    registries: tuple[str, ...] = ("*",)
+    """Patterns of `host[:port]/repository`, as in `registry.example.net/*`."""
+    host_paths: tuple[str, ...] = ()
+    """Directories below which containers may be given paths of the host."""
+    capabilities: tuple[str, ...] = ()
+    """Capabilities besides the usual ones."""
+    privileged: bool = False
+    signed: bool = False
+    """Only images whose manifest says who must have signed them."""
+
+
+DEFAULT_POLICY: Final = LocalPolicy()
+
+
+def violations(policy: LocalPolicy, image: str, options: Options) -> Iterator[str]:
+    """What a replica asks for that the host does not allow, in sentences that name the rule."""
+    repository = image.partition("@")[0]
+    if not any(fnmatchcase(repository, pattern) for pattern in policy.registries):
+        yield f"image: this host's policy (registries) does not allow {repository}"
+    for volume in options.volumes:
+        if volume.kind == "host" and not any(_below(volume.source, allowed) for allowed in policy.host_paths):
+            yield f"volumes: this host's policy (host_paths) does not allow {volume.source}"
+    for name in options.capabilities:
+        if name not in CAPABILITIES and name not in policy.capabilities:
+            yield f"security.add_capabilities: this host's policy (capabilities) does not allow {name}"
+    if options.privileged and not policy.privileged:
+        yield "security.privileged: this host's policy (privileged) does not allow it"
+    if policy.signed and not options.public_keys:
+        yield "verification: this host's policy (signed) allows signed images only"
+
+
+def _below(path: str, allowed: str) -> bool:
+    """By the words alone; links on the host are the business of who made them."""
+    whole, root = normpath(path), normpath(allowed)
+    return ".." not in path.split("/") and (whole == root or whole.startswith(root.rstrip("/") + "/"))

@@ -1,0 +1,86 @@
+"""Volumes, files, privileges and probes of containers, on a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from tests.integration.agent.rig import Rig, eventually, replica
+
+pytestmark = pytest.mark.lab
+
+
+def run_in(rig: Rig, command: str) -> str:
+    """What a shell command in the replica's container writes."""
+    with contextlib.closing(rig.host.client()) as client:
+        container_id = rig.control_plane.replicas["replicas/web/0/1"].container_id
+        exec_id = client.exec_create(container_id, ["/bin/sh", "-c", command])["Id"]
+        output: bytes = client.exec_start(exec_id)
+        return output.decode()
+
+
+async def test_volumes_files_and_a_read_only_root(rig: Rig, image: str) -> None:
+    shared = rig.folder / "shared"
+    shared.mkdir()
+    (shared / "greeting").write_text("from the host\n")
+    (rig.folder / "policy.toml").write_text(f'host_paths = ["{shared}"]\n')
+    wanted = replica(image)
+    spec = wanted.replica
+    spec.volumes.add(path="/data", name="db")
+    spec.volumes.add(path="/mnt", host_path=str(shared), read_only=True)
+    spec.volumes.add(path="/tmp").tmpfs.size_bytes = 2**20
+    spec.files.add(path="/etc/app.conf", content="colour = blue\n", mode=0o440)
+    spec.security.read_only_root = True
+    spec.security.drop_all_capabilities = True
+    spec.ulimits.add(name="nofile", soft=77)
+    spec.working_dir = "/data"
+    rig.start()
+    rig.control_plane.want(wanted)
+    await eventually(rig.control_plane.ready, "it is ready")
+    script = (
+        "echo kept > kept && cat /data/kept /mnt/greeting /etc/app.conf; ulimit -n; echo x > /tmp/x && cat /tmp/x; "
+        "(echo x > /www/x) 2>&1; (echo x > /mnt/x) 2>&1; (echo x > /etc/app.conf) 2>&1; cat /proc/self/status"
+    )
+    said = await asyncio.to_thread(run_in, rig, script)
+    assert said.startswith("kept\nfrom the host\ncolour = blue\n77\nx\n"), said
+    assert said.count("Read-only file system") == 3, said
+    assert "CapEff:\t0000000000000000" in said
+    assert "NoNewPrivs:\t1" in said
+    rig.control_plane.want()
+    await eventually(lambda: "replicas/web/0/1" in rig.control_plane.gone, "it is gone")
+    assert not list((rig.state / "files").iterdir())
+    rig.control_plane.want(wanted)
+    await eventually(rig.control_plane.ready, "it is back")
+    assert await asyncio.to_thread(run_in, rig, "cat kept") == "kept\n"
+
+
+async def test_what_the_host_does_not_allow_is_refused_whole(rig: Rig, image: str) -> None:
+    rig.start()
+    rig.control_plane.want(replica(image))
+    await eventually(rig.control_plane.ready, "it is ready")
+    bad = replica(image, ordinal=1)
+    bad.replica.volumes.add(path="/host", host_path="/etc")
+    bad.replica.security.privileged = True
+    rig.control_plane.want(bad)
+    await eventually(lambda: rig.control_plane.nacks, "it is refused")
+    messages = " ".join(problem.message for problem in rig.control_plane.nacks[0].problems)
+    assert "host_paths" in messages
+    assert "privileged" in messages
+    assert rig.control_plane.ready()
+
+
+async def test_a_command_in_the_container_decides_whether_it_is_ready(rig: Rig, image: str) -> None:
+    wanted = replica(image)
+    wanted.replica.readiness.exec.command.extend(["/bin/sh", "-c", "cat /www/ready"])
+    rig.start()
+    rig.control_plane.want(wanted)
+
+    def told() -> bool:
+        statuses = rig.control_plane.replicas.values()
+        return any("No such file" in s.reason and "exit code 1" in s.reason for s in statuses)
+
+    await eventually(told, "it says why it is not ready")
+    await asyncio.to_thread(run_in, rig, "echo yes > /www/ready")
+    await eventually(rig.control_plane.ready, "it is ready")
