@@ -1,8 +1,9 @@
 """Our DNS server beside Debian's gdnsd and PowerDNS (geoip), answers chosen by client subnet, one core each, in turns.
 
-All serve the same zone from the same map; each runs on one core and the load comes from another. What counts is
-answers per second of the server's own CPU time, so that other work on the machine matters little; each figure is the
-median of several turns. Writes build/bench/dns.json.
+All serve the same zone from the same map; each runs on one core and the load comes from another. Ours has cookies, its
+rate limit and its metrics on, and runs twice: with the compiled loop, and in Python alone (figures `…_python`). What
+counts is answers per second of the server's own CPU time, so that other work on the machine matters little; each
+figure is the median of several turns. Writes build/bench/dns.json.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ SECONDS = 1.2
 WINDOW = 256
 SERVER_CPU, LOAD_CPU = 1, 0
 NAME = "hello.example.net"
-FIGURES = {"geo_ecs": 1, "plain": 0}
+FIGURES = {"geo_ecs": 1, "geo_ecs_cookie": 3, "plain": 0}
+OURS = {"ours": "", "ours-python": "_python"}
+"""Our servers, and what their figures are called after."""
 COUNTRIES = (("DE", "EU"), ("US", "NA"), ("JP", "AS"))
 
 Server = tuple[int, int]
@@ -51,11 +54,12 @@ def main() -> int:
         geo = folder / "geo.mmdb"
         _write_map(geo)
         servers = {
-            "ours": stack.enter_context(_ours(folder / "ours", geo)),
+            "ours": stack.enter_context(_ours(folder / "ours", geo, compiled=True)),
+            "ours-python": stack.enter_context(_ours(folder / "ours-python", geo, compiled=False)),
             "gdnsd": stack.enter_context(_gdnsd(folder / "gdnsd", geo)),
             "pdns-geoip": stack.enter_context(_pdns(folder / "pdns", geo)),
         }
-        figures = [found for figure, ecs in FIGURES.items() for found in _figures(figure, ecs, load, servers)]
+        figures = [found for figure, options in FIGURES.items() for found in _figures(figure, options, load, servers)]
     report("dns", figures)
     return 0
 
@@ -119,7 +123,7 @@ def _answers(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _ours(folder: Path, geo: Path) -> Iterator[Server]:
+def _ours(folder: Path, geo: Path, *, compiled: bool) -> Iterator[Server]:
     folder.mkdir()
     port = _port()
     Authority().join(folder / "identity", node="eu-1", region="eu", endpoints=("127.0.0.1:1",))
@@ -134,6 +138,7 @@ def _ours(folder: Path, geo: Path) -> Iterator[Server]:
     config.write_text(
         f'listen = ["127.0.0.1:{port}"]\nidentity_dir = "{folder}/identity"\nstate_dir = "{folder}/state"\n'
         f'geo_database = "{geo}"\nmetrics_listen = "127.0.0.1:{_port()}"\n'
+        f"compiled = {str(compiled).lower()}\nresponses_per_second = 100000000\n"
     )
     with _process([sys.executable, "-m", "routing.main", "run", "--config", str(config)], folder, port) as server:
         yield server
@@ -211,30 +216,31 @@ def _pdns(folder: Path, geo: Path) -> Iterator[Server]:
         yield server
 
 
-def _figures(figure: str, ecs: int, load: Path, servers: dict[str, Server]) -> Iterator[dict[str, object]]:
+def _figures(figure: str, options: int, load: Path, servers: dict[str, Server]) -> Iterator[dict[str, object]]:
     found: dict[str, list[float]] = {name: [] for name in servers}
     for turn in range(TURNS + 1):
         for name, server in servers.items():
-            rate = _turn(load, server, ecs, 0.5 if turn == 0 else SECONDS)
+            rate = _turn(load, server, options, 0.5 if turn == 0 else SECONDS)
             if turn:
                 found[name].append(rate)
     rates = {name: statistics.median(turns) for name, turns in found.items()}
-    for peer in sorted(servers.keys() - {"ours"}):
-        yield {
-            "figure": figure,
-            "peer": peer,
-            "ours": round(rates["ours"]),
-            "theirs": round(rates[peer]),
-            "unit": "answers per CPU-second",
-            "ratio": round(rates["ours"] / rates[peer], 2),
-        }
+    for ours, suffix in OURS.items():
+        for peer in sorted(servers.keys() - OURS.keys()):
+            yield {
+                "figure": figure + suffix,
+                "peer": peer,
+                "ours": round(rates[ours]),
+                "theirs": round(rates[peer]),
+                "unit": "answers per CPU-second",
+                "ratio": round(rates[ours] / rates[peer], 2),
+            }
 
 
-def _turn(load: Path, server: Server, ecs: int, seconds: float) -> float:
+def _turn(load: Path, server: Server, options: int, seconds: float) -> float:
     """Good answers per second of the server's CPU time."""
     pid, port = server
     before = _cpu_s(pid)
-    words = [str(load), str(port), str(seconds), str(WINDOW), str(ecs), NAME]
+    words = [str(load), str(port), str(seconds), str(WINDOW), str(options), NAME]
     done = subprocess.run(["taskset", "-c", str(LOAD_CPU), *words], capture_output=True, text=True, check=True)
     good, bad, lost = map(int, done.stdout.split())
     if bad or lost > good / 100:

@@ -1,5 +1,5 @@
 // Asks for one name over UDP from one core, with a bounded number of questions under way; prints good and bad answers.
-// Usage: dns_load PORT SECONDS WINDOW ECS(0|1) NAME
+// Usage: dns_load PORT SECONDS WINDOW OPTIONS(1: client subnet, 2: cookie, 3: both) NAME
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <stdint.h>
@@ -41,18 +41,23 @@ static size_t put_name(uint8_t *at, const char *name) {
   return used;
 }
 
-static size_t put_query(uint8_t *at, const char *name, int ecs) {
+static size_t put_query(uint8_t *at, const char *name, int options) {
   uint64_t r = next_random();
   uint8_t head[12] = {r >> 8, r, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1};
   memcpy(at, head, 12);
   size_t used = 12 + put_name(at + 12, name);
   uint8_t rest[] = {0, 1, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0};
-  rest[14] = ecs ? 11 : 0;
+  rest[14] = (uint8_t)((options & 1 ? 11 : 0) + (options & 2 ? 12 : 0));
   memcpy(at + used, rest, sizeof rest);
   used += sizeof rest;
-  if (ecs) {
+  if (options & 1) {
     // A random /24 within 16.0.0.0/4.
     uint8_t option[] = {0, 8, 0, 7, 0, 1, 24, 0, 16 + (r >> 40 & 15), r >> 32, r >> 24};
+    memcpy(at + used, option, sizeof option);
+    used += sizeof option;
+  }
+  if (options & 2) {
+    uint8_t option[] = {0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8};
     memcpy(at + used, option, sizeof option);
     used += sizeof option;
   }
@@ -61,7 +66,7 @@ static size_t put_query(uint8_t *at, const char *name, int ecs) {
 
 int main(int count, char **words) {
   if (count != 6) return 2;
-  int window = atoi(words[3]), ecs = atoi(words[4]);
+  int window = atoi(words[3]), options = atoi(words[4]);
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(words[1]))};
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   int s = socket(AF_INET, SOCK_DGRAM, 0), buffer = 4 << 20;
@@ -79,7 +84,7 @@ int main(int count, char **words) {
   int under_way = 0;
   for (double end = now() + atof(words[2]); now() < end;) {
     int n = window - under_way < BATCH ? window - under_way : BATCH;
-    for (int i = 0; i < n; i++) out_parts[i].iov_len = put_query(out[i], words[5], ecs);
+    for (int i = 0; i < n; i++) out_parts[i].iov_len = put_query(out[i], words[5], options);
     int sent = n > 0 ? sendmmsg(s, sends, (unsigned)n, 0) : 0;
     if (sent > 0) under_way += sent;
     int got = recvmmsg(s, receives, BATCH, MSG_WAITFORONE, NULL);

@@ -19,7 +19,7 @@ from fleet.identity import IdentityDirectory
 from fleet.rpc.link import NodeLink
 from fleet.snapshot import SnapshotFile
 from locci.v1 import node_pb2
-from routing.adapters import cookie_secret, explanation, host_facts, local_socket
+from routing.adapters import cookie_secret, explanation, host_facts, hot_answers, local_socket
 from routing.adapters.endpoints import parse_listen
 from routing.adapters.feed import Feed
 from routing.adapters.geo_database import GeoDatabase
@@ -28,7 +28,7 @@ from routing.adapters.prober import Prober
 from routing.adapters.table import RESOURCE_TYPES
 from routing.adapters.tcp import TcpListener
 from routing.adapters.udp import UdpListener, bind_udp
-from routing.adapters.udp_batch import listener_for
+from routing.adapters.udp_batch import HotPath, listener_for
 from routing.adapters.verdict_file import VerdictFile
 from routing.core.answer import Manners
 from routing.core.cadence import Cadence
@@ -65,7 +65,10 @@ class DnsApp:
         brain = Failover(facts.node, facts.region, cadence=cadence)
         limiter = RateLimiter(settings.responses_per_second, settings.rate_limit_slip, settings.rate_limit_exempt)
         manners = _manners(settings, facts.node)
-        self.engine = Engine(brain, self._clock, self._verdicts.load(), manners, limiter)
+        library = hot_answers.load() if settings.compiled else None
+        hot = None if library is None else hot_answers.HotAnswers(library, secrets.randbits(64))
+        self._hot = hot
+        self.engine = Engine(brain, self._clock, self._verdicts.load(), manners, limiter, hot)
         self.engine.take_time()
         self._prober = Prober(self.engine, self._clock, cadence.timeout_max_s)
         self._feed = Feed(brain, self._clock, settings.state_dir, self._accept)
@@ -99,7 +102,8 @@ class DnsApp:
         for text in self.settings.listen:
             await self._listen(text)
         self._local = await local_socket.serve(self.settings.socket, self._on_request)
-        log.info("dns_serving", ports=self.ports, revision=self.engine.table.revision)
+        compiled = self._hot is not None
+        log.info("dns_serving", ports=self.ports, revision=self.engine.table.revision, compiled=compiled)
 
     async def run(self) -> None:
         """Follows the control plane, the geo database and the health of edges until cancelled; then closes all."""
@@ -133,6 +137,9 @@ class DnsApp:
         if self._local is not None:
             self._local.close()
         await self._prober.close()
+        if self._hot is not None:
+            self.engine.hot = None
+            self._hot.close()
 
     async def _listen(self, text: str) -> None:
         host, wanted = parse_listen(text, "listen")
@@ -150,7 +157,9 @@ class DnsApp:
                         raise
                     continue
                 break
-        udp = listener_for(listener, self.engine.respond)
+        engine = self.engine
+        hot = None if self._hot is None else HotPath(self._hot, engine.respond_and_teach, engine.respond_limited)
+        udp = listener_for(listener, engine.respond, hot)
         udp.start(loop)
         self._udp.append(udp)
         self.ports.append(port)

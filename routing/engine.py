@@ -8,6 +8,7 @@ from typing import assert_never
 import structlog
 
 from fleet.clock import Clock
+from routing.adapters.hot_answers import HotAnswers
 from routing.core import failover
 from routing.core.answer import Manners, Responder
 from routing.core.evidence import Target
@@ -44,10 +45,15 @@ class Engine:
         remembered: Mapping[TargetKey, bool],
         manners: Manners | None = None,
         limiter: RateLimiter | None = None,
+        hot: HotAnswers | None = None,
     ):
         self.brain = brain
         self.manners = manners or Manners()
         self.limiter = limiter or RateLimiter(0)
+        self.hot = hot
+        if hot is not None:
+            jar = self.manners.jar
+            hot.take_policy(self.limiter.per_second, None if jar is None else jar.secrets[0])
         self._clock = clock
         self._remembered = remembered
         self._listeners: list[Listener] = []
@@ -63,6 +69,8 @@ class Engine:
         self.silent = 0
         self.probes = {"good": 0, "silent": 0, "bad": 0, "unclear": 0}
         self.swaps = 0
+        if hot is not None:
+            hot.forget(self.places)
 
     def on_command(self, listener: Listener) -> None:
         """`listener` is told each command of the brain, after answers follow it."""
@@ -81,6 +89,28 @@ class Engine:
             self.udp_rcodes[answer[3] & 15] += 1
         return answer
 
+    def respond_and_teach(self, data: bytes, source: bytes) -> bytes | None:
+        """The answer over UDP to a query that the hot loop has left; it will know the like of it."""
+        answer = self.respond(data, source, False)
+        if self.hot is not None and answer is not None:
+            lesson = self.responder.lesson(data, source)
+            if lesson is not None:
+                self.hot.learn(lesson)
+        return answer
+
+    def respond_limited(self, data: bytes, source: bytes) -> bytes | None:
+        """What goes out instead of an answer that the hot loop finds one too many for its network."""
+        admission = self.limiter.exceed(source)
+        if admission is Admission.SEND or self.responder.has_our_cookie(data, source):
+            answer = self.responder.respond(data, source)
+        else:
+            answer = self.responder.cut_short(data, source) if admission is Admission.SLIP else None
+        if answer is None:
+            self.silent += 1
+        else:
+            self.udp_rcodes[answer[3] & 15] += 1
+        return answer
+
     def _limited(self, data: bytes, source: bytes, answer: bytes) -> bytes | None:
         """The answer, unless its network has had too many like it: then less, or nothing."""
         rcode = answer[3] & 15
@@ -95,6 +125,14 @@ class Engine:
         self.limiter.now_s = int(self._clock.monotonic())
         if self.manners.jar is not None:
             self.manners.jar.now_s = int(self._clock.wall())
+        if self.hot is not None:
+            jar = self.manners.jar
+            self.hot.take_time(self.limiter.now_s, 0 if jar is None else jar.time_s)
+
+    def all_udp_rcodes(self) -> list[int]:
+        """Answers over UDP by response code, those of the hot loop too."""
+        learnt = self.hot.rcodes if self.hot is not None else [0] * 16
+        return [own + other for own, other in zip(self.udp_rcodes, learnt, strict=True)]
 
     @property
     def targets(self) -> list[Target]:
@@ -162,6 +200,8 @@ class Engine:
         if key != self._map_key:
             self.places, self._map_key = PlaceMap(regions, self._lookup), key
         self.responder = Responder(self._names, self.places, regions, self._rotation, self.manners)
+        if self.hot is not None:
+            self.hot.forget(self.places)
         self.swaps += 1
 
 

@@ -27,6 +27,8 @@ class DnsSettings(ProgramSettings):
     """Where `/metrics` is served; empty for nowhere."""
     tcp_connections_max: int = Field(default=512, ge=1)
     tcp_idle_s: float = Field(default=10.0, gt=0)
+    compiled: bool = True
+    """Answer common queries by the compiled loop where it was built; the answers are the same without."""
     cookies: bool = True
     """Answer DNS cookies (RFC 7873); the secret is `cookie.secret` in the state directory, made at the first start. To
     answer for one address from several hosts, give them the same file. Several lines are secrets: the first makes

@@ -28,7 +28,7 @@ class DnsCollector(Collector):
         """All metrics of the program."""
         engine, brain = self._engine, self._engine.brain
         queries = CounterMetricFamily("locci_dns_queries", "Answers given.", labels=["transport", "rcode"])
-        for transport, counts in (("udp", engine.udp_rcodes), ("tcp", engine.tcp_rcodes)):
+        for transport, counts in (("udp", engine.all_udp_rcodes()), ("tcp", engine.tcp_rcodes)):
             for number, name in enumerate(_RCODES):
                 queries.add_metric([transport, name], counts[number])
         yield queries

@@ -11,8 +11,10 @@ import ctypes
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from routing.adapters.hot_answers import ANSWERED, LIMITED, HotAnswers
 from routing.adapters.udp import Respond, UdpListener
 
 _BATCH: Final = 64
@@ -59,9 +61,20 @@ def _system_calls() -> tuple[Call, Call] | None:
 _CALLS: Final = _system_calls()
 
 
-def listener_for(bound: socket.socket, respond: Respond) -> UdpListener:
+@dataclass(frozen=True, slots=True)
+class HotPath:
+    """The compiled loop, and who answers what it leaves: queries that it has not learnt, or that are too many."""
+
+    answers: HotAnswers
+    respond: Callable[[bytes, bytes], bytes | None]
+    respond_limited: Callable[[bytes, bytes], bytes | None]
+
+
+def listener_for(bound: socket.socket, respond: Respond, hot: HotPath | None = None) -> UdpListener:
     """The fastest listener that this system has."""
-    return UdpListener(bound, respond) if _CALLS is None else BatchListener(bound, respond, *_CALLS)
+    if _CALLS is None:
+        return UdpListener(bound, respond)
+    return BatchListener(bound, respond, *_CALLS) if hot is None else HotListener(bound, respond, *_CALLS, hot)
 
 
 def _address(memory: bytearray) -> int:
@@ -169,3 +182,48 @@ class BatchListener(UdpListener):
                 self.dropped += 1
                 sent = 1
             start += sent
+
+
+class HotListener(BatchListener):
+    """The same, with the compiled loop first."""
+
+    def __init__(self, bound: socket.socket, respond: Respond, receive: Call, send: Call, hot: HotPath):
+        super().__init__(bound, respond, receive, send)
+        self._hot = hot
+        self._answer = hot.answers.answer
+        self._whats = bytearray(_BATCH)
+        _, _, source, source_end = self._slots[0]
+        part_bytes = _PART.size // 8
+        self._hot_arguments = (
+            _address(self._queries),
+            self._in_address + _RECEIVED_AT * 4,
+            _MESSAGE.size // 4,
+            _address(self._names) + source,
+            _NAME_SLOT,
+            source_end - source,
+            _address(self._answers),
+            _SLOT_BYTES,
+            _address(self._out_parts) + 8,
+            part_bytes,
+            _address(self._whats),
+        )
+
+    def _answer_batch(self, count: int) -> None:
+        hot, whats, answers = self._hot, self._whats, self._answers
+        if not self._answer(hot.answers.table, count, *self._hot_arguments):
+            self._send_slots(0, count)
+            return
+        start = 0
+        for slot, (at, size_at, source, source_end) in enumerate(self._slots[:count]):
+            if whats[slot] == ANSWERED:
+                continue
+            respond = hot.respond_limited if whats[slot] == LIMITED else hot.respond
+            query = self._query_view[at : at + self._received[size_at]].tobytes()
+            answer = respond(query, self._name_view[source:source_end].tobytes())
+            if answer is None:
+                self._send_slots(start, slot)
+                start = slot + 1
+            else:
+                answers[at : at + len(answer)] = answer
+                self._part_sizes[2 * slot + 1] = len(answer)
+        self._send_slots(start, count)

@@ -54,6 +54,17 @@ class Manners:
     jar: CookieJar | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """An answer that can be given again: to the same key (lower-case name and type), and, when it depends on the
+    place, to clients of the same bucket."""
+
+    key: bytes
+    by_place: bool
+    bucket: int
+    tail: Tail
+
+
 class _SteeredClass:
     """The answers of one class of hostnames, by type and bucket; each is made when it is first asked for."""
 
@@ -137,6 +148,30 @@ class Responder:
         body = bodies[data[1] % len(bodies)]
         answer = data[:2] + found.heads[kind] + data[12:end] + body + ending
         return answer if tcp or len(answer) <= limit else None
+
+    def lesson(self, data: bytes, source: bytes) -> Lesson | None:
+        """What can be learnt from a query that was just answered; None when it is not a common one."""
+        kind = _COMMON.get(data[2:12])
+        end = data.find(0, 12) + 5
+        key = data[12 : end - 4].lower() + data[end - 4 : end - 2]
+        entry = self._entries.get(key[:-2])
+        qtype = key[-2:]
+        if kind is None or entry is None or entry.alias or qtype in _SPECIAL or data[end - 2 : end] != wire.IN:
+            return None
+        option = data[end + 11 :]
+        network = option[8:] if option[:8] == _ECS_24 and len(option) == 11 else b""
+        if option and not network:
+            fields = _subnet_and_client(option)
+            if fields is None:
+                return None
+            network = fields[0]
+        address = network + b"\0" if network else source
+        found, _ = self._find(entry, qtype, address)
+        steered = self._steered[entry.steered] if entry.steered >= 0 else None
+        by_place = steered is not None and steered.by_place and qtype in steered.tails and found is not entry.nodata
+        if found.error is not None or (by_place and len(address) != 4):
+            return None
+        return Lesson(key, by_place, self._places.bucket_v4(address)[0] if by_place else 0, found)
 
     def _find_for_cookie(
         self, entry: Entry, qtype: bytes, network: bytes, client: bytes, source: bytes

@@ -63,6 +63,11 @@ class CookieJar:
         self._memo: dict[bytes, bytes] = {}
         self._memo_step = 0
 
+    @property
+    def time_s(self) -> int:
+        """The time in cookies that are made now."""
+        return self.now_s // _STEP_S * _STEP_S
+
     def reply(self, client: bytes, source: bytes) -> bytes:
         """The whole option for an answer: the client's cookie and ours for the packed address `source`."""
         step = self.now_s // _STEP_S

@@ -75,6 +75,12 @@ class PlaceMap:
         self._scopes_v4 = bytearray(size)
         self._memo: dict[bytes, tuple[int, int]] = {}
 
+    @property
+    def tables_v4(self) -> tuple[memoryview[int], bytearray] | None:
+        """By /24: bucket + 1 (0: not known so far, 65535: several) and scope; None when every place is alike. They are
+        filled in place as places are asked for."""
+        return None if self._trivial else (self._buckets_v4, self._scopes_v4)
+
     def order(self, bucket: int) -> tuple[str, ...] | None:
         """Region ids, nearest first, for a bucket; None for "place unknown"."""
         return self._orders[bucket]

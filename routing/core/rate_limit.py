@@ -48,9 +48,13 @@ class RateLimiter:
             self._second = self.now_s
         key = (source[:_V4_BYTES] if len(source) == 4 else source[:_V6_BYTES]) + kind
         count = self._counts[key] = self._counts.get(key, 0) + 1
-        if count <= self.per_second or self._is_exempt(source):
+        return Admission.SEND if count <= self.per_second else self.exceed(source)
+
+    def exceed(self, source: bytes) -> Admission:
+        """What becomes of an answer that is known to be one too many."""
+        if self._is_exempt(source):
             return Admission.SEND
-        if self._slip and (count - self.per_second) % self._slip == 0:
+        if self._slip and (self.dropped + self.slipped + 1) % self._slip == 0:
             self.slipped += 1
             return Admission.SLIP
         self.dropped += 1

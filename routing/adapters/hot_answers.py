@@ -1,0 +1,122 @@
+"""The compiled hot loop: answers of the responder, learnt one by one and given out by C. Optional: where it was not
+built, everything is answered by Python, with the same bytes."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+from pathlib import Path
+from typing import Final
+
+from routing.core.answer import Lesson
+from routing.core.geo import PlaceMap
+
+LEFT: Final = 0
+ANSWERED: Final = 1
+LIMITED: Final = 2
+"""What became of a query: it is Python's to answer; it is answered; its network has had too many like it."""
+
+_HELD_MAX: Final = 200_000
+_RCODES: Final = 16
+
+
+def load() -> ctypes.CDLL | None:
+    """The library, or None when it was not built for this Python."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_hot_answers{suffix}")
+        if path.exists():
+            try:
+                return _typed(ctypes.CDLL(str(path)))
+            except (OSError, AttributeError):
+                return None
+    return None
+
+
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, u32, u64, text = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_char_p
+    for name, result, arguments in (
+        ("hot_new", pointer, (u32, u64)),
+        ("hot_free", None, (pointer,)),
+        ("hot_forget", None, (pointer,)),
+        ("hot_places", None, (pointer, pointer, pointer)),
+        ("hot_time", None, (pointer, u32, u32)),
+        ("hot_policy", None, (pointer, u32, text)),
+        ("hot_rcodes", pointer, (pointer,)),
+        ("hot_learn", ctypes.c_int, (pointer, text, u32, u32, u32, text, u32, pointer, text)),
+        (
+            "hot_answer",
+            u32,
+            (pointer, u32, pointer, pointer, u32, pointer, u32, u32, pointer, u32, pointer, u32, pointer),
+        ),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _address(memory: memoryview[int] | bytearray) -> int:
+    flat = memory.cast("B") if isinstance(memory, memoryview) else memory
+    return ctypes.addressof(ctypes.c_char.from_buffer(flat))
+
+
+class HotAnswers:
+    """What one process has learnt. Not for several threads."""
+
+    def __init__(self, library: ctypes.CDLL, seed: int, held_max: int = _HELD_MAX):
+        self._library = library
+        self._table = library.hot_new(held_max, seed)
+        if not self._table:
+            raise MemoryError("no memory for learnt answers")
+        self._places: PlaceMap | None = None
+        self._rcodes = (ctypes.c_uint64 * _RCODES).from_address(library.hot_rcodes(self._table))
+        self.answer = library.hot_answer
+        """`hot_answer` of the library; its first argument is `table`."""
+
+    @property
+    def table(self) -> int:
+        """The address of the table."""
+        return int(self._table)
+
+    @property
+    def rcodes(self) -> list[int]:
+        """Answers given, by response code."""
+        return list(self._rcodes)
+
+    def close(self) -> None:
+        """Frees the memory; nothing else may be called after."""
+        if self._table:
+            self._library.hot_free(self._table)
+            self._table = None
+
+    def forget(self, places: PlaceMap) -> None:
+        """Answers have changed: learn anew, by this map."""
+        self._library.hot_forget(self._table)
+        # Kept, for C reads its memory, and sees what Python adds to it.
+        self._places = places
+        tables = places.tables_v4
+        buckets, scopes = (None, None) if tables is None else (_address(tables[0]), _address(tables[1]))
+        self._library.hot_places(self._table, buckets, scopes)
+
+    def take_policy(self, per_second: int, secret: bytes | None) -> None:
+        """How many like answers a second a network gets, 0 for no limit; the secret of cookies, None for none."""
+        self._library.hot_policy(self._table, per_second, secret)
+
+    def take_time(self, second: int, cookie_time_s: int) -> None:
+        """The second that limits go by, and the time in cookies."""
+        self._library.hot_time(self._table, second & 0xFFFFFFFF, cookie_time_s & 0xFFFFFFFF)
+
+    def learn(self, lesson: Lesson) -> None:
+        """Answers the like of this from now on."""
+        bodies = lesson.tail.bodies
+        sizes = (ctypes.c_uint32 * len(bodies))(*map(len, bodies))
+        self._library.hot_learn(
+            self._table,
+            lesson.key,
+            len(lesson.key),
+            lesson.by_place,
+            lesson.bucket,
+            b"".join(lesson.tail.heads),
+            len(bodies),
+            sizes,
+            b"".join(bodies),
+        )

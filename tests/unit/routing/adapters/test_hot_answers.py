@@ -1,0 +1,173 @@
+"""The compiled loop gives the same bytes as the responder, or leaves a query to it; any bytes are borne."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from dataclasses import replace
+
+import dns.edns
+import dns.message
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routing.adapters.hot_answers import ANSWERED, LEFT, LIMITED, HotAnswers, load
+from routing.core.answer import Manners, Responder
+from routing.core.cookies import CookieJar
+from routing.core.geo import PlaceMap, no_geo
+from routing.core.zone import compile_names
+from tests.unit.routing.core.test_records import DECLARED
+from tests.unit.routing.tables import ZONE, everything, regions, table
+
+SECRET = bytes(range(16))
+SLOT = 2048
+NOW_S = 1_700_000_000
+
+library = load()
+pytestmark = pytest.mark.skipif(library is None, reason="no compiler was there when the project was installed")
+
+
+class Pair:
+    """A responder, and a compiled loop that learns from it."""
+
+    def __init__(self, per_second: int = 0, networks: bool = True):
+        assert library is not None
+        places = regions(ipv6=("eu",))
+        if not networks:
+            places = {name: replace(region, networks=()) for name, region in places.items()}
+        of = table(zones={"example.net": replace(ZONE, records=DECLARED)}, regions=places)
+        jar = CookieJar([SECRET], NOW_S)
+        self.places = PlaceMap(of.regions, lambda _: (None, 0)) if networks else PlaceMap(of.regions, no_geo)
+        manners = Manners("eu-1", "v", jar)
+        self.responder = Responder(compile_names(of), self.places, of.regions, everything(of.regions), manners)
+        self.hot = HotAnswers(library, 7)
+        self.hot.take_policy(per_second, SECRET)
+        self.hot.take_time(1, jar.time_s)
+        self.hot.forget(self.places)
+
+    def compiled(self, query: bytes, source: bytes) -> tuple[int, bytes]:
+        """What the compiled loop makes of one query."""
+        queries, answers = ctypes.create_string_buffer(query, SLOT), ctypes.create_string_buffer(SLOT)
+        size, what = (ctypes.c_uint32 * 1)(len(query)), ctypes.create_string_buffer(1)
+        out = (ctypes.c_uint64 * 2)()
+        sources = ctypes.create_string_buffer(source, 16)
+        self.hot.answer(self.hot.table, 1, queries, size, 1, sources, 16, len(source), answers, SLOT, out, 2, what)
+        return what.raw[0], answers.raw[: out[0]]
+
+    def learn(self, query: bytes, source: bytes) -> None:
+        lesson = self.responder.lesson(query, source)
+        if lesson is not None:
+            self.hot.learn(lesson)
+
+
+NAMES = [
+    *("hello.example.net", "HELLO.Example.net", "example.net", "first.example.net", "www.deep.example.net"),
+    *("deep.example.net", "nope.example.net", "www.example.net", "x.dev.example.net", "child.example.net"),
+    *("eu-1.ns.example.net", "closed.example.net", "example.org", "mail.example.net", "alias.example.net", "."),
+]
+KINDS = ["A", "AAAA", "MX", "TXT", "NS", "SOA", "ANY", "AXFR", "HTTPS", "CNAME", "DS"]
+COOKIE = bytes(range(8))
+
+
+def query_of(name: str, kind: str, edns: int, options: list[dns.edns.Option], payload: int, number: int) -> bytes:
+    query = dns.message.make_query(name, kind, flags=0x100 * (number & 1), id=number)
+    if edns:
+        query.use_edns(0, payload=payload, options=options, ednsflags=0x8000 * (number & 1))
+    return query.to_wire()
+
+
+def options_of(ecs: str | None, cookie: int, cookie_first: bool) -> list[dns.edns.Option]:
+    found: list[dns.edns.Option] = [] if ecs is None else [dns.edns.ECSOption(*ecs)]
+    if cookie:
+        found.append(dns.edns.CookieOption(COOKIE, bytes(16) if cookie == 2 else b""))
+    return found[::-1] if cookie_first else found
+
+
+ECS = st.one_of(
+    st.none(),
+    st.tuples(st.sampled_from(["10.1.2.0", "10.2.0.0", "192.0.2.0", "203.0.113.0"]), st.just(24)),
+    st.sampled_from([("10.1.0.0", 16), ("0.0.0.0", 0), ("2001:db8:1::", 48), ("10.1.2.3", 32)]),
+)
+SOURCES = st.sampled_from(
+    [bytes((10, 1, 0, 1)), bytes((203, 0, 113, 9)), bytes.fromhex("20010db8000100000000000000000001")]
+)
+PAIRS = [Pair(), Pair(networks=False)] if library is not None else []
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.sampled_from(NAMES), st.sampled_from(KINDS), st.integers(0, 1), ECS, st.integers(0, 2), st.booleans(),
+    st.sampled_from([512, 1232, 4096]), st.integers(0, 65_535), SOURCES, st.integers(0, 1),
+)  # fmt: skip
+def test_the_same_bytes_or_nothing(
+    name: str, kind: str, edns: int, ecs: tuple[str, int] | None, cookie: int, cookie_first: bool, payload: int,
+    number: int, source: bytes, pair: int,
+) -> None:  # fmt: skip
+    both = PAIRS[pair]
+    query = query_of(name, kind, edns, options_of(ecs, cookie, cookie_first), payload, number)
+    expected = both.responder.respond(query, source)
+    for _ in range(2):
+        what, answer = both.compiled(query, source)
+        assert what in (LEFT, ANSWERED)
+        if what == ANSWERED:
+            assert answer == expected
+        both.learn(query, source)
+    if name.lower() in ("hello.example.net", "first.example.net") and kind == "A" and len(source) == 4 and not edns:
+        assert what == ANSWERED
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.binary(max_size=80), st.integers(0, 100), st.binary(max_size=4))
+def test_any_bytes_are_borne(tail: bytes, cut: int, flip: bytes) -> None:
+    both = PAIRS[0]
+    good = bytearray(query_of("hello.example.net", "A", 1, options_of(("10.1.2.0", 24), 1, False), 1232, 7))
+    both.learn(bytes(good), bytes((10, 1, 0, 1)))
+    for at, value in enumerate(flip):
+        good[(cut + 5 * at) % len(good)] ^= value
+    for data in (bytes(good[: cut % (len(good) + 1)]) + tail, bytes(good) + tail, tail):
+        what, answer = both.compiled(data, bytes((10, 1, 0, 1)))
+        if what == ANSWERED:
+            assert answer == both.responder.respond(data, bytes((10, 1, 0, 1)))
+
+
+def test_every_common_form_is_learnt() -> None:
+    both, source = Pair(), bytes((10, 1, 0, 1))
+    for options in (
+        [],
+        options_of(("10.2.7.0", 24), 0, False),
+        options_of(("10.2.7.0", 24), 1, True),
+        options_of(None, 2, False),
+    ):
+        query = query_of("hello.example.net", "A", 1, options, 1232, 9)
+        assert both.compiled(query, source)[0] == LEFT
+        both.learn(query, source)
+        assert both.compiled(query, source)[0] == ANSWERED
+        both.hot.forget(both.places)
+    assert both.hot.rcodes[0] == 4
+
+
+def test_so_many_a_second_to_one_network() -> None:
+    both, query = Pair(per_second=3), query_of("hello.example.net", "A", 0, [], 0, 9)
+    both.learn(query, bytes((10, 1, 0, 1)))
+    found = [both.compiled(query, bytes((10, 1, 0, n)))[0] for n in range(5)]
+    assert found == [ANSWERED] * 3 + [LIMITED] * 2
+    assert both.compiled(query, bytes((10, 1, 1, 1)))[0] == ANSWERED
+    both.hot.take_time(2, NOW_S)
+    assert both.compiled(query, bytes((10, 1, 0, 1)))[0] == ANSWERED
+
+
+def test_what_is_learnt_is_bounded() -> None:
+    assert library is not None
+    both, rng = Pair(), random.Random(1)
+    both.hot = HotAnswers(library, 7, held_max=64)
+    both.hot.forget(both.places)
+    source = bytes((10, 1, 0, 1))
+    for number in range(1, 500):
+        query = bytearray(query_of("hello.example.net", "A", 0, [], 0, number))
+        query[-4:-2] = rng.randrange(256, 60_000).to_bytes(2, "big")
+        both.learn(bytes(query), source)
+        what, answer = both.compiled(bytes(query), source)
+        assert what == ANSWERED
+        assert answer == both.responder.respond(bytes(query), source)
+    both.hot.close()
