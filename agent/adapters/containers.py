@@ -149,6 +149,7 @@ def container_of(summary: Mapping[str, Any], sandboxes: Mapping[str, Sandbox] | 
         state=state,
         ip=ip if running else "",
         exit_code=int(exit_code[1]) if exit_code and state is ContainerState.ENDED else 0,
+        sandbox=sandbox_id,
         stranded=running and bool(sandbox_id) and (sandbox is None or not sandbox.running),
     )
 
@@ -166,6 +167,7 @@ def inspected(found: Mapping[str, Any], sandbox_ip: str = "") -> Container:
         ip=sandbox_ip or next(_addresses(found["NetworkSettings"]["Networks"]), ""),
         exit_code=state["ExitCode"],
         started_wall_s=_wall_s(state["StartedAt"]),
+        sandbox=joined_sandbox(found),
     )
 
 

@@ -10,7 +10,15 @@ from typing import Any, Final
 from agent.adapters.containers import LABEL_NODE, LABEL_SANDBOX, identity_of
 from agent.adapters.docker_client import CALL_TIMEOUT_S, Client
 from agent.adapters.engine_errors import explain
-from agent.core.messages import ContainerDied, ContainerRemoved, EngineChanged, EngineConnected, EngineLost, Event
+from agent.core.messages import (
+    ContainerDied,
+    ContainerRemoved,
+    EngineChanged,
+    EngineConnected,
+    EngineLost,
+    Event,
+    SandboxLost,
+)
 from fleet.backoff import Backoff
 
 _RECONNECT: Final = Backoff(base_s=0.1, cap_s=5.0)
@@ -72,8 +80,7 @@ def event_of(message: Mapping[str, Any]) -> Event | None:
     attributes = message["Actor"]["Attributes"]
     container_id = message["Actor"]["ID"]
     if LABEL_SANDBOX in attributes:
-        # A container may have lost its network by that.
-        return EngineChanged() if message["Action"] == "die" else None
+        return SandboxLost(container_id) if message["Action"] == "die" else None
     match message["Action"]:
         case "die":
             return ContainerDied(container_id, int(attributes.get("exitCode", 0)), message["timeNano"] / 1e9)

@@ -38,6 +38,7 @@ from agent.core.messages import (
     PullImage,
     RemoveContainer,
     ReportStatus,
+    SandboxLost,
     SnapshotAccepted,
     StartContainer,
     StartFailed,
@@ -121,6 +122,8 @@ class Machine:
             case EngineConnected() | EngineLost() | EngineObserved() | ObserveFailed() | EngineChanged():
                 for container, exit_code in self._engine.take(event, now):
                     self._ended(container, exit_code, now)
+            case SandboxLost(sandbox_id):
+                self._engine.sandbox_lost(sandbox_id)
             case ContainerStarted(container):
                 self._started(container, now)
             case ContainerDied(container_id, exit_code, wall_s):

@@ -55,6 +55,13 @@ class EngineChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SandboxLost:
+    """A sandbox ended; whatever joined it has no network any more."""
+
+    sandbox_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImagePulled:
     """The image is on this host."""
 
@@ -174,6 +181,7 @@ Event = (
     | EngineObserved
     | ObserveFailed
     | EngineChanged
+    | SandboxLost
     | ImagePulled
     | PullFailed
     | ContainerStarted

@@ -137,6 +137,8 @@ class Container:
     ip: str = ""
     exit_code: int = 0
     started_wall_s: float = 0.0
+    sandbox: str = ""
+    """Id of the sandbox whose network it joins; empty when it has its own."""
     stranded: bool = False
     """It runs, but the network that it joined is gone."""
 

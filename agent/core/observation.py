@@ -137,11 +137,18 @@ class EngineView:
             return None
         return container if container.running and wall_s >= container.started_wall_s else None
 
+    def sandbox_lost(self, sandbox_id: str) -> None:
+        """What joined it is stranded. Listings say so only some time after the event."""
+        for container in list(self._world.containers.values()):
+            if container.running and container.sandbox == sandbox_id:
+                self._touch(container.id)
+                self._world.containers[container.id] = replace(container, stranded=True, ip="")
+
     def ended(self, container_id: str, exit_code: int) -> None:
         """It no longer runs."""
         self._touch(container_id)
         container = self._world.containers[container_id]
-        ended = replace(container, state=ContainerState.ENDED, ip="", exit_code=exit_code)
+        ended = replace(container, state=ContainerState.ENDED, ip="", exit_code=exit_code, stranded=False)
         self._world.containers[container_id] = ended
         self._forget_health(container_id)
 

@@ -13,7 +13,7 @@ import requests
 from agent.adapters.containers import LABEL_SANDBOX, container_of, host_settings, identity_of, labels_of, sandboxes_of
 from agent.adapters.engine_errors import explain, pull_failure
 from agent.adapters.engine_events import event_of
-from agent.core.messages import ContainerDied, ContainerRemoved, EngineChanged
+from agent.core.messages import ContainerDied, ContainerRemoved, EngineChanged, SandboxLost
 from agent.core.model import ContainerState, PullFailure
 from agent.core.options import ConfigFile, Options, Ulimit, Volume
 from tests.unit.agent.play import replica
@@ -116,7 +116,7 @@ def test_a_container_has_the_address_of_the_sandbox_that_it_joins() -> None:
 
 def test_the_death_of_a_sandbox_is_a_reason_to_look() -> None:
     actor = {"ID": "s1", "Attributes": {LABEL_SANDBOX: "1"}}
-    assert event_of({"Actor": actor, "timeNano": 1, "Action": "die"}) == EngineChanged()
+    assert event_of({"Actor": actor, "timeNano": 1, "Action": "die"}) == SandboxLost("s1")
     assert event_of({"Actor": actor, "timeNano": 1, "Action": "destroy"}) is None
 
 

@@ -32,6 +32,7 @@ from agent.core.messages import (
     RecordEvent,
     RemoveContainer,
     ReportStatus,
+    SandboxLost,
     SnapshotAccepted,
     StartContainer,
     StartFailed,
@@ -410,13 +411,21 @@ def test_nothing_is_reported_twice() -> None:
 
 
 def test_a_container_that_lost_its_network_is_restarted() -> None:
-    play = Play().boot(running("c1", replica()), wanted=target(replica()))
+    joined = replace(running("c1", replica()), sandbox="s1")
+    play = Play().boot(joined, wanted=target(replica()))
     play >> ProbeSucceeded("c1", Purpose.READINESS)
-    play >> EngineChanged()
-    (observe,) = play.saw(Observe)
-    play >> EngineObserved(observe.number, (replace(running("c1", replica()), stranded=True, ip=""),))
+    play >> SandboxLost("s2")
+    assert play.saw(StopContainer) == []
+    play >> SandboxLost("s1")
     assert play.saw(StopContainer) == [StopContainer("c1", 5.0)]
     assert play.endpoints() == []
     assert not play.status(replica()).ready
     play >> ContainerStopped("c1")
     assert play.saw(StartContainer) == [StartContainer(identity(), "c1")]
+
+
+def test_a_container_that_is_found_without_its_network_is_restarted() -> None:
+    stranded = replace(running("c1", replica()), sandbox="s1", stranded=True, ip="")
+    play = Play().boot(stranded, wanted=target(replica()))
+    assert play.saw(StopContainer) == [StopContainer("c1", 5.0)]
+    assert play.saw(StartProbing) == []
