@@ -11,7 +11,7 @@ from control_plane.core.manifest import Manifest, complete
 from control_plane.core.preview import Change, preview
 from control_plane.core.releases import is_unchanged, spec_hash
 from control_plane.core.rollout import TERMINAL
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.edit import check_etag
@@ -35,8 +35,8 @@ class AppService:
         self._state = context.state
 
     async def list_apps(self, request: app_pb2.ListAppsRequest, caller: Caller) -> app_pb2.ListAppsResponse:
-        rows, token = paging.page(request, self._state.apps.items())
-        return app_pb2.ListAppsResponse(apps=[self._shown(row) for row in rows], next_page_token=token)
+        rows, token = listing.page(request, self._state.apps.items(), shown=self._shown)
+        return app_pb2.ListAppsResponse(apps=rows, next_page_token=token)
 
     async def get_app(self, request: app_pb2.GetAppRequest, caller: Caller) -> app_pb2.App:
         parse(request.name, "apps/*")

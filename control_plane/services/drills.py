@@ -6,7 +6,7 @@ from google.protobuf import empty_pb2
 
 from control_plane import decode
 from control_plane.core.drills import Objectives, judge
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.state import Batch
@@ -26,7 +26,7 @@ class DrillService:
         self._state = context.state
 
     async def list_drills(self, request: drill_pb2.ListDrillsRequest, caller: Caller) -> drill_pb2.ListDrillsResponse:
-        rows, token = paging.page(request, self._state.drills.items())
+        rows, token = listing.page(request, self._state.drills.items())
         return drill_pb2.ListDrillsResponse(drills=rows, next_page_token=token)
 
     async def get_drill(self, request: drill_pb2.GetDrillRequest, caller: Caller) -> drill_pb2.Drill:
@@ -126,9 +126,9 @@ class DrillService:
         parse(request.parent, "drills/*", "parent")
         self._state.drills.need(request.parent)
         rows = [
-            (paging.number_key(int(last_part(name))), row)
+            (listing.number_key(int(last_part(name))), row)
             for name, row in self._state.drill_runs.items()
             if name.startswith(f"{request.parent}/")
         ]
-        chosen, token = paging.page(request, sorted(rows, key=lambda row: row[0], reverse=True), descending=True)
+        chosen, token = listing.page(request, sorted(rows, key=lambda row: row[0], reverse=True), descending=True)
         return drill_pb2.ListDrillRunsResponse(runs=chosen, next_page_token=token)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 from control_plane.ports import EventQuery
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.state import sequence_of
 from fleet.errors import invalid, not_found
 from fleet.ids import parse
 from locci.v1 import event_pb2
+
+_READS_MAX: Final = 20
+"""A page with a filter looks at so many pages of events; it may be short, and a token says that there is more."""
 
 
 class EventService:
@@ -21,20 +25,23 @@ class EventService:
         self._state = context.state
 
     async def list_events(self, request: event_pb2.ListEventsRequest, caller: Caller) -> event_pb2.ListEventsResponse:
-        size = paging.page_size(request)
-        mark = _number(paging.decode_token(request.page_token), "page_token") if request.page_token else 0
-        query = EventQuery(
-            limit=size + 1,
-            after=mark if request.ascending else 0,
-            before=0 if request.ascending else mark,
-            subject=request.subject,
-            type=request.type,
-            ascending=request.ascending,
-        )
-        found = await self._state.events(query)
-        more = len(found) > size
-        token = paging.encode_token(str(sequence_of(found[size - 1]))) if more else ""
-        return event_pb2.ListEventsResponse(events=found[:size], next_page_token=token)
+        size = listing.page_size(request)
+        passes = listing.predicate(request.filter, event_pb2.Event.DESCRIPTOR)
+        mark = _number(str(listing.decode_token(request)), "page_token") if request.page_token else 0
+        found: list[event_pb2.Event] = []
+        for _ in range(_READS_MAX):
+            read = await self._state.events(_query(request, mark, size + 1))
+            for event in read:
+                if passes(event):
+                    found.append(event)
+                if len(found) > size:
+                    return event_pb2.ListEventsResponse(
+                        events=found[:size], next_page_token=listing.encode_token(request, mark)
+                    )
+                mark = sequence_of(event)
+            if len(read) <= size:
+                return event_pb2.ListEventsResponse(events=found)
+        return event_pb2.ListEventsResponse(events=found, next_page_token=listing.encode_token(request, mark))
 
     async def get_event(self, request: event_pb2.GetEventRequest, caller: Caller) -> event_pb2.Event:
         (text,) = parse(request.name, "events/*")
@@ -50,6 +57,17 @@ class EventService:
         async for event in self._state.follow(request.after_sequence):
             if not request.subject or request.subject in event.subjects:
                 yield event
+
+
+def _query(request: event_pb2.ListEventsRequest, mark: int, limit: int) -> EventQuery:
+    return EventQuery(
+        limit=limit,
+        after=mark if request.ascending else 0,
+        before=0 if request.ascending else mark,
+        subject=request.subject,
+        type=request.type,
+        ascending=request.ascending,
+    )
 
 
 def _number(text: str, path: str) -> int:

@@ -10,7 +10,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from control_plane import decode
 from control_plane.core.access import secret_hash
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.state import Batch
@@ -100,7 +100,7 @@ class JoinTokenService:
             key=lambda pair: pair[0],
             reverse=True,
         )
-        chosen, token = paging.page(request, rows, descending=True)
+        chosen, token = listing.page(request, rows, descending=True)
         return enrolment_pb2.ListJoinTokensResponse(join_tokens=chosen, next_page_token=token)
 
     def _tokens(self) -> list[tuple[str, enrolment_pb2.JoinToken]]:

@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf import empty_pb2
 
 from control_plane import decode
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.edit import check_etag, merge
@@ -31,8 +31,8 @@ class NodeService:
         if request.region:
             parse(request.region, "regions/*", "region")
         rows = [(n, row) for n, row in self._state.nodes.items() if request.region in ("", row.region)]
-        chosen, token = paging.page(request, rows)
-        return node_pb2.ListNodesResponse(nodes=[self._shown(row) for row in chosen], next_page_token=token)
+        chosen, token = listing.page(request, rows, shown=self._shown)
+        return node_pb2.ListNodesResponse(nodes=chosen, next_page_token=token)
 
     async def get_node(self, request: node_pb2.GetNodeRequest, caller: Caller) -> node_pb2.Node:
         parse(request.name, "nodes/*")

@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf import empty_pb2
 
 from control_plane import decode, zone_files
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.state import Batch
@@ -43,7 +43,7 @@ class RecordSetService:
     ) -> zone_pb2.ListRecordSetsResponse:
         parse(request.parent, "zones/*", "parent")
         self._state.zones.need(request.parent)
-        rows, token = paging.page(request, self._of(request.parent))
+        rows, token = listing.page(request, self._of(request.parent))
         return zone_pb2.ListRecordSetsResponse(record_sets=rows, next_page_token=token)
 
     async def get_record_set(self, request: zone_pb2.GetRecordSetRequest, caller: Caller) -> zone_pb2.RecordSet:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from google.protobuf import empty_pb2
 
 from control_plane import decode
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.edit import check_etag, merge
@@ -33,8 +33,8 @@ class RegionService:
         self._state = context.state
 
     async def list_regions(self, request: region_pb2.ListRegionsRequest, caller: Caller) -> Any:
-        rows, token = paging.page(request, self._state.regions.items())
-        return region_pb2.ListRegionsResponse(regions=[self._shown(row) for row in rows], next_page_token=token)
+        rows, token = listing.page(request, self._state.regions.items(), shown=self._shown)
+        return region_pb2.ListRegionsResponse(regions=rows, next_page_token=token)
 
     async def get_region(self, request: region_pb2.GetRegionRequest, caller: Caller) -> region_pb2.Region:
         parse(request.name, "regions/*")

@@ -7,7 +7,7 @@ from typing import Final
 
 from control_plane import decode, metrics
 from control_plane.core.rollout import TERMINAL, State, turn_back
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.apps import begin_rollout
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
@@ -32,8 +32,8 @@ class ReleaseService:
         parse(request.parent, "apps/*", "parent")
         self._state.apps.need(request.parent)
         prefix = f"{request.parent}/releases/"
-        rows = [(paging.number_key(r.number), r) for n, r in self._state.releases.items() if n.startswith(prefix)]
-        chosen, token = paging.page(request, sorted(rows, key=lambda row: row[0], reverse=True), descending=True)
+        rows = [(listing.number_key(r.number), r) for n, r in self._state.releases.items() if n.startswith(prefix)]
+        chosen, token = listing.page(request, sorted(rows, key=lambda row: row[0], reverse=True), descending=True)
         return release_pb2.ListReleasesResponse(releases=chosen, next_page_token=token)
 
     async def get_release(self, request: release_pb2.GetReleaseRequest, caller: Caller) -> release_pb2.Release:
@@ -55,11 +55,11 @@ class RolloutService:
         self._state.apps.need(request.parent)
         prefix = f"{request.parent}/rollouts/"
         rows = [
-            (paging.number_key(int(last_part(name))), row)
+            (listing.number_key(int(last_part(name))), row)
             for name, row in self._state.rollouts.items()
             if name.startswith(prefix)
         ]
-        chosen, token = paging.page(request, sorted(rows, key=lambda row: row[0], reverse=True), descending=True)
+        chosen, token = listing.page(request, sorted(rows, key=lambda row: row[0], reverse=True), descending=True)
         return release_pb2.ListRolloutsResponse(rollouts=chosen, next_page_token=token)
 
     async def get_rollout(self, request: release_pb2.GetRolloutRequest, caller: Caller) -> release_pb2.Rollout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.views import resource_name
@@ -31,8 +31,8 @@ class ReplicaService:
             for key, row in self._state.assignments.items()
             if app_id in ("-", row.app) and request.node in ("", row.node)
         ]
-        chosen, token = paging.page(request, rows)
-        return replica_pb2.ListReplicasResponse(replicas=[self._shown(row) for row in chosen], next_page_token=token)
+        chosen, token = listing.page(request, rows, shown=self._shown)
+        return replica_pb2.ListReplicasResponse(replicas=chosen, next_page_token=token)
 
     async def get_replica(self, request: replica_pb2.GetReplicaRequest, caller: Caller) -> replica_pb2.Replica:
         parse(request.name, "apps/*/replicas/*")

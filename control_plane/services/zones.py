@@ -8,7 +8,7 @@ from google.protobuf import empty_pb2
 
 from control_plane import decode
 from control_plane.resources import Publication
-from control_plane.services import paging
+from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.state import Batch
@@ -27,7 +27,7 @@ class ZoneService:
         self._state = context.state
 
     async def list_zones(self, request: zone_pb2.ListZonesRequest, caller: Caller) -> zone_pb2.ListZonesResponse:
-        rows, token = paging.page(request, self._state.zones.items())
+        rows, token = listing.page(request, self._state.zones.items())
         return zone_pb2.ListZonesResponse(zones=rows, next_page_token=token)
 
     async def get_zone(self, request: zone_pb2.GetZoneRequest, caller: Caller) -> zone_pb2.Zone:

@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from locci.v1 import node_pb2 as locci_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18locci/v1/enrolment.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13locci/v1/node.proto\"\xe5\x02\n\tJoinToken\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06region\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x05roles\x18\x03 \x03(\x0e\x32\x12.locci.v1.NodeRole\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12,\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07used_by\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05token\x18\n \x01(\tB\x04\xe2\x41\x01\x03\"[\n\x16\x43reateJoinTokenRequest\x12-\n\njoin_token\x18\x01 \x01(\x0b\x32\x13.locci.v1.JoinTokenB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\">\n\x15ListJoinTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x16ListJoinTokensResponse\x12(\n\x0bjoin_tokens\x18\x01 \x03(\x0b\x32\x13.locci.v1.JoinToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x16\x44\x65leteJoinTokenRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\" \n\x1eGetCertificateAuthorityRequest\"\\\n\x14\x43\x65rtificateAuthority\x12\x18\n\x10\x63\x65rtificates_pem\x18\x01 \x01(\t\x12\x14\n\x0c\x66ingerprints\x18\x02 \x03(\t\x12\x14\n\x0ctrust_domain\x18\x03 \x01(\t\"\xeb\x01\n\x0c\x45nrolRequest\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63sr_pem\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07node_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\"\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x13.locci.v1.NodeFacts\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".locci.v1.EnrolRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x01\n\rEnrolResponse\x12\x1c\n\x04node\x18\x01 \x01(\x0b\x32\x0e.locci.v1.Node\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x03 \x01(\t\x12\x16\n\x0enode_endpoints\x18\x04 \x03(\t\x12\x14\n\x0ctrust_domain\x18\x05 \x01(\t\"%\n\x0cRenewRequest\x12\x15\n\x07\x63sr_pem\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"8\n\rRenewResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\t2\xdb\x02\n\x10JoinTokenService\x12l\n\x0f\x43reateJoinToken\x12 .locci.v1.CreateJoinTokenRequest\x1a\x13.locci.v1.JoinToken\"\"\x82\xd3\xe4\x93\x02\x1c\"\x0e/v1/joinTokens:\njoin_token\x12k\n\x0eListJoinTokens\x12\x1f.locci.v1.ListJoinTokensRequest\x1a .locci.v1.ListJoinTokensResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/joinTokens\x12l\n\x0f\x44\x65leteJoinToken\x12 .locci.v1.DeleteJoinTokenRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/v1/{name=joinTokens/*}2\x97\x02\n\x10\x45nrolmentService\x12s\n\x17GetCertificateAuthority\x12(.locci.v1.GetCertificateAuthorityRequest\x1a\x1e.locci.v1.CertificateAuthority\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/v1/ca\x12T\n\x05\x45nrol\x12\x16.locci.v1.EnrolRequest\x1a\x17.locci.v1.EnrolResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/nodes:enrol:\x01*\x12\x38\n\x05Renew\x12\x16.locci.v1.RenewRequest\x1a\x17.locci.v1.RenewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18locci/v1/enrolment.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13locci/v1/node.proto\"\xe5\x02\n\tJoinToken\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06region\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x05roles\x18\x03 \x03(\x0e\x32\x12.locci.v1.NodeRole\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12,\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07used_by\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05token\x18\n \x01(\tB\x04\xe2\x41\x01\x03\"[\n\x16\x43reateJoinTokenRequest\x12-\n\njoin_token\x18\x01 \x01(\x0b\x32\x13.locci.v1.JoinTokenB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"`\n\x15ListJoinTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"[\n\x16ListJoinTokensResponse\x12(\n\x0bjoin_tokens\x18\x01 \x03(\x0b\x32\x13.locci.v1.JoinToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x16\x44\x65leteJoinTokenRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\" \n\x1eGetCertificateAuthorityRequest\"\\\n\x14\x43\x65rtificateAuthority\x12\x18\n\x10\x63\x65rtificates_pem\x18\x01 \x01(\t\x12\x14\n\x0c\x66ingerprints\x18\x02 \x03(\t\x12\x14\n\x0ctrust_domain\x18\x03 \x01(\t\"\xeb\x01\n\x0c\x45nrolRequest\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63sr_pem\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07node_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\"\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x13.locci.v1.NodeFacts\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".locci.v1.EnrolRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x01\n\rEnrolResponse\x12\x1c\n\x04node\x18\x01 \x01(\x0b\x32\x0e.locci.v1.Node\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x03 \x01(\t\x12\x16\n\x0enode_endpoints\x18\x04 \x03(\t\x12\x14\n\x0ctrust_domain\x18\x05 \x01(\t\"%\n\x0cRenewRequest\x12\x15\n\x07\x63sr_pem\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"8\n\rRenewResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\t2\xdb\x02\n\x10JoinTokenService\x12l\n\x0f\x43reateJoinToken\x12 .locci.v1.CreateJoinTokenRequest\x1a\x13.locci.v1.JoinToken\"\"\x82\xd3\xe4\x93\x02\x1c\"\x0e/v1/joinTokens:\njoin_token\x12k\n\x0eListJoinTokens\x12\x1f.locci.v1.ListJoinTokensRequest\x1a .locci.v1.ListJoinTokensResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/joinTokens\x12l\n\x0f\x44\x65leteJoinToken\x12 .locci.v1.DeleteJoinTokenRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/v1/{name=joinTokens/*}2\x97\x02\n\x10\x45nrolmentService\x12s\n\x17GetCertificateAuthority\x12(.locci.v1.GetCertificateAuthorityRequest\x1a\x1e.locci.v1.CertificateAuthority\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/v1/ca\x12T\n\x05\x45nrol\x12\x16.locci.v1.EnrolRequest\x1a\x17.locci.v1.EnrolResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/nodes:enrol:\x01*\x12\x38\n\x05Renew\x12\x16.locci.v1.RenewRequest\x1a\x17.locci.v1.RenewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -82,27 +82,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEJOINTOKENREQUEST']._serialized_start=576
   _globals['_CREATEJOINTOKENREQUEST']._serialized_end=667
   _globals['_LISTJOINTOKENSREQUEST']._serialized_start=669
-  _globals['_LISTJOINTOKENSREQUEST']._serialized_end=731
-  _globals['_LISTJOINTOKENSRESPONSE']._serialized_start=733
-  _globals['_LISTJOINTOKENSRESPONSE']._serialized_end=824
-  _globals['_DELETEJOINTOKENREQUEST']._serialized_start=826
-  _globals['_DELETEJOINTOKENREQUEST']._serialized_end=870
-  _globals['_GETCERTIFICATEAUTHORITYREQUEST']._serialized_start=872
-  _globals['_GETCERTIFICATEAUTHORITYREQUEST']._serialized_end=904
-  _globals['_CERTIFICATEAUTHORITY']._serialized_start=906
-  _globals['_CERTIFICATEAUTHORITY']._serialized_end=998
-  _globals['_ENROLREQUEST']._serialized_start=1001
-  _globals['_ENROLREQUEST']._serialized_end=1236
-  _globals['_ENROLREQUEST_LABELSENTRY']._serialized_start=1191
-  _globals['_ENROLREQUEST_LABELSENTRY']._serialized_end=1236
-  _globals['_ENROLRESPONSE']._serialized_start=1239
-  _globals['_ENROLRESPONSE']._serialized_end=1371
-  _globals['_RENEWREQUEST']._serialized_start=1373
-  _globals['_RENEWREQUEST']._serialized_end=1410
-  _globals['_RENEWRESPONSE']._serialized_start=1412
-  _globals['_RENEWRESPONSE']._serialized_end=1468
-  _globals['_JOINTOKENSERVICE']._serialized_start=1471
-  _globals['_JOINTOKENSERVICE']._serialized_end=1818
-  _globals['_ENROLMENTSERVICE']._serialized_start=1821
-  _globals['_ENROLMENTSERVICE']._serialized_end=2100
+  _globals['_LISTJOINTOKENSREQUEST']._serialized_end=765
+  _globals['_LISTJOINTOKENSRESPONSE']._serialized_start=767
+  _globals['_LISTJOINTOKENSRESPONSE']._serialized_end=858
+  _globals['_DELETEJOINTOKENREQUEST']._serialized_start=860
+  _globals['_DELETEJOINTOKENREQUEST']._serialized_end=904
+  _globals['_GETCERTIFICATEAUTHORITYREQUEST']._serialized_start=906
+  _globals['_GETCERTIFICATEAUTHORITYREQUEST']._serialized_end=938
+  _globals['_CERTIFICATEAUTHORITY']._serialized_start=940
+  _globals['_CERTIFICATEAUTHORITY']._serialized_end=1032
+  _globals['_ENROLREQUEST']._serialized_start=1035
+  _globals['_ENROLREQUEST']._serialized_end=1270
+  _globals['_ENROLREQUEST_LABELSENTRY']._serialized_start=1225
+  _globals['_ENROLREQUEST_LABELSENTRY']._serialized_end=1270
+  _globals['_ENROLRESPONSE']._serialized_start=1273
+  _globals['_ENROLRESPONSE']._serialized_end=1405
+  _globals['_RENEWREQUEST']._serialized_start=1407
+  _globals['_RENEWREQUEST']._serialized_end=1444
+  _globals['_RENEWRESPONSE']._serialized_start=1446
+  _globals['_RENEWRESPONSE']._serialized_end=1502
+  _globals['_JOINTOKENSERVICE']._serialized_start=1505
+  _globals['_JOINTOKENSERVICE']._serialized_end=1852
+  _globals['_ENROLMENTSERVICE']._serialized_start=1855
+  _globals['_ENROLMENTSERVICE']._serialized_end=2134
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/event.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x02\n\x05\x45vent\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x03 \x01(\t\x12$\n\x08severity\x18\x04 \x01(\x0e\x32\x12.locci.v1.Severity\x12\x10\n\x08subjects\x18\x05 \x03(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12-\n\x07\x64\x65tails\x18\x07 \x03(\x0b\x32\x1c.locci.v1.Event.DetailsEntry\x12\x0e\n\x06source\x18\x08 \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x11\n\tascending\x18\x05 \x01(\x08\"N\n\x12ListEventsResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.locci.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetEventRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x12WatchEventsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04\x12\x0f\n\x07subject\x18\x02 \x01(\t*a\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x12\n\x0eSEVERITY_ERROR\x10\x03\x32\x9a\x02\n\x0c\x45ventService\x12[\n\nListEvents\x12\x1b.locci.v1.ListEventsRequest\x1a\x1c.locci.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/events\x12S\n\x08GetEvent\x12\x19.locci.v1.GetEventRequest\x1a\x0f.locci.v1.Event\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=events/*}\x12X\n\x0bWatchEvents\x12\x1c.locci.v1.WatchEventsRequest\x1a\x0f.locci.v1.Event\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/event.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x02\n\x05\x45vent\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x03 \x01(\t\x12$\n\x08severity\x18\x04 \x01(\x0e\x32\x12.locci.v1.Severity\x12\x10\n\x08subjects\x18\x05 \x03(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12-\n\x07\x64\x65tails\x18\x07 \x03(\x0b\x32\x1c.locci.v1.Event.DetailsEntry\x12\x0e\n\x06source\x18\x08 \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"|\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x11\n\tascending\x18\x05 \x01(\x08\x12\x0e\n\x06\x66ilter\x18< \x01(\t\"N\n\x12ListEventsResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.locci.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetEventRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x12WatchEventsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04\x12\x0f\n\x07subject\x18\x02 \x01(\t*a\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x12\n\x0eSEVERITY_ERROR\x10\x03\x32\x9a\x02\n\x0c\x45ventService\x12[\n\nListEvents\x12\x1b.locci.v1.ListEventsRequest\x1a\x1c.locci.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/events\x12S\n\x08GetEvent\x12\x19.locci.v1.GetEventRequest\x1a\x0f.locci.v1.Event\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=events/*}\x12X\n\x0bWatchEvents\x12\x1c.locci.v1.WatchEventsRequest\x1a\x0f.locci.v1.Event\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,20 +46,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTSERVICE'].methods_by_name['GetEvent']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/{name=events/*}'
   _globals['_EVENTSERVICE'].methods_by_name['WatchEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['WatchEvents']._serialized_options = b'\202\323\344\223\002\022\022\020/v1/events:watch'
-  _globals['_SEVERITY']._serialized_start=692
-  _globals['_SEVERITY']._serialized_end=789
+  _globals['_SEVERITY']._serialized_start=708
+  _globals['_SEVERITY']._serialized_end=805
   _globals['_EVENT']._serialized_start=131
   _globals['_EVENT']._serialized_end=398
   _globals['_EVENT_DETAILSENTRY']._serialized_start=352
   _globals['_EVENT_DETAILSENTRY']._serialized_end=398
   _globals['_LISTEVENTSREQUEST']._serialized_start=400
-  _globals['_LISTEVENTSREQUEST']._serialized_end=508
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=510
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=588
-  _globals['_GETEVENTREQUEST']._serialized_start=590
-  _globals['_GETEVENTREQUEST']._serialized_end=627
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=629
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=690
-  _globals['_EVENTSERVICE']._serialized_start=792
-  _globals['_EVENTSERVICE']._serialized_end=1074
+  _globals['_LISTEVENTSREQUEST']._serialized_end=524
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=526
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=604
+  _globals['_GETEVENTREQUEST']._serialized_start=606
+  _globals['_GETEVENTREQUEST']._serialized_end=643
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=645
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=706
+  _globals['_EVENTSERVICE']._serialized_start=808
+  _globals['_EVENTSERVICE']._serialized_end=1090
 # @@protoc_insertion_point(module_scope)

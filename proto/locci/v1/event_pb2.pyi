@@ -135,6 +135,7 @@ class ListEventsRequest(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     ASCENDING_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1000 is taken as 1000."""
     page_token: _builtins.str
@@ -145,6 +146,8 @@ class ListEventsRequest(_message.Message):
     """Only events of this type; empty for all."""
     ascending: _builtins.bool
     """Oldest first instead of newest first."""
+    filter: _builtins.str
+    """Which to list (AIP-160), as in `severity = WARNING AND type = Node*`; empty for all."""
     def __init__(
         self,
         *,
@@ -153,10 +156,11 @@ class ListEventsRequest(_message.Message):
         subject: _builtins.str = ...,
         type: _builtins.str = ...,
         ascending: _builtins.bool = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ascending", b"ascending", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ascending", b"ascending", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -220,6 +220,8 @@ class ListReplicasRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`apps/{app}`, or `apps/-` for all."""
     page_size: _builtins.int
@@ -228,6 +230,10 @@ class ListReplicasRequest(_message.Message):
     """`next_page_token` of the page before; empty for the first."""
     node: _builtins.str
     """Only those on this node, `nodes/{node}`; empty for all."""
+    filter: _builtins.str
+    """Which to list (AIP-160), as in `region = regions/eu AND NOT healthy = true`; empty for all."""
+    order_by: _builtins.str
+    """In which order (AIP-132), as in `node, ordinal`; empty for the natural one."""
     def __init__(
         self,
         *,
@@ -235,10 +241,12 @@ class ListReplicasRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         node: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "node", b"node", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/zone.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x01\n\x04Zone\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cnegative_ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x03\"9\n\x10ListZonesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"K\n\x11ListZonesResponse\x12\x1d\n\x05zones\x18\x01 \x03(\x0b\x32\x0e.locci.v1.Zone\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0eGetZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x11\x43reateZoneRequest\x12\x15\n\x07zone_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x04zone\x18\x02 \x01(\x0b\x32\x0e.locci.v1.Zone\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\'\n\x11\x44\x65leteZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xe1\x01\n\tRecordSet\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\x04\x64\x61ta\x18\x05 \x03(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x07 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"T\n\x15ListRecordSetsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x16ListRecordSetsResponse\x12(\n\x0brecord_sets\x18\x01 \x03(\x0b\x32\x13.locci.v1.RecordSet\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13GetRecordSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"r\n\x16UpdateRecordSetRequest\x12-\n\nrecord_set\x18\x01 \x01(\x0b\x32\x13.locci.v1.RecordSetB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\":\n\x16\x44\x65leteRecordSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"z\n\x11ImportZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07replace\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"V\n\x12ImportZoneResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\x0f\n\x07removed\x18\x03 \x03(\t\x12\x0f\n\x07skipped\x18\x04 \x03(\t\"\'\n\x11\x45xportZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"%\n\x12\x45xportZoneResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t2\xea\x02\n\x0bZoneService\x12W\n\tListZones\x12\x1a.locci.v1.ListZonesRequest\x1a\x1b.locci.v1.ListZonesResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/zones\x12O\n\x07GetZone\x12\x18.locci.v1.GetZoneRequest\x1a\x0e.locci.v1.Zone\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=zones/*}\x12R\n\nCreateZone\x12\x1b.locci.v1.CreateZoneRequest\x1a\x0e.locci.v1.Zone\"\x17\x82\xd3\xe4\x93\x02\x11\"\t/v1/zones:\x04zone\x12]\n\nDeleteZone\x12\x1b.locci.v1.DeleteZoneRequest\x1a\x16.google.protobuf.Empty\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=zones/*}2\xd9\x05\n\x10RecordSetService\x12|\n\x0eListRecordSets\x12\x1f.locci.v1.ListRecordSetsRequest\x1a .locci.v1.ListRecordSetsResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=zones/*}/recordSets\x12k\n\x0cGetRecordSet\x12\x1d.locci.v1.GetRecordSetRequest\x1a\x13.locci.v1.RecordSet\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=zones/*/recordSets/*}\x12\x88\x01\n\x0fUpdateRecordSet\x12 .locci.v1.UpdateRecordSetRequest\x1a\x13.locci.v1.RecordSet\">\x82\xd3\xe4\x93\x02\x38\x32*/v1/{record_set.name=zones/*/recordSets/*}:\nrecord_set\x12t\n\x0f\x44\x65leteRecordSet\x12 .locci.v1.DeleteRecordSetRequest\x1a\x16.google.protobuf.Empty\"\'\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=zones/*/recordSets/*}\x12m\n\nImportZone\x12\x1b.locci.v1.ImportZoneRequest\x1a\x1c.locci.v1.ImportZoneResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=zones/*}:import:\x01*\x12j\n\nExportZone\x12\x1b.locci.v1.ExportZoneRequest\x1a\x1c.locci.v1.ExportZoneResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=zones/*}:exportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/zone.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x01\n\x04Zone\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cnegative_ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x03\"[\n\x10ListZonesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"K\n\x11ListZonesResponse\x12\x1d\n\x05zones\x18\x01 \x03(\x0b\x32\x0e.locci.v1.Zone\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0eGetZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x11\x43reateZoneRequest\x12\x15\n\x07zone_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x04zone\x18\x02 \x01(\x0b\x32\x0e.locci.v1.Zone\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\'\n\x11\x44\x65leteZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xe1\x01\n\tRecordSet\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\x04\x64\x61ta\x18\x05 \x03(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x07 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"v\n\x15ListRecordSetsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"[\n\x16ListRecordSetsResponse\x12(\n\x0brecord_sets\x18\x01 \x03(\x0b\x32\x13.locci.v1.RecordSet\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13GetRecordSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"r\n\x16UpdateRecordSetRequest\x12-\n\nrecord_set\x18\x01 \x01(\x0b\x32\x13.locci.v1.RecordSetB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\":\n\x16\x44\x65leteRecordSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"z\n\x11ImportZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07replace\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"V\n\x12ImportZoneResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\x0f\n\x07removed\x18\x03 \x03(\t\x12\x0f\n\x07skipped\x18\x04 \x03(\t\"\'\n\x11\x45xportZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"%\n\x12\x45xportZoneResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t2\xea\x02\n\x0bZoneService\x12W\n\tListZones\x12\x1a.locci.v1.ListZonesRequest\x1a\x1b.locci.v1.ListZonesResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/zones\x12O\n\x07GetZone\x12\x18.locci.v1.GetZoneRequest\x1a\x0e.locci.v1.Zone\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=zones/*}\x12R\n\nCreateZone\x12\x1b.locci.v1.CreateZoneRequest\x1a\x0e.locci.v1.Zone\"\x17\x82\xd3\xe4\x93\x02\x11\"\t/v1/zones:\x04zone\x12]\n\nDeleteZone\x12\x1b.locci.v1.DeleteZoneRequest\x1a\x16.google.protobuf.Empty\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=zones/*}2\xd9\x05\n\x10RecordSetService\x12|\n\x0eListRecordSets\x12\x1f.locci.v1.ListRecordSetsRequest\x1a .locci.v1.ListRecordSetsResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=zones/*}/recordSets\x12k\n\x0cGetRecordSet\x12\x1d.locci.v1.GetRecordSetRequest\x1a\x13.locci.v1.RecordSet\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=zones/*/recordSets/*}\x12\x88\x01\n\x0fUpdateRecordSet\x12 .locci.v1.UpdateRecordSetRequest\x1a\x13.locci.v1.RecordSet\">\x82\xd3\xe4\x93\x02\x38\x32*/v1/{record_set.name=zones/*/recordSets/*}:\nrecord_set\x12t\n\x0f\x44\x65leteRecordSet\x12 .locci.v1.DeleteRecordSetRequest\x1a\x16.google.protobuf.Empty\"\'\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=zones/*/recordSets/*}\x12m\n\nImportZone\x12\x1b.locci.v1.ImportZoneRequest\x1a\x1c.locci.v1.ImportZoneResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=zones/*}:import:\x01*\x12j\n\nExportZone\x12\x1b.locci.v1.ExportZoneRequest\x1a\x1c.locci.v1.ExportZoneResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=zones/*}:exportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -97,37 +97,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ZONE']._serialized_start=191
   _globals['_ZONE']._serialized_end=402
   _globals['_LISTZONESREQUEST']._serialized_start=404
-  _globals['_LISTZONESREQUEST']._serialized_end=461
-  _globals['_LISTZONESRESPONSE']._serialized_start=463
-  _globals['_LISTZONESRESPONSE']._serialized_end=538
-  _globals['_GETZONEREQUEST']._serialized_start=540
-  _globals['_GETZONEREQUEST']._serialized_end=576
-  _globals['_CREATEZONEREQUEST']._serialized_start=578
-  _globals['_CREATEZONEREQUEST']._serialized_end=670
-  _globals['_DELETEZONEREQUEST']._serialized_start=672
-  _globals['_DELETEZONEREQUEST']._serialized_end=711
-  _globals['_RECORDSET']._serialized_start=714
-  _globals['_RECORDSET']._serialized_end=939
-  _globals['_LISTRECORDSETSREQUEST']._serialized_start=941
-  _globals['_LISTRECORDSETSREQUEST']._serialized_end=1025
-  _globals['_LISTRECORDSETSRESPONSE']._serialized_start=1027
-  _globals['_LISTRECORDSETSRESPONSE']._serialized_end=1118
-  _globals['_GETRECORDSETREQUEST']._serialized_start=1120
-  _globals['_GETRECORDSETREQUEST']._serialized_end=1161
-  _globals['_UPDATERECORDSETREQUEST']._serialized_start=1163
-  _globals['_UPDATERECORDSETREQUEST']._serialized_end=1277
-  _globals['_DELETERECORDSETREQUEST']._serialized_start=1279
-  _globals['_DELETERECORDSETREQUEST']._serialized_end=1337
-  _globals['_IMPORTZONEREQUEST']._serialized_start=1339
-  _globals['_IMPORTZONEREQUEST']._serialized_end=1461
-  _globals['_IMPORTZONERESPONSE']._serialized_start=1463
-  _globals['_IMPORTZONERESPONSE']._serialized_end=1549
-  _globals['_EXPORTZONEREQUEST']._serialized_start=1551
-  _globals['_EXPORTZONEREQUEST']._serialized_end=1590
-  _globals['_EXPORTZONERESPONSE']._serialized_start=1592
-  _globals['_EXPORTZONERESPONSE']._serialized_end=1629
-  _globals['_ZONESERVICE']._serialized_start=1632
-  _globals['_ZONESERVICE']._serialized_end=1994
-  _globals['_RECORDSETSERVICE']._serialized_start=1997
-  _globals['_RECORDSETSERVICE']._serialized_end=2726
+  _globals['_LISTZONESREQUEST']._serialized_end=495
+  _globals['_LISTZONESRESPONSE']._serialized_start=497
+  _globals['_LISTZONESRESPONSE']._serialized_end=572
+  _globals['_GETZONEREQUEST']._serialized_start=574
+  _globals['_GETZONEREQUEST']._serialized_end=610
+  _globals['_CREATEZONEREQUEST']._serialized_start=612
+  _globals['_CREATEZONEREQUEST']._serialized_end=704
+  _globals['_DELETEZONEREQUEST']._serialized_start=706
+  _globals['_DELETEZONEREQUEST']._serialized_end=745
+  _globals['_RECORDSET']._serialized_start=748
+  _globals['_RECORDSET']._serialized_end=973
+  _globals['_LISTRECORDSETSREQUEST']._serialized_start=975
+  _globals['_LISTRECORDSETSREQUEST']._serialized_end=1093
+  _globals['_LISTRECORDSETSRESPONSE']._serialized_start=1095
+  _globals['_LISTRECORDSETSRESPONSE']._serialized_end=1186
+  _globals['_GETRECORDSETREQUEST']._serialized_start=1188
+  _globals['_GETRECORDSETREQUEST']._serialized_end=1229
+  _globals['_UPDATERECORDSETREQUEST']._serialized_start=1231
+  _globals['_UPDATERECORDSETREQUEST']._serialized_end=1345
+  _globals['_DELETERECORDSETREQUEST']._serialized_start=1347
+  _globals['_DELETERECORDSETREQUEST']._serialized_end=1405
+  _globals['_IMPORTZONEREQUEST']._serialized_start=1407
+  _globals['_IMPORTZONEREQUEST']._serialized_end=1529
+  _globals['_IMPORTZONERESPONSE']._serialized_start=1531
+  _globals['_IMPORTZONERESPONSE']._serialized_end=1617
+  _globals['_EXPORTZONEREQUEST']._serialized_start=1619
+  _globals['_EXPORTZONEREQUEST']._serialized_end=1658
+  _globals['_EXPORTZONERESPONSE']._serialized_start=1660
+  _globals['_EXPORTZONERESPONSE']._serialized_end=1697
+  _globals['_ZONESERVICE']._serialized_start=1700
+  _globals['_ZONESERVICE']._serialized_end=2062
+  _globals['_RECORDSETSERVICE']._serialized_start=2065
+  _globals['_RECORDSETSERVICE']._serialized_end=2794
 # @@protoc_insertion_point(module_scope)
