@@ -141,6 +141,10 @@ class _SteeringPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Steeri
     """The first healthy region in the given order."""
     STEERING_POLICY_ALL: _SteeringPolicy.ValueType  # 3
     """All healthy regions, in every answer."""
+    STEERING_POLICY_WEIGHTED: _SteeringPolicy.ValueType  # 4
+    """One healthy region, drawn by `weights`; a client network is drawn the same one as long as that is healthy."""
+    STEERING_POLICY_GEO: _SteeringPolicy.ValueType  # 5
+    """The first healthy region of the first rule of `geo` that the client's place matches; nearest first when none does."""
 
 class SteeringPolicy(_SteeringPolicy, metaclass=_SteeringPolicyEnumTypeWrapper):
     """How DNS chooses among the regions of a hostname."""
@@ -153,6 +157,10 @@ STEERING_POLICY_FAILOVER: SteeringPolicy.ValueType  # 2
 """The first healthy region in the given order."""
 STEERING_POLICY_ALL: SteeringPolicy.ValueType  # 3
 """All healthy regions, in every answer."""
+STEERING_POLICY_WEIGHTED: SteeringPolicy.ValueType  # 4
+"""One healthy region, drawn by `weights`; a client network is drawn the same one as long as that is healthy."""
+STEERING_POLICY_GEO: SteeringPolicy.ValueType  # 5
+"""The first healthy region of the first rule of `geo` that the client's place matches; nearest first when none does."""
 Global___SteeringPolicy: _TypeAlias = SteeringPolicy  # noqa: Y015
 
 @_typing.final
@@ -562,6 +570,62 @@ class CachePolicy(_message.Message):
 Global___CachePolicy: _TypeAlias = CachePolicy  # noqa: Y015
 
 @_typing.final
+class RegionWeight(_message.Message):
+    """The share of clients that a region gets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    """Region id."""
+    weight: _builtins.int
+    """Share relative to the others; 0 means only when no other is healthy. At most 1000."""
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["region", b"region", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegionWeight: _TypeAlias = RegionWeight  # noqa: Y015
+
+@_typing.final
+class GeoRule(_message.Message):
+    """Which regions serve the clients of a place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACES_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def places(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Places: ISO 3166-1 alpha-2 country codes in upper case, as in "DE", or continents as in "continent:EU"; `*` is everywhere."""
+
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Region ids, most wanted first."""
+
+    def __init__(
+        self,
+        *,
+        places: _abc.Iterable[_builtins.str] | None = ...,
+        regions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["places", b"places", "regions", b"regions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GeoRule: _TypeAlias = GeoRule  # noqa: Y015
+
+@_typing.final
 class RoutingPolicy(_message.Message):
     """How clients find the app."""
 
@@ -572,6 +636,8 @@ class RoutingPolicy(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     FAIL_CLOSED_FIELD_NUMBER: _builtins.int
     JURISDICTIONS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    GEO_FIELD_NUMBER: _builtins.int
     policy: Global___SteeringPolicy.ValueType
     """How a region is chosen."""
     fail_closed: _builtins.bool
@@ -588,6 +654,14 @@ class RoutingPolicy(_message.Message):
     def jurisdictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only regions in one of these jurisdictions may ever be answered; empty means any."""
 
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionWeight]:
+        """Shares of regions for policy weighted; a region that is not named has weight 1."""
+
+    @_builtins.property
+    def geo(self) -> _containers.RepeatedCompositeFieldContainer[Global___GeoRule]:
+        """Rules for policy geo, the first that matches counts."""
+
     def __init__(
         self,
         *,
@@ -596,10 +670,12 @@ class RoutingPolicy(_message.Message):
         order: _abc.Iterable[_builtins.str] | None = ...,
         fail_closed: _builtins.bool = ...,
         jurisdictions: _abc.Iterable[_builtins.str] | None = ...,
+        weights: _abc.Iterable[Global___RegionWeight] | None = ...,
+        geo: _abc.Iterable[Global___GeoRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_closed", b"fail_closed", "jurisdictions", b"jurisdictions", "order", b"order", "policy", b"policy", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_closed", b"fail_closed", "geo", b"geo", "jurisdictions", b"jurisdictions", "order", b"order", "policy", b"policy", "ttl", b"ttl", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

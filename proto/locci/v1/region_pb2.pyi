@@ -58,6 +58,7 @@ class Region(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    BIAS_KM_FIELD_NUMBER: _builtins.int
     READY_NODES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `regions/{region}`; the id is 1-32 of `a-z0-9-`, starting with a letter."""
@@ -75,6 +76,8 @@ class Region(_message.Message):
     """The store's revision of the last change."""
     etag: _builtins.str
     """Changes with every change; send it back with an update to refuse a lost update."""
+    bias_km: _builtins.float
+    """Kilometres by which it counts as nearer to clients than it is, or, when negative, as farther; -20000 to 20000."""
     ready_nodes: _builtins.int
     """Nodes in the region that are ready."""
     @_builtins.property
@@ -108,11 +111,12 @@ class Region(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
+        bias_km: _builtins.float = ...,
         ready_nodes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continent", b"continent", "country", b"country", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "jurisdictions", b"jurisdictions", "labels", b"labels", "latitude", b"latitude", "longitude", b"longitude", "name", b"name", "networks", b"networks", "ready_nodes", b"ready_nodes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias_km", b"bias_km", "continent", b"continent", "country", b"country", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "jurisdictions", b"jurisdictions", "labels", b"labels", "latitude", b"latitude", "longitude", b"longitude", "name", b"name", "networks", b"networks", "ready_nodes", b"ready_nodes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,7 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from locci.v1 import container_pb2 as _container_pb2
 from locci.v1 import manifest_pb2 as _manifest_pb2
 from locci.v1 import node_pb2 as _node_pb2
@@ -21,6 +23,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _OverrideMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverrideModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverrideMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERRIDE_MODE_UNSPECIFIED: _OverrideMode.ValueType  # 0
+    """Never sent."""
+    OVERRIDE_MODE_IN: _OverrideMode.ValueType  # 1
+    """In rotation, whatever probes find."""
+    OVERRIDE_MODE_OUT: _OverrideMode.ValueType  # 2
+    """Out of every answer, unless nothing else is left that could be answered."""
+    OVERRIDE_MODE_DRAIN: _OverrideMode.ValueType  # 3
+    """Out of the answers to a share of the client networks."""
+
+class OverrideMode(_OverrideMode, metaclass=_OverrideModeEnumTypeWrapper):
+    """What an operator orders of an endpoint."""
+
+OVERRIDE_MODE_UNSPECIFIED: OverrideMode.ValueType  # 0
+"""Never sent."""
+OVERRIDE_MODE_IN: OverrideMode.ValueType  # 1
+"""In rotation, whatever probes find."""
+OVERRIDE_MODE_OUT: OverrideMode.ValueType  # 2
+"""Out of every answer, unless nothing else is left that could be answered."""
+OVERRIDE_MODE_DRAIN: OverrideMode.ValueType  # 3
+"""Out of the answers to a share of the client networks."""
+Global___OverrideMode: _TypeAlias = OverrideMode  # noqa: Y015
 
 @_typing.final
 class Resource(_message.Message):
@@ -367,6 +397,7 @@ class EdgeEndpoint(_message.Message):
     CONDITION_FIELD_NUMBER: _builtins.int
     PROBE_PORT_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    OVERRIDE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node id."""
     condition: _node_pb2.NodeCondition.ValueType
@@ -381,6 +412,10 @@ class EdgeEndpoint(_message.Message):
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointEvidence]:
         """What other vantages found last."""
 
+    @_builtins.property
+    def override(self) -> Global___EndpointOverride:
+        """What an operator has ordered, whatever the evidence; unset when nothing."""
+
     def __init__(
         self,
         *,
@@ -389,14 +424,51 @@ class EdgeEndpoint(_message.Message):
         condition: _node_pb2.NodeCondition.ValueType = ...,
         probe_port: _builtins.int = ...,
         evidence: _abc.Iterable[Global___EndpointEvidence] | None = ...,
+        override: Global___EndpointOverride | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "condition", b"condition", "evidence", b"evidence", "node", b"node", "probe_port", b"probe_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "condition", b"condition", "evidence", b"evidence", "node", b"node", "override", b"override", "probe_port", b"probe_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EdgeEndpoint: _TypeAlias = EdgeEndpoint  # noqa: Y015
+
+@_typing.final
+class EndpointOverride(_message.Message):
+    """An operator's order about an endpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    mode: Global___OverrideMode.ValueType
+    """What is ordered."""
+    percent: _builtins.int
+    """With drain: how many of a hundred client networks are sent elsewhere."""
+    reason: _builtins.str
+    """Why, for whoever asks."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """It ends by itself then, also on a DNS server that hears nothing more."""
+
+    def __init__(
+        self,
+        *,
+        mode: Global___OverrideMode.ValueType = ...,
+        percent: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "mode", b"mode", "percent", b"percent", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointOverride: _TypeAlias = EndpointOverride  # noqa: Y015
 
 @_typing.final
 class RegionRouting(_message.Message):
@@ -412,6 +484,7 @@ class RegionRouting(_message.Message):
     JURISDICTIONS_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     EDGES_FIELD_NUMBER: _builtins.int
+    BIAS_KM_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     """Region id."""
     latitude: _builtins.float
@@ -422,6 +495,8 @@ class RegionRouting(_message.Message):
     """Two-letter continent code."""
     country: _builtins.str
     """ISO 3166-1 alpha-2 country code."""
+    bias_km: _builtins.float
+    """Kilometres by which it counts as nearer than it is, or, when negative, as farther."""
     @_builtins.property
     def jurisdictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Legal areas."""
@@ -445,10 +520,11 @@ class RegionRouting(_message.Message):
         jurisdictions: _abc.Iterable[_builtins.str] | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
         edges: _abc.Iterable[Global___EdgeEndpoint] | None = ...,
+        bias_km: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continent", b"continent", "country", b"country", "edges", b"edges", "jurisdictions", b"jurisdictions", "latitude", b"latitude", "longitude", b"longitude", "networks", b"networks", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias_km", b"bias_km", "continent", b"continent", "country", b"country", "edges", b"edges", "jurisdictions", b"jurisdictions", "latitude", b"latitude", "longitude", b"longitude", "networks", b"networks", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

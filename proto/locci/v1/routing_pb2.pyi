@@ -5,7 +5,9 @@ The routing feed: what DNS servers and other consumers need to steer traffic."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from locci.v1 import resource_pb2 as _resource_pb2
 import builtins as _builtins
@@ -75,3 +77,175 @@ class GetRoutingTableRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRoutingTableRequest: _TypeAlias = GetRoutingTableRequest  # noqa: Y015
+
+@_typing.final
+class RoutingOverride(_message.Message):
+    """What an operator orders of a node's edge or of all edges of a region, for a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `routingOverrides/{kind}-{id}`, as in `routingOverrides/regions-eu`: one for each target."""
+    target: _builtins.str
+    """`nodes/{node}` or `regions/{region}`; an order about a node counts before one about its region."""
+    mode: _resource_pb2.OverrideMode.ValueType
+    """What is ordered."""
+    percent: _builtins.int
+    """With drain: how many of a hundred client networks are sent elsewhere, 1 to 100."""
+    reason: _builtins.str
+    """Why, for whoever asks."""
+    creator: _builtins.str
+    """Who ordered it."""
+    revision: _builtins.int
+    """The store's revision of the last change."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long it holds; 0 means one hour, at most 30 days."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was ordered."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        mode: _resource_pb2.OverrideMode.ValueType = ...,
+        percent: _builtins.int = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        creator: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "expire_time", b"expire_time", "mode", b"mode", "name", b"name", "percent", b"percent", "reason", b"reason", "revision", b"revision", "target", b"target", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoutingOverride: _TypeAlias = RoutingOverride  # noqa: Y015
+
+@_typing.final
+class SetRoutingOverrideRequest(_message.Message):
+    """Orders something of a target, instead of what was ordered before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTING_OVERRIDE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    validate_only: _builtins.bool
+    """Check only; change nothing."""
+    @_builtins.property
+    def routing_override(self) -> Global___RoutingOverride:
+        """The order; its name follows from the target."""
+
+    def __init__(
+        self,
+        *,
+        routing_override: Global___RoutingOverride | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["routing_override", b"routing_override"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "routing_override", b"routing_override", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRoutingOverrideRequest: _TypeAlias = SetRoutingOverrideRequest  # noqa: Y015
+
+@_typing.final
+class ListRoutingOverridesRequest(_message.Message):
+    """Asks for a page of orders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many; 0 means 100, more than 1000 is taken as 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRoutingOverridesRequest: _TypeAlias = ListRoutingOverridesRequest  # noqa: Y015
+
+@_typing.final
+class ListRoutingOverridesResponse(_message.Message):
+    """A page of orders that have not ended, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTING_OVERRIDES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def routing_overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoutingOverride]:
+        """The orders."""
+
+    def __init__(
+        self,
+        *,
+        routing_overrides: _abc.Iterable[Global___RoutingOverride] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "routing_overrides", b"routing_overrides"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRoutingOverridesResponse: _TypeAlias = ListRoutingOverridesResponse  # noqa: Y015
+
+@_typing.final
+class DeleteRoutingOverrideRequest(_message.Message):
+    """Takes an order back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`routingOverrides/{kind}-{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRoutingOverrideRequest: _TypeAlias = DeleteRoutingOverrideRequest  # noqa: Y015

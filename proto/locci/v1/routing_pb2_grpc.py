@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from locci.v1 import routing_pb2 as locci_dot_v1_dot_routing__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -134,6 +135,170 @@ class RoutingService:
             '/locci.v1.RoutingService/WatchRoutingTable',
             locci_dot_v1_dot_routing__pb2.GetRoutingTableRequest.SerializeToString,
             locci_dot_v1_dot_routing__pb2.RoutingTable.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class RoutingOverrideServiceStub:
+    """Operators overrule here what the evidence says, for a time.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListRoutingOverrides = channel.unary_unary(
+                '/locci.v1.RoutingOverrideService/ListRoutingOverrides',
+                request_serializer=locci_dot_v1_dot_routing__pb2.ListRoutingOverridesRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_routing__pb2.ListRoutingOverridesResponse.FromString,
+                _registered_method=True)
+        self.SetRoutingOverride = channel.unary_unary(
+                '/locci.v1.RoutingOverrideService/SetRoutingOverride',
+                request_serializer=locci_dot_v1_dot_routing__pb2.SetRoutingOverrideRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_routing__pb2.RoutingOverride.FromString,
+                _registered_method=True)
+        self.DeleteRoutingOverride = channel.unary_unary(
+                '/locci.v1.RoutingOverrideService/DeleteRoutingOverride',
+                request_serializer=locci_dot_v1_dot_routing__pb2.DeleteRoutingOverrideRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+
+
+class RoutingOverrideServiceServicer:
+    """Operators overrule here what the evidence says, for a time.
+    """
+
+    def ListRoutingOverrides(self, request, context):
+        """Orders that hold, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRoutingOverride(self, request, context):
+        """A new order about a target, instead of the one before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRoutingOverride(self, request, context):
+        """The evidence decides again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RoutingOverrideServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListRoutingOverrides': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoutingOverrides,
+                    request_deserializer=locci_dot_v1_dot_routing__pb2.ListRoutingOverridesRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_routing__pb2.ListRoutingOverridesResponse.SerializeToString,
+            ),
+            'SetRoutingOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRoutingOverride,
+                    request_deserializer=locci_dot_v1_dot_routing__pb2.SetRoutingOverrideRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_routing__pb2.RoutingOverride.SerializeToString,
+            ),
+            'DeleteRoutingOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRoutingOverride,
+                    request_deserializer=locci_dot_v1_dot_routing__pb2.DeleteRoutingOverrideRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'locci.v1.RoutingOverrideService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('locci.v1.RoutingOverrideService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class RoutingOverrideService:
+    """Operators overrule here what the evidence says, for a time.
+    """
+
+    @staticmethod
+    def ListRoutingOverrides(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RoutingOverrideService/ListRoutingOverrides',
+            locci_dot_v1_dot_routing__pb2.ListRoutingOverridesRequest.SerializeToString,
+            locci_dot_v1_dot_routing__pb2.ListRoutingOverridesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRoutingOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RoutingOverrideService/SetRoutingOverride',
+            locci_dot_v1_dot_routing__pb2.SetRoutingOverrideRequest.SerializeToString,
+            locci_dot_v1_dot_routing__pb2.RoutingOverride.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRoutingOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RoutingOverrideService/DeleteRoutingOverride',
+            locci_dot_v1_dot_routing__pb2.DeleteRoutingOverrideRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

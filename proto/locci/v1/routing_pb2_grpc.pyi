@@ -4,6 +4,7 @@ isort:skip_file
 The routing feed: what DNS servers and other consumers need to steer traffic."""
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from locci.v1 import routing_pb2 as _routing_pb2
 import abc as _abc_1
@@ -68,3 +69,58 @@ class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
         """The table now, and again after each change."""
 
 def add_RoutingServiceServicer_to_server(servicer: RoutingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class RoutingOverrideServiceStub:
+    """Operators overrule here what the evidence says, for a time."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> RoutingOverrideServiceAsyncStub: ...
+    ListRoutingOverrides: _grpc.UnaryUnaryMultiCallable[_routing_pb2.ListRoutingOverridesRequest, _routing_pb2.ListRoutingOverridesResponse]
+    """Orders that hold, by name."""
+    SetRoutingOverride: _grpc.UnaryUnaryMultiCallable[_routing_pb2.SetRoutingOverrideRequest, _routing_pb2.RoutingOverride]
+    """A new order about a target, instead of the one before."""
+    DeleteRoutingOverride: _grpc.UnaryUnaryMultiCallable[_routing_pb2.DeleteRoutingOverrideRequest, _empty_pb2.Empty]
+    """The evidence decides again."""
+
+@_typing.type_check_only
+class RoutingOverrideServiceAsyncStub(RoutingOverrideServiceStub):
+    """Operators overrule here what the evidence says, for a time."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListRoutingOverrides: _aio.UnaryUnaryMultiCallable[_routing_pb2.ListRoutingOverridesRequest, _routing_pb2.ListRoutingOverridesResponse]  # type: ignore[assignment]
+    """Orders that hold, by name."""
+    SetRoutingOverride: _aio.UnaryUnaryMultiCallable[_routing_pb2.SetRoutingOverrideRequest, _routing_pb2.RoutingOverride]  # type: ignore[assignment]
+    """A new order about a target, instead of the one before."""
+    DeleteRoutingOverride: _aio.UnaryUnaryMultiCallable[_routing_pb2.DeleteRoutingOverrideRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """The evidence decides again."""
+
+class RoutingOverrideServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Operators overrule here what the evidence says, for a time."""
+
+    @_abc_1.abstractmethod
+    def ListRoutingOverrides(
+        self,
+        request: _routing_pb2.ListRoutingOverridesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_routing_pb2.ListRoutingOverridesResponse, _abc.Awaitable[_routing_pb2.ListRoutingOverridesResponse]]:
+        """Orders that hold, by name."""
+
+    @_abc_1.abstractmethod
+    def SetRoutingOverride(
+        self,
+        request: _routing_pb2.SetRoutingOverrideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_routing_pb2.RoutingOverride, _abc.Awaitable[_routing_pb2.RoutingOverride]]:
+        """A new order about a target, instead of the one before."""
+
+    @_abc_1.abstractmethod
+    def DeleteRoutingOverride(
+        self,
+        request: _routing_pb2.DeleteRoutingOverrideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """The evidence decides again."""
+
+def add_RoutingOverrideServiceServicer_to_server(servicer: RoutingOverrideServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
