@@ -25,6 +25,7 @@ from control_plane.core.manifest import (
 )
 from control_plane.core.model import Condition
 from control_plane.core.rollout import State
+from control_plane.decode_container import container_options
 from fleet.errors import invalid
 from locci.v1 import manifest_pb2, node_pb2, release_pb2
 
@@ -131,6 +132,7 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
         stop_timeout_s=_span(message.stop_timeout),
         labels=dict(message.labels),
         kind=_known(_KINDS, message.kind, "manifest.kind"),
+        container=container_options(message),
     )
 
 
@@ -156,10 +158,10 @@ def _port(port: manifest_pb2.Port, index: int) -> Port:
 
 
 def _probe(probe: manifest_pb2.Probe) -> Probe:
-    is_http = probe.WhichOneof("method") == "http"
+    method = probe.WhichOneof("method") or "tcp"
     return Probe(
-        method="http" if is_http else "tcp",
-        port=probe.http.port if is_http else probe.tcp.port,
+        method=method,
+        port="" if method == "exec" else getattr(probe, method).port,
         path=probe.http.path,
         host=probe.http.host,
         interval_s=_span(probe.interval),
@@ -167,6 +169,8 @@ def _probe(probe: manifest_pb2.Probe) -> Probe:
         start_period_s=_span(probe.start_period),
         healthy_after=probe.healthy_after,
         unhealthy_after=probe.unhealthy_after,
+        service=probe.grpc.service,
+        command=tuple(probe.exec.command),
     )
 
 
@@ -216,10 +220,15 @@ def probe_message(probe: Probe, host: str) -> manifest_pb2.Probe:
         healthy_after=probe.healthy_after,
         unhealthy_after=probe.unhealthy_after,
     )
-    if probe.method == "http":
-        message.http.CopyFrom(manifest_pb2.HttpProbe(path=probe.path, port=probe.port, host=probe.host or host))
-    else:
-        message.tcp.CopyFrom(manifest_pb2.TcpProbe(port=probe.port))
+    match probe.method:
+        case "http":
+            message.http.CopyFrom(manifest_pb2.HttpProbe(path=probe.path, port=probe.port, host=probe.host or host))
+        case "grpc":
+            message.grpc.CopyFrom(manifest_pb2.GrpcProbe(service=probe.service, port=probe.port))
+        case "exec":
+            message.exec.CopyFrom(manifest_pb2.ExecProbe(command=probe.command))
+        case "tcp":
+            message.tcp.CopyFrom(manifest_pb2.TcpProbe(port=probe.port))
     return message
 
 

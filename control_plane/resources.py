@@ -12,6 +12,7 @@ from control_plane import decode, zone_files
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.tiers import Place, region_order
+from control_plane.decode_container import pass_on
 from control_plane.observed import Observed
 from control_plane.state import State
 from control_plane.views import Assigned, Manifests, Views, resource_name
@@ -114,6 +115,7 @@ class Publication:
             stop_timeout=decode.duration(manifest.stop_timeout_s),
             drain=decode.duration(manifest.rollout.drain_s),
         )
+        pass_on(shape.manifest, spec)
         if manifest.readiness is not None:
             spec.readiness.CopyFrom(decode.probe_message(manifest.readiness, host))
         if manifest.liveness is not None:

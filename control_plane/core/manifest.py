@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from control_plane.core import container_options
+from control_plane.core.container_options import ContainerOptions
 from control_plane.core.image import parse_reference
 from fleet.errors import LocciError, invalid
 from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
@@ -40,7 +42,7 @@ class Port:
 class Probe:
     """A question asked of a container; times in seconds. An empty `host` means the first hostname or the app."""
 
-    method: Literal["http", "tcp"] = "tcp"
+    method: Literal["http", "tcp", "grpc", "exec"] = "tcp"
     port: str = ""
     path: str = ""
     host: str = ""
@@ -49,6 +51,8 @@ class Probe:
     start_period_s: float = 0.0
     healthy_after: int = 0
     unhealthy_after: int = 0
+    service: str = ""
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ class Manifest:
     stop_timeout_s: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
     kind: Kind = "service"
+    container: ContainerOptions = field(default_factory=ContainerOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ def complete(manifest: Manifest, around: Surroundings) -> Manifest:
     check_id(manifest.name, "manifest.name", APP_ID_LENGTH_MAX)
     _check_image(manifest.image)
     _check_environment(manifest)
+    container_options.check(manifest.container)
     ports = _complete_ports(manifest.ports)
     return replace(
         manifest,
@@ -221,11 +227,14 @@ def _complete_readiness(probe: Probe | None, ports: tuple[Port, ...]) -> Probe |
 
 
 def _complete_probe(probe: Probe, path: str, ports: tuple[Port, ...]) -> Probe:
-    if not ports:
-        raise invalid(path, f"{path}: the manifest has no ports to probe; add one under ports, or drop the probe")
     at = f"{path}.{probe.method}"
-    port = probe.port or ports[0].name
-    if port not in {p.name for p in ports}:
+    if probe.method == "exec":
+        if not probe.command or not probe.command[0] or any("\0" in part for part in probe.command):
+            raise invalid(f"{at}.command", f"{at}.command: a command is needed, and no NUL in it")
+    elif not ports:
+        raise invalid(path, f"{path}: the manifest has no ports to probe; add one under ports, or drop the probe")
+    port = "" if probe.method == "exec" else probe.port or ports[0].name
+    if port and port not in {p.name for p in ports}:
         known = ", ".join(p.name for p in ports)
         raise invalid(f"{at}.port", f"{at}.port: there is no port {port!r}; the manifest has {known}")
     request_path = probe.path or "/" if probe.method == "http" else ""

@@ -6,7 +6,8 @@ import hashlib
 import json
 from dataclasses import asdict
 
-from control_plane.core.manifest import Manifest
+from control_plane.core.container_options import ContainerOptions
+from control_plane.core.manifest import Manifest, Probe
 
 
 def spec_hash(manifest: Manifest, pinned_image: str) -> str:
@@ -15,20 +16,30 @@ def spec_hash(manifest: Manifest, pinned_image: str) -> str:
     Health checks are part of it, so that a changed check is proven by a rollout before it counts. Placement, hostnames,
     cache, routing and rollout policy are not: they change without touching a container.
     """
-    shape = {
+    shape: dict[str, object] = {
         "image": pinned_image,
         "command": manifest.command,
         "args": manifest.args,
         "env": dict(sorted(manifest.env.items())),
         "ports": [asdict(port) for port in manifest.ports],
-        "readiness": None if manifest.readiness is None else asdict(manifest.readiness),
-        "liveness": None if manifest.liveness is None else asdict(manifest.liveness),
+        "readiness": _shape_of(manifest.readiness),
+        "liveness": _shape_of(manifest.liveness),
         "limits": asdict(manifest.limits),
         "stop_timeout_s": manifest.stop_timeout_s,
         "labels": dict(sorted(manifest.labels.items())),
     }
+    if manifest.container != ContainerOptions():
+        # Only then, so that containers of manifests that know nothing of these options keep their hash.
+        shape["container"] = asdict(manifest.container)
     canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def _shape_of(probe: Probe | None) -> dict[str, object] | None:
+    """What a probe adds to the hash; fields that came later only when they are set."""
+    if probe is None:
+        return None
+    return {key: value for key, value in asdict(probe).items() if value or key not in ("service", "command")}
 
 
 def is_unchanged(manifest: Manifest, pinned_image: str, latest: Manifest, latest_pinned_image: str) -> bool:
