@@ -26,7 +26,8 @@ from routing.core.failover import (
     TableAccepted,
 )
 from routing.core.geo import GeoLookup, PlaceMap, no_geo
-from routing.core.model import RoutingTable, TargetKey
+from routing.core.model import Policy, RoutingTable, TargetKey
+from routing.core.overrides import Orders, orders_at
 from routing.core.rate_limit import Admission, RateLimiter
 from routing.core.zone import Names, compile_names
 
@@ -62,6 +63,8 @@ class Engine:
         self.table = RoutingTable()
         self._names: Names = compile_names(self.table)
         self._rotation: frozenset[TargetKey] = frozenset()
+        self.orders = Orders()
+        """What operators have ordered and still holds."""
         self.places = PlaceMap({}, no_geo)
         self.responder = Responder(self._names, self.places, {}, self._rotation, self.manners)
         self.udp_rcodes = [0] * 16
@@ -123,6 +126,8 @@ class Engine:
     def take_time(self) -> None:
         """Cookies and limits go by this second; the shell calls it several times a second."""
         self.limiter.now_s = int(self._clock.monotonic())
+        if orders_at(self.table.regions, self._clock.wall()) != self.orders:
+            self._swap()
         if self.manners.jar is not None:
             self.manners.jar.now_s = int(self._clock.wall())
         if self.hot is not None:
@@ -196,10 +201,13 @@ class Engine:
         """One assignment: a query is answered by the old responder or by the new one."""
         self._rotation = self.brain.rotation()
         regions = self.table.regions
-        key = self._lookup, tuple((r.id, r.latitude, r.longitude, r.networks) for r in regions.values())
+        self.orders = orders_at(regions, self._clock.wall())
+        by_country = any(hostname.policy is Policy.GEO for hostname in self._names.classes)
+        places = tuple((r.id, r.latitude, r.longitude, r.networks, r.bias_km) for r in regions.values())
+        key = self._lookup, by_country, places
         if key != self._map_key:
-            self.places, self._map_key = PlaceMap(regions, self._lookup), key
-        self.responder = Responder(self._names, self.places, regions, self._rotation, self.manners)
+            self.places, self._map_key = PlaceMap(regions, self._lookup, by_country), key
+        self.responder = Responder(self._names, self.places, regions, self._rotation, self.manners, self.orders)
         if self.hot is not None:
             self.hot.forget(self.places)
         self.swaps += 1

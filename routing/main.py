@@ -137,7 +137,7 @@ def explained(answer: dict[str, Any]) -> str:
         lines.append(
             f"    {target['node']} ({target['region']}, {target['family']}): {state} for {target['since_s']:.1f} s "
             f"by rule {target['rule']}: {target['evidence']}; probes: {target['probes']}; "
-            f"control plane: {target['condition']}"
+            f"control plane: {target['condition']}" + (f"; ordered: {target['order']}" if target["order"] else "")
         )
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fleet.clock import Clock
 from fleet.errors import invalid, not_found
 from fleet.ids import check_hostname
-from routing.core.model import Family
+from routing.core.model import Family, OverrideMode
 from routing.core.verdict import TargetState, hold_s
 from routing.engine import Engine
 
@@ -103,5 +103,17 @@ def _target(engine: Engine, state: TargetState, now: float) -> dict[str, Any]:
         "round_trip_ms": round(1000 * probed.round_trip_s, 3),
         "condition": said.condition.value,
         "vantages": {vantage.vantage: vantage.healthy for vantage in said.vantages},
+        "order": _order(engine, state.target.node),
         "hold_s": hold_s(state, engine.brain.policy, now),
     }
+
+
+def _order(engine: Engine, node: str) -> str:
+    """What an operator has ordered of a node, in words; empty when nothing."""
+    orders = engine.orders
+    edges = (edge for region in engine.table.regions.values() for edge in region.edges if edge.node == node)
+    override = next((edge.override for edge in edges), None)
+    if override is None or node not in {*orders.ins, *orders.outs, *(drained for drained, _ in orders.drains)}:
+        return ""
+    share = f" {override.percent} %" if override.mode is OverrideMode.DRAIN else ""
+    return f"{override.mode.value}{share}" + (f" ({override.reason})" if override.reason else "")

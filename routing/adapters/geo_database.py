@@ -64,18 +64,18 @@ def open_lookup(path: Path) -> GeoLookup:
 
 def place_of(record: Mapping[str, object]) -> Place | None:
     """The place in a record: its coordinates, else the middle of its country; None when it has neither."""
-    country = _country(record)
+    country, continent = _country(record), _continent(record)
     inner = record.get("location")
     coordinates = inner if isinstance(inner, Mapping) else record
     try:
         latitude, longitude = float(str(coordinates["latitude"])), float(str(coordinates["longitude"]))
         # A hundredth of a degree is a kilometre; finer would only make more buckets.
         if abs(latitude) <= 90 and abs(longitude) <= 180:
-            return Place(round(latitude, 2), round(longitude, 2), country, "", "geo database")
+            return Place(round(latitude, 2), round(longitude, 2), country, "", "geo database", continent)
     except (KeyError, ValueError):
         pass
     if country in MIDDLES:
-        return Place(*MIDDLES[country], country, "", "geo database (country)")
+        return Place(*MIDDLES[country], country, "", "geo database (country)", continent)
     return None
 
 
@@ -85,6 +85,17 @@ def _country(record: Mapping[str, object]) -> str:
         value = record.get(key)
         if isinstance(value, Mapping):
             value = value.get("iso_code")
+        if isinstance(value, str) and len(value) == 2:
+            return value.upper()
+    return ""
+
+
+def _continent(record: Mapping[str, object]) -> str:
+    """The continent's code: `continent_code` or `continent` when flat, `continent.code` in GeoIP2."""
+    for key in ("continent_code", "continent"):
+        value = record.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("code")
         if isinstance(value, str) and len(value) == 2:
             return value.upper()
     return ""

@@ -21,8 +21,11 @@ from routing.core.model import (
     Condition,
     EdgeEndpoint,
     ForeignEvidence,
+    GeoRule,
     Hostname,
     NameServer,
+    Override,
+    OverrideMode,
     Policy,
     RecordSet,
     Region,
@@ -45,6 +48,13 @@ _POLICIES: Final = {
     manifest_pb2.STEERING_POLICY_NEAREST: Policy.NEAREST,
     manifest_pb2.STEERING_POLICY_FAILOVER: Policy.FAILOVER,
     manifest_pb2.STEERING_POLICY_ALL: Policy.ALL,
+    manifest_pb2.STEERING_POLICY_WEIGHTED: Policy.WEIGHTED,
+    manifest_pb2.STEERING_POLICY_GEO: Policy.GEO,
+}
+_MODES: Final = {
+    resource_pb2.OVERRIDE_MODE_IN: OverrideMode.IN,
+    resource_pb2.OVERRIDE_MODE_OUT: OverrideMode.OUT,
+    resource_pb2.OVERRIDE_MODE_DRAIN: OverrideMode.DRAIN,
 }
 _TTL_S_MAX: Final = 2**31 - 1
 _TTL_S: Final = 5
@@ -116,6 +126,7 @@ def read_region(name: str, resource: resource_pb2.Resource) -> Region:
         jurisdictions=tuple(body.jurisdictions),
         networks=tuple(body.networks),
         edges=tuple(_edge(edge) for edge in body.edges),
+        bias_km=body.bias_km if math.isfinite(body.bias_km) else 0.0,
     )
 
 
@@ -130,7 +141,17 @@ def _edge(body: resource_pb2.EdgeEndpoint) -> EdgeEndpoint:
         for said in body.evidence
     )
     condition = _CONDITIONS.get(body.condition, Condition.UNKNOWN)
-    return EdgeEndpoint(body.node, ipv4, ipv6, condition, body.probe_port or _PROBE_PORT, evidence)
+    return EdgeEndpoint(body.node, ipv4, ipv6, condition, body.probe_port or _PROBE_PORT, evidence, _override(body))
+
+
+def _override(body: resource_pb2.EdgeEndpoint) -> Override | None:
+    """The order about an edge; one of a kind that is not known here is none."""
+    order = body.override
+    mode = _MODES.get(order.mode)
+    if mode is None:
+        return None
+    expire_at = order.expire_time.seconds + order.expire_time.nanos / 1e9
+    return Override(mode, expire_at, min(order.percent or 100, 100), order.reason)
 
 
 def read_hostname(name: str, resource: resource_pb2.Resource) -> Hostname:
@@ -154,6 +175,8 @@ def read_hostname(name: str, resource: resource_pb2.Resource) -> Hostname:
         fail_closed=body.routing.fail_closed,
         jurisdictions=tuple(body.routing.jurisdictions),
         replicas=tuple(sorted(replicas.items())),
+        weights=tuple((weight.region, weight.weight) for weight in body.routing.weights),
+        geo=tuple(GeoRule(tuple(rule.places), tuple(rule.regions)) for rule in body.routing.geo),
     )
 
 

@@ -15,8 +15,9 @@ from typing import Final
 from routing.core import wire, zone
 from routing.core.cookies import CLIENT_BYTES, CookieJar
 from routing.core.geo import PlaceMap
-from routing.core.model import Family, Region, TargetKey
-from routing.core.steering import Decision, Outcome, decide, depends_on_place
+from routing.core.model import Family, Policy, Region, TargetKey
+from routing.core.overrides import Orders
+from routing.core.steering import SLOTS, Client, Decision, Outcome, decide, depends_on_place, slot_of
 from routing.core.wire import ExtendedError, Query, Rcode, Subnet
 from routing.core.zone import CompiledZone, Entry, Names, Tail
 
@@ -68,10 +69,11 @@ class Lesson:
 class _SteeredClass:
     """The answers of one class of hostnames, by type and bucket; each is made when it is first asked for."""
 
-    __slots__ = ("by_place", "tails")
+    __slots__ = ("by_place", "by_slot", "tails")
 
-    def __init__(self, by_place: bool):
+    def __init__(self, by_place: bool, by_slot: bool):
         self.by_place = by_place
+        self.by_slot = by_slot
         self.tails: dict[bytes, dict[int, Tail]] = {wire.A: {}, wire.AAAA: {}}
 
 
@@ -88,15 +90,21 @@ class Responder:
         regions: Mapping[str, Region],
         rotation: AbstractSet[TargetKey],
         manners: Manners | None = None,
+        orders: Orders | None = None,
     ):
+        self._orders = orders or Orders()
         self._manners = manners or Manners()
         self._jar = self._manners.jar
         self._names = names
         self._entries = names.entries
         self._places = places
         self._regions = regions
-        self._rotation = rotation
-        self._steered = tuple(_SteeredClass(depends_on_place(hostname)) for hostname in names.classes)
+        self._rotation = self._orders.rotation(rotation, regions)
+        draining = bool(self._orders.drains)
+        self._steered = tuple(
+            _SteeredClass(depends_on_place(hostname), draining or hostname.policy is Policy.WEIGHTED)
+            for hostname in names.classes
+        )
 
     def respond(self, data: bytes, source: bytes, tcp: bool = False) -> bytes | None:
         """The answer to `data` from the packed address `source`; None when there is nobody to answer."""
@@ -168,6 +176,8 @@ class Responder:
         address = network + b"\0" if network else source
         found, _ = self._find(entry, qtype, address)
         steered = self._steered[entry.steered] if entry.steered >= 0 else None
+        if steered is not None and steered.by_slot and qtype in steered.tails:
+            return None
         by_place = steered is not None and steered.by_place and qtype in steered.tails and found is not entry.nodata
         if found.error is not None or (by_place and len(address) != 4):
             return None
@@ -196,6 +206,9 @@ class Responder:
                 if steered.by_place:
                     places = self._places
                     bucket, scope = places.bucket_v4(address) if len(address) == 4 else places.bucket_v6(address)
+                if steered.by_slot:
+                    bucket = bucket * SLOTS + slot_of(address)
+                    scope = max(scope, 24 if len(address) == 4 else 48)
                 found = tails.get(bucket)
                 if found is None:
                     found = tails[bucket] = self._steer(entry.steered, qtype, bucket)
@@ -236,8 +249,11 @@ class Responder:
         return zone.tail(Rcode.NOERROR, turns, answers + len(records)), scope
 
     def _steer(self, number: int, qtype: bytes, bucket: int) -> Tail:
-        hostname, family = self._names.classes[number], _FAMILIES[qtype]
-        decision = decide(hostname, self._regions, self._places.order(bucket), self._rotation, family)
+        slot = 0
+        if self._steered[number].by_slot:
+            bucket, slot = divmod(bucket, SLOTS)
+        decision = self._decide(number, bucket, slot, _FAMILIES[qtype])
+        hostname = self._names.classes[number]
         match decision.outcome:
             case Outcome.NO_ADDRESS:
                 return _NO_ADDRESS
@@ -247,6 +263,12 @@ class Responder:
             case _:
                 packed = [ipaddress.ip_address(address).packed for address in decision.addresses]
                 return zone.address_tail(qtype, packed, hostname.ttl_s)
+
+    def _decide(self, number: int, bucket: int, slot: int, family: Family) -> Decision:
+        spot = self._places.spot(bucket)
+        client = Client(spot.order, spot.country, spot.continent, slot)
+        drained = self._orders.drained(slot, SLOTS)
+        return decide(self._names.classes[number], self._regions, client, self._rotation, family, drained)
 
     def respond_with_care(self, data: bytes, source: bytes, tcp: bool = False) -> bytes | None:
         """The same as `respond` for any bytes, slower."""
@@ -350,8 +372,7 @@ class Responder:
         if entry is None or entry.steered < 0:
             return None
         bucket, _ = self._places.bucket_v4(address) if len(address) == 4 else self._places.bucket_v6(address)
-        order = self._places.order(bucket)
-        return decide(self._names.classes[entry.steered], self._regions, order, self._rotation, family)
+        return self._decide(entry.steered, bucket, slot_of(address), family)
 
 
 def _refusal(query: Query) -> Rcode:

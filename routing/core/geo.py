@@ -33,6 +33,16 @@ class Place:
     country: str = ""
     region: str = ""
     source: str = ""
+    continent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """What a bucket stands for: its regions, nearest first, and, on a map by country, its country and continent."""
+
+    order: tuple[str, ...] | None = None
+    country: str = ""
+    continent: str = ""
 
 
 GeoLookup = Callable[[str], tuple[Place | None, int]]
@@ -58,16 +68,17 @@ class PlaceMap:
     What it answers depends on nothing else; tables and memos only make it fast. Bucket 0 is "place unknown".
     """
 
-    def __init__(self, regions: Mapping[str, Region], lookup: GeoLookup):
+    def __init__(self, regions: Mapping[str, Region], lookup: GeoLookup, by_country: bool = False):
+        self._by_country = by_country
         self._regions = dict(regions)
         self._lookup = lookup
         self._ranges = {family: _flatten(regions, family) for family in Family}
-        self._orders: list[tuple[str, ...] | None] = [None]
-        self._bucket_of_order: dict[tuple[str, ...], int] = {}
-        self._bucket_of_place: dict[tuple[float, float, str], int] = {}
+        self._spots: list[Spot] = [Spot()]
+        self._bucket_of_spot: dict[Spot, int] = {}
+        self._bucket_of_place: dict[tuple[float, float, str, str, str], int] = {}
         for region in sorted(regions):
             here = regions[region]
-            self._intern(nearest_first(here.latitude, here.longitude, regions, region))
+            self._intern(Spot(nearest_first(here.latitude, here.longitude, regions, region)))
         self._trivial = lookup is no_geo and not any(starts for starts, _ in self._ranges.values())
         size = 0 if self._trivial else 1 << 24
         # Zeroed by the kernel page by page, so memory is used only where clients are.
@@ -81,9 +92,9 @@ class PlaceMap:
         filled in place as places are asked for."""
         return None if self._trivial else (self._buckets_v4, self._scopes_v4)
 
-    def order(self, bucket: int) -> tuple[str, ...] | None:
-        """Region ids, nearest first, for a bucket; None for "place unknown"."""
-        return self._orders[bucket]
+    def spot(self, bucket: int) -> Spot:
+        """What a bucket stands for."""
+        return self._spots[bucket]
 
     def bucket_v4(self, address: bytes) -> tuple[int, int]:
         """Bucket and scope for the 4 bytes of an IPv4 address."""
@@ -122,7 +133,8 @@ class PlaceMap:
         owner = owners[at] if at >= 0 else ""
         if owner:
             here = self._regions[owner]
-            return Locus(Place(here.latitude, here.longitude, here.country, owner, "networks"), bits)
+            known = Place(here.latitude, here.longitude, here.country, owner, "networks", here.continent)
+            return Locus(known, bits)
         place, known_bits = self._lookup(str(ipaddress.ip_address(address)))
         return Locus(place, max(bits, known_bits))
 
@@ -143,26 +155,27 @@ class PlaceMap:
     def _bucket_of(self, place: Place | None) -> int:
         if place is None:
             return 0
-        key = (place.latitude, place.longitude, place.region)
+        key = (place.latitude, place.longitude, place.region, place.country, place.continent)
         bucket = self._bucket_of_place.get(key)
         if bucket is None:
             order = nearest_first(place.latitude, place.longitude, self._regions, place.region)
-            bucket = self._intern(order)
+            bucket = self._intern(Spot(order, place.country, place.continent) if self._by_country else Spot(order))
             if len(self._bucket_of_place) >= _MEMO_MAX:
                 self._bucket_of_place.clear()
             self._bucket_of_place[key] = bucket
         return bucket
 
-    def _intern(self, order: tuple[str, ...]) -> int:
-        """The bucket of an order; when there are too many, that of the nearest region's own place."""
-        bucket = self._bucket_of_order.get(order)
+    def _intern(self, spot: Spot) -> int:
+        """The bucket of a spot; when there are too many, that of the nearest region's own place."""
+        bucket = self._bucket_of_spot.get(spot)
         if bucket is not None:
             return bucket
-        if len(self._orders) >= _BUCKETS_MAX:
-            return next(b for b in range(1, len(self._orders)) if (self._orders[b] or ("",))[0] == order[0])
-        self._orders.append(order)
-        self._bucket_of_order[order] = len(self._orders) - 1
-        return len(self._orders) - 1
+        if len(self._spots) >= _BUCKETS_MAX:
+            nearest = (spot.order or ("",))[0]
+            return next(b for b in range(1, len(self._spots)) if (self._spots[b].order or ("",))[0] == nearest)
+        self._spots.append(spot)
+        self._bucket_of_spot[spot] = len(self._spots) - 1
+        return len(self._spots) - 1
 
 
 def _flatten(regions: Mapping[str, Region], family: Family) -> tuple[Sequence[int], Sequence[str]]:

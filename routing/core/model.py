@@ -33,6 +33,27 @@ class Policy(Enum):
     NEAREST = "nearest"
     FAILOVER = "failover"
     ALL = "all"
+    WEIGHTED = "weighted"
+    GEO = "geo"
+
+
+class OverrideMode(Enum):
+    """What an operator orders of an edge."""
+
+    IN = "in"
+    OUT = "out"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator's order; it ends at `expire_at`, in seconds since 1970. `percent` of clients are sent elsewhere by a
+    drain."""
+
+    mode: OverrideMode
+    expire_at: float
+    percent: int = 100
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +76,7 @@ class EdgeEndpoint:
     condition: Condition = Condition.UNKNOWN
     probe_port: int = 80
     evidence: tuple[ForeignEvidence, ...] = ()
+    override: Override | None = None
 
     def addresses(self, family: Family) -> tuple[str, ...]:
         """Its addresses of one family."""
@@ -73,6 +95,16 @@ class Region:
     jurisdictions: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     edges: tuple[EdgeEndpoint, ...] = ()
+    bias_km: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GeoRule:
+    """Places (countries as in "DE", continents as in "continent:EU", `*` for everywhere) and the regions that serve
+    their clients, most wanted first."""
+
+    places: tuple[str, ...]
+    regions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +119,8 @@ class Hostname:
     fail_closed: bool = False
     jurisdictions: tuple[str, ...] = ()
     replicas: tuple[tuple[str, int], ...] = ()
+    weights: tuple[tuple[str, int], ...] = ()
+    geo: tuple[GeoRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ when a hostname has no address of that family at all, wherever the client is.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from routing.core.model import Condition, Family, Hostname, Policy, Region, TargetKey
+from routing.core.model import Condition, Family, GeoRule, Hostname, OverrideMode, Policy, Region, TargetKey
 
 _EARTH_RADIUS_KM: Final = 6371.0
 
@@ -59,27 +61,66 @@ def distance_km(latitude: float, longitude: float, region: Region) -> float:
 
 
 def nearest_first(latitude: float, longitude: float, regions: Mapping[str, Region], home: str = "") -> tuple[str, ...]:
-    """Region ids by distance; `home` comes before others at the same distance, then the id decides."""
-    return tuple(sorted(regions, key=lambda r: (distance_km(latitude, longitude, regions[r]), r != home, r)))
+    """Region ids by distance less bias; `home` comes before others at the same distance, then the id decides."""
+
+    def rank(region: str) -> tuple[float, bool, str]:
+        here = regions[region]
+        return distance_km(latitude, longitude, here) - here.bias_km, region != home, region
+
+    return tuple(sorted(regions, key=rank))
 
 
 def depends_on_place(hostname: Hostname) -> bool:
     """Whether clients at different places may get different answers; never by live health (RFC 7871, section 7.2.1)."""
-    return hostname.policy is Policy.NEAREST
+    return hostname.policy in (Policy.NEAREST, Policy.GEO)
+
+
+SLOTS: Final = 256
+"""Client networks fall into so many slots; those of one slot are drawn alike."""
+
+
+def slot_of(address: bytes) -> int:
+    """The slot of the network (/24, /48) of a packed address."""
+    return zlib.crc32(address[:3] if len(address) == 4 else address[:6]) % SLOTS
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What is known of a client: its regions, nearest first (None when its place is unknown), where it is, its slot."""
+
+    order: tuple[str, ...] | None = None
+    country: str = ""
+    continent: str = ""
+    slot: int = 0
+
+
+def drawn(slot: int, weights: Mapping[str, int], candidates: Sequence[str]) -> tuple[str, ...]:
+    """The candidates in the order in which a slot is drawn to them: weighted rendezvous hashing, so that a slot moves
+    only when the region that it was drawn to comes or goes."""
+
+    def score(region: str) -> float:
+        weight = weights.get(region, 1)
+        digest = hashlib.blake2b(f"{region}/{slot}".encode(), digest_size=6).digest()
+        point = (int.from_bytes(digest, "big") + 1) / (2**48 + 1)
+        return -weight / math.log(point)
+
+    return tuple(sorted(candidates, key=lambda region: (-score(region), region)))
 
 
 def decide(
     hostname: Hostname,
     regions: Mapping[str, Region],
-    order: Sequence[str] | None,
+    client: Client,
     rotation: AbstractSet[TargetKey],
     family: Family,
+    drained: AbstractSet[str] = frozenset(),
 ) -> Decision:
-    """The answer for a client whose regions are, nearest first, in `order`; None when its place is unknown."""
+    """The answer for a client. Edges in `drained` are for others, unless nothing else is in order."""
+    spared = frozenset(key for key in rotation if key[0] not in drained)
     steps = [_wanted(hostname, regions)]
     steps.append(_filter("jurisdiction", steps[-1].kept, lambda r: _outside(hostname, regions[r])))
     steps.append(_filter("address", steps[-1].kept, lambda r: _without_address(regions[r], family)))
-    steps.append(_order(hostname, steps[-1].kept, order))
+    steps.append(_order(hostname, steps[-1].kept, client))
     candidates = steps[-1].kept
     if not candidates:
         return Decision(Outcome.NO_ADDRESS, (), (), tuple(steps))
@@ -98,7 +139,11 @@ def decide(
         steps.append(beside)
     if not kept:
         return _all_down(hostname, regions, filled.kept, family, steps)
-    steps.append(_pick(hostname, kept, order))
+    if drained:
+        steps.append(_filter("drain", kept, lambda r: _away(regions[r], spared, family)))
+        kept = steps[-1].kept or kept
+        rotation = spared if steps[-1].kept else rotation
+    steps.append(_pick(hostname, kept, client))
     chosen = steps[-1].kept
     addresses = tuple(
         address
@@ -108,6 +153,10 @@ def decide(
         for address in edge.addresses(family)
     )
     return Decision(outcome, chosen, addresses, tuple(steps))
+
+
+def _away(region: Region, spared: AbstractSet[TargetKey], family: Family) -> str:
+    return "" if any((edge.node, family) in spared for edge in region.edges) else "this client is sent elsewhere"
 
 
 def _wanted(hostname: Hostname, regions: Mapping[str, Region]) -> Step:
@@ -146,20 +195,42 @@ def _out(region: Region, rotation: AbstractSet[TargetKey], family: Family) -> st
     return "" if any((edge.node, family) in rotation for edge in region.edges) else "no edge in rotation"
 
 
-def _order(hostname: Hostname, candidates: Sequence[str], order: Sequence[str] | None) -> Step:
-    if hostname.policy is Policy.FAILOVER:
-        listed = [region for region in hostname.order if region in candidates]
-        rest = [region for region in candidates if region not in listed]
-        return Step("order", tuple(dict.fromkeys(listed + rest)), (), "by the declared order")
-    if order is None:
-        return Step("order", tuple(candidates), (), "the client's place is unknown")
-    return Step("order", tuple(region for region in order if region in candidates), (), "nearest first")
+def _order(hostname: Hostname, candidates: Sequence[str], client: Client) -> Step:
+    match hostname.policy:
+        case Policy.FAILOVER:
+            return Step("order", _listed_first(hostname.order, candidates), (), "by the declared order")
+        case Policy.WEIGHTED:
+            weights = dict(hostname.weights)
+            listed = drawn(client.slot, weights, [r for r in candidates if weights.get(r, 1)])
+            return Step("order", _listed_first(listed, candidates), (), f"drawn by weight for slot {client.slot}")
+        case Policy.GEO:
+            rule = _rule_for(hostname, client)
+            nearest = _listed_first(client.order or (), candidates)
+            if rule is None:
+                return Step("order", nearest, (), "no rule for the client's place: nearest first")
+            return Step("order", _listed_first(rule.regions, nearest), (), f"by the rule for {', '.join(rule.places)}")
+        case _:
+            if client.order is None:
+                return Step("order", tuple(candidates), (), "the client's place is unknown")
+            return Step("order", tuple(region for region in client.order if region in candidates), (), "nearest first")
 
 
-def _pick(hostname: Hostname, kept: tuple[str, ...], order: Sequence[str] | None) -> Step:
+def _listed_first(listed: Sequence[str], candidates: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*(region for region in listed if region in candidates), *candidates]))
+
+
+def _rule_for(hostname: Hostname, client: Client) -> GeoRule | None:
+    here = {"*", client.country, f"continent:{client.continent}"} - {"", "continent:"}
+    return next((rule for rule in hostname.geo if here & set(rule.places)), None)
+
+
+def _pick(hostname: Hostname, kept: tuple[str, ...], client: Client) -> Step:
     if hostname.policy is Policy.ALL:
         return Step("pick", kept, (), "policy all: every healthy region")
-    if hostname.policy is Policy.NEAREST and order is None:
+    placeless = hostname.policy is Policy.NEAREST or (
+        hostname.policy is Policy.GEO and _rule_for(hostname, client) is None
+    )
+    if placeless and client.order is None:
         return Step("pick", kept, (), "place unknown: every healthy region")
     return Step(
         "pick", kept[:1], tuple((region, "not first") for region in kept[1:]), f"policy {hostname.policy.value}"
@@ -173,11 +244,12 @@ def _all_down(
         steps.append(Step("pick", (), (), "nothing is in rotation and the policy is to fail closed"))
         return Decision(Outcome.FAIL_CLOSED, (), (), tuple(steps))
     steps.append(Step("pick", kept, (), "nothing is in rotation: fail open with every candidate"))
-    addresses = tuple(
-        address
+    edges = [
+        edge
         for region in kept
         for edge in regions[region].edges
-        if edge.condition is not Condition.REVOKED
-        for address in edge.addresses(family)
-    )
+        if edge.condition is not Condition.REVOKED and edge.addresses(family)
+    ]
+    wanted = [e for e in edges if e.override is None or e.override.mode is not OverrideMode.OUT] or edges
+    addresses = tuple(address for edge in wanted for address in edge.addresses(family))
     return Decision(Outcome.FAIL_OPEN, kept, addresses, tuple(steps))

@@ -25,7 +25,7 @@ from routing.core.failover import (
     TableAccepted,
 )
 from routing.core.model import Condition, ForeignEvidence, Hostname, Region, RoutingTable, TargetKey
-from routing.core.steering import decide
+from routing.core.steering import Client, decide
 from routing.core.verdict import Verdict
 from tests.unit.routing.tables import EVERYWHERE, regions
 
@@ -133,7 +133,7 @@ class World:
     def _check_never_empty(self, server: Server) -> None:
         for family in {key[1] for key in server.brain.targets}:
             hostname = Hostname("h.example.net", replicas=EVERYWHERE)
-            assert decide(hostname, self.regions, None, server.brain.rotation(), family).addresses
+            assert decide(hostname, self.regions, Client(), server.brain.rotation(), family).addresses
 
     def _schedule(self, server: Server) -> None:
         for key in server.brain.targets:

@@ -51,11 +51,11 @@ def test_the_database_comes_second() -> None:
 def test_buckets_are_orders() -> None:
     of = PlaceMap(NESTED, no_geo)
     bucket, bits = of.bucket_v4(packed("10.1.2.3"))
-    assert (of.order(bucket), bits) == (("b", "a"), 16)
-    assert of.order(of.bucket_v4(packed("10.2.3.4"))[0]) == ("b", "a")
-    assert of.order(of.bucket_v4(packed("10.2.3.5"))[0]) == ("a", "b")
-    assert of.order(of.bucket_v6(packed("2001:db8::9"))[0]) == ("a", "b")
-    assert of.order(of.bucket_v4(packed("192.0.2.1"))[0]) is None
+    assert (of.spot(bucket).order, bits) == (("b", "a"), 16)
+    assert of.spot(of.bucket_v4(packed("10.2.3.4"))[0]).order == ("b", "a")
+    assert of.spot(of.bucket_v4(packed("10.2.3.5"))[0]).order == ("a", "b")
+    assert of.spot(of.bucket_v6(packed("2001:db8::9"))[0]).order == ("a", "b")
+    assert of.spot(of.bucket_v4(packed("192.0.2.1"))[0]).order is None
 
 
 def test_without_any_map_everything_is_unknown() -> None:
@@ -67,7 +67,7 @@ def test_without_any_map_everything_is_unknown() -> None:
 def test_a_home_region_comes_before_another_at_the_same_place() -> None:
     twins = {"a": region("a", 5), "b": region("b", 5, "10.0.0.0/8")}
     of = PlaceMap(twins, no_geo)
-    assert of.order(of.bucket_v4(packed("10.0.0.1"))[0]) == ("b", "a")
+    assert of.spot(of.bucket_v4(packed("10.0.0.1"))[0]).order == ("b", "a")
 
 
 NETWORKS = st.builds(
@@ -102,7 +102,7 @@ def test_tables_agree_with_the_definition(networks: dict[str, str], addresses: l
         wanted = slow(networks, address)
         for _ in range(2):
             bucket, bits = of.bucket_v4(address.to_bytes(4, "big"))
-            order = of.order(bucket)
+            order = of.spot(bucket).order
             assert (order[0] if order else "") == wanted
         size = 1 << (32 - bits)
         other = (address & -size) + offset % size

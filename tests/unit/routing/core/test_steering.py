@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from routing.core.model import Condition, EdgeEndpoint, Family, Hostname, Policy, Region
-from routing.core.steering import Decision, Outcome, decide, distance_km
+from routing.core.steering import Client, Decision, Outcome, decide, distance_km
 from tests.unit.routing.tables import AP, EU, EVERYWHERE, US, everything, regions
 
 ALL = regions()
@@ -14,7 +14,7 @@ NEAR_EU = (EU, US, AP)
 
 def choose(hostname: Hostname, order: tuple[str, ...] | None = NEAR_EU, out: tuple[str, ...] = ()) -> Decision:
     rotation = frozenset(key for key in everything(ALL) if key[0].split("-")[0] not in out)
-    return decide(hostname, ALL, order, rotation, Family.IPV4)
+    return decide(hostname, ALL, Client(order), rotation, Family.IPV4)
 
 
 def test_distances() -> None:
@@ -64,14 +64,14 @@ def test_revoked_edges_are_never_answered() -> None:
         EdgeEndpoint("b", ("192.0.2.2",), condition=Condition.LOST),
     )
     of = {EU: Region(EU, 50, 8, edges=edges)}
-    decision = decide(Hostname("h"), of, (EU,), frozenset(), Family.IPV4)
+    decision = decide(Hostname("h"), of, Client((EU,)), frozenset(), Family.IPV4)
     assert (decision.outcome, decision.addresses) == (Outcome.FAIL_OPEN, ("192.0.2.2",))
 
 
 def test_only_edges_in_rotation_are_answered() -> None:
     of = regions(edges=3)
     rotation = everything(of) - {("eu-2", Family.IPV4)}
-    assert decide(Hostname("h"), of, NEAR_EU, rotation, Family.IPV4).addresses == ("192.0.2.11", "192.0.2.13")
+    assert decide(Hostname("h"), of, Client(NEAR_EU), rotation, Family.IPV4).addresses == ("192.0.2.11", "192.0.2.13")
 
 
 def test_it_says_why() -> None:
