@@ -29,12 +29,14 @@ from control_plane.services.enrolment import EnrolmentService
 from control_plane.services.events import EventService
 from control_plane.services.join_tokens import JoinTokenService
 from control_plane.services.nodes import NodeService
+from control_plane.services.operations import OperationService
 from control_plane.services.record_sets import RecordSetService
 from control_plane.services.regions import RegionService
 from control_plane.services.registry import Service
 from control_plane.services.releases import ReleaseService, RolloutService
 from control_plane.services.replicas import ReplicaService
 from control_plane.services.sync import SHUTDOWN_RETRY_S, SyncServicer
+from control_plane.services.watches import WatchService
 from control_plane.services.zones import RoutingService, ZoneService
 from control_plane.sessions import Hub
 from control_plane.settings import ServerSettings
@@ -49,10 +51,12 @@ from locci.v1 import (
     enrolment_pb2,
     event_pb2,
     node_pb2,
+    operation_pb2,
     region_pb2,
     release_pb2,
     replica_pb2,
     routing_pb2,
+    watch_pb2,
     zone_pb2,
 )
 
@@ -264,6 +268,8 @@ def services(context: Context) -> list[Service]:
         named(zone_pb2, "ZoneService", ZoneService(context)),
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
         named(routing_pb2, "RoutingService", RoutingService(context)),
+        named(operation_pb2, "OperationService", OperationService(context, RolloutService(context))),
+        named(watch_pb2, "WatchService", WatchService(context)),
     ]
 
 

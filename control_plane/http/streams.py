@@ -52,7 +52,7 @@ def encode(message: Message) -> bytes:
 
 
 def _id(message: Message) -> bytes:
-    number = getattr(message, "revision", 0) or getattr(message, "name", "").rpartition("/")[2]
+    number = getattr(message, "revision", 0) or getattr(message, "name", "").removeprefix("events/")
     return f"id: {number}\n".encode() if str(number).isdecimal() else b""
 
 

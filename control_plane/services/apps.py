@@ -35,12 +35,12 @@ class AppService:
         self._state = context.state
 
     async def list_apps(self, request: app_pb2.ListAppsRequest, caller: Caller) -> app_pb2.ListAppsResponse:
-        rows, token = listing.page(request, self._state.apps.items(), shown=self._shown)
+        rows, token = listing.page(request, self._state.apps.items(), shown=self.shown)
         return app_pb2.ListAppsResponse(apps=rows, next_page_token=token)
 
     async def get_app(self, request: app_pb2.GetAppRequest, caller: Caller) -> app_pb2.App:
         parse(request.name, "apps/*")
-        return self._shown(self._state.apps.need(request.name))
+        return self.shown(self._state.apps.need(request.name))
 
     async def apply_app(self, request: app_pb2.ApplyAppRequest, caller: Caller) -> app_pb2.ApplyAppResponse:
         async def act() -> app_pb2.ApplyAppResponse:
@@ -60,7 +60,7 @@ class AppService:
             if not answer.unchanged:
                 answer.release.CopyFrom(self._state.releases.need(answer.release.name))
                 answer.rollout.CopyFrom(self._state.rollouts.need(answer.rollout.name))
-            answer.app.CopyFrom(self._shown(self._state.apps.need(answer.app.name)))
+            answer.app.CopyFrom(self.shown(self._state.apps.need(answer.app.name)))
             return answer
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
@@ -71,7 +71,7 @@ class AppService:
         name = f"apps/{manifest.name}"
         before = self._state.apps.get(name)
         if before is not None and self._is_unchanged(before, manifest, pinned):
-            return app_pb2.ApplyAppResponse(app=self._shown(before), unchanged=True)
+            return app_pb2.ApplyAppResponse(app=self.shown(before), unchanged=True)
         now = self._context.clock.wall()
         number = self._next_number(name)
         release = release_pb2.Release(
@@ -148,7 +148,8 @@ class AppService:
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
-    def _shown(self, row: app_pb2.App) -> app_pb2.App:
+    def shown(self, row: app_pb2.App) -> app_pb2.App:
+        """The stored app with what follows from its replicas."""
         result = app_pb2.App()
         result.CopyFrom(row)
         app_id = last_part(row.name)

@@ -31,12 +31,12 @@ class NodeService:
         if request.region:
             parse(request.region, "regions/*", "region")
         rows = [(n, row) for n, row in self._state.nodes.items() if request.region in ("", row.region)]
-        chosen, token = listing.page(request, rows, shown=self._shown)
+        chosen, token = listing.page(request, rows, shown=self.shown)
         return node_pb2.ListNodesResponse(nodes=chosen, next_page_token=token)
 
     async def get_node(self, request: node_pb2.GetNodeRequest, caller: Caller) -> node_pb2.Node:
         parse(request.name, "nodes/*")
-        return self._shown(self._state.nodes.need(request.name))
+        return self.shown(self._state.nodes.need(request.name))
 
     async def update_node(self, request: node_pb2.UpdateNodeRequest, caller: Caller) -> node_pb2.Node:
         async def act() -> node_pb2.Node:
@@ -54,7 +54,7 @@ class NodeService:
                 return row
 
             row = await self._context.change(build)
-            return self._shown(row if request.validate_only else self._state.nodes.need(name))
+            return self.shown(row if request.validate_only else self._state.nodes.need(name))
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
@@ -107,7 +107,7 @@ class NodeService:
                 batch.event(kind, f"{caller.principal} {verb} {name}", name, row.region)
 
         await self._context.change(build)
-        return self._shown(self._state.nodes.need(name))
+        return self.shown(self._state.nodes.need(name))
 
     async def revoke_node(self, request: node_pb2.RevokeNodeRequest, caller: Caller) -> node_pb2.Node:
         parse(request.name, "nodes/*")
@@ -124,9 +124,9 @@ class NodeService:
 
         await self._context.change(build)
         self._context.hub.end(last_part(request.name), agent_pb2.GOODBYE_REASON_REVOKED, f"revoked: {reason}")
-        return self._shown(self._state.nodes.need(request.name))
+        return self.shown(self._state.nodes.need(request.name))
 
-    def _shown(self, row: node_pb2.Node) -> node_pb2.Node:
+    def shown(self, row: node_pb2.Node) -> node_pb2.Node:
         """The stored node with what was only observed."""
         result = node_pb2.Node()
         result.CopyFrom(row)

@@ -33,12 +33,12 @@ class RegionService:
         self._state = context.state
 
     async def list_regions(self, request: region_pb2.ListRegionsRequest, caller: Caller) -> Any:
-        rows, token = listing.page(request, self._state.regions.items(), shown=self._shown)
+        rows, token = listing.page(request, self._state.regions.items(), shown=self.shown)
         return region_pb2.ListRegionsResponse(regions=rows, next_page_token=token)
 
     async def get_region(self, request: region_pb2.GetRegionRequest, caller: Caller) -> region_pb2.Region:
         parse(request.name, "regions/*")
-        return self._shown(self._state.regions.need(request.name))
+        return self.shown(self._state.regions.need(request.name))
 
     async def create_region(self, request: region_pb2.CreateRegionRequest, caller: Caller) -> region_pb2.Region:
         async def act() -> region_pb2.Region:
@@ -57,7 +57,7 @@ class RegionService:
                     batch.event("RegionCreated", f"{caller.principal} created {row.name}", row.name)
 
             await self._context.change(build)
-            return row if request.validate_only else self._shown(self._state.regions.need(row.name))
+            return row if request.validate_only else self.shown(self._state.regions.need(row.name))
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
@@ -77,7 +77,7 @@ class RegionService:
                 return row
 
             row = await self._context.change(build)
-            return self._shown(row if request.validate_only else self._state.regions.need(name))
+            return self.shown(row if request.validate_only else self._state.regions.need(name))
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
@@ -110,7 +110,8 @@ class RegionService:
                 message = f"{app.name} names {name}: apply a manifest without it first"
                 raise failed_precondition("REGION_IN_USE", message)
 
-    def _shown(self, row: region_pb2.Region) -> region_pb2.Region:
+    def shown(self, row: region_pb2.Region) -> region_pb2.Region:
+        """The stored region with what follows from its nodes."""
         result = region_pb2.Region()
         result.CopyFrom(row)
         ready = node_pb2.NODE_CONDITION_READY

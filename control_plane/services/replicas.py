@@ -31,7 +31,7 @@ class ReplicaService:
             for key, row in self._state.assignments.items()
             if app_id in ("-", row.app) and request.node in ("", row.node)
         ]
-        chosen, token = listing.page(request, rows, shown=self._shown)
+        chosen, token = listing.page(request, rows, shown=self.shown)
         return replica_pb2.ListReplicasResponse(replicas=chosen, next_page_token=token)
 
     async def get_replica(self, request: replica_pb2.GetReplicaRequest, caller: Caller) -> replica_pb2.Replica:
@@ -40,9 +40,10 @@ class ReplicaService:
         if not found:
             raise not_found(request.name)
         # After a loss there may be two; the one that counts is shown.
-        return self._shown(min(found, key=lambda row: (row.stopping, row.displaced, row.node)))
+        return self.shown(min(found, key=lambda row: (row.stopping, row.displaced, row.node)))
 
-    def _shown(self, row: replica_pb2.Replica) -> replica_pb2.Replica:
+    def shown(self, row: replica_pb2.Replica) -> replica_pb2.Replica:
+        """The stored assignment with what its node said."""
         result = replica_pb2.Replica()
         result.CopyFrom(row)
         node_id = last_part(row.node)

@@ -12,10 +12,12 @@ from locci.v1 import (
     enrolment_pb2,
     event_pb2,
     node_pb2,
+    operation_pb2,
     region_pb2,
     release_pb2,
     replica_pb2,
     routing_pb2,
+    watch_pb2,
     zone_pb2,
 )
 
@@ -39,10 +41,12 @@ ALL = [
             drill_pb2,
             event_pb2,
             node_pb2,
+            operation_pb2,
             region_pb2,
             release_pb2,
             replica_pb2,
             routing_pb2,
+            watch_pb2,
             zone_pb2,
         )
         for found in module.DESCRIPTOR.services_by_name.values()
