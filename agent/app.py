@@ -18,6 +18,7 @@ from agent.adapters.prober import Prober
 from agent.adapters.state import StateFile, StateLock
 from agent.adapters.status_socket import StatusSocket
 from agent.metrics import Metrics, serve_metrics
+from agent.outbox import Outbox
 from agent.settings import AgentSettings
 from agent.shell import Shell
 from fleet import telemetry
@@ -59,6 +60,7 @@ class Agent:
         self._identity = identity
         self._metrics = Metrics()
         self._state = StateFile(settings.state_dir / "state.json")
+        self._outbox = Outbox(settings.state_dir / "events.pb")
         self._policy = policy_file.load(settings.policy_file)
         engine = Engine(
             settings.docker_host, node, facts.region, settings.state_dir / FILES_NAME, sandboxes=settings.sandboxes
@@ -67,6 +69,7 @@ class Agent:
         self._shell = Shell(
             engine=engine,
             policy=self._policy,
+            outbox=self._outbox,
             identity=identity,
             state=self._state,
             edge_path=settings.run_dir / "edge.sock",
@@ -85,6 +88,7 @@ class Agent:
             facts=lambda: host_facts.facts(self._events.docker_version, settings.state_dir),
             clock=clock,
             rng=rng,
+            events_recorded=self._shell.events_recorded,
         )
         self._shell.wake_link = self._link.wake
         self._metrics.link_connected.set_function(lambda: float(self._link.connected))
@@ -109,7 +113,7 @@ class Agent:
             stack.callback(self._events.close)
             # The control plane is told the engine's version, which is known in a moment if there is one.
             await self._shell.engine_tried(_ENGINE_PATIENCE_S)
-            work = (self._link.run(), self._state.run(), self._engine.sandboxes.run())
+            work = (self._link.run(), self._state.run(), self._outbox.run(), self._engine.sandboxes.run())
             tasks = [asyncio.create_task(part) for part in work]
             stopping = asyncio.create_task(stop.wait())
             log.info("agent_started", revision=self._link.snapshot.revision)

@@ -107,7 +107,7 @@ def _replica_problems(name: str, spec: resource_pb2.ReplicaSpec) -> Iterator[str
     yield from _probe_problems("readiness", spec, spec.readiness)
     yield from _probe_problems("liveness", spec, spec.liveness)
     for field in ("stop_timeout", "drain"):
-        yield from _duration_problems(field, getattr(spec, field).ToTimedelta().total_seconds())
+        yield from _duration_problems(field, span_s(getattr(spec, field)))
 
 
 def _port_problems(spec: resource_pb2.ReplicaSpec) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _probe_problems(field: str, spec: resource_pb2.ReplicaSpec, probe: manifest_
         if _CONTROL.search(host) or not host.isascii():
             yield f"{field}.http.host: {host!r} is no host name"
     for part in ("interval", "timeout", "start_period"):
-        yield from _duration_problems(f"{field}.{part}", getattr(probe, part).ToTimedelta().total_seconds())
+        yield from _duration_problems(f"{field}.{part}", span_s(getattr(probe, part)))
 
 
 def _command_problems(field: str, command: Sequence[str]) -> Iterator[str]:
@@ -239,7 +239,12 @@ def _probe(spec: resource_pb2.ReplicaSpec, probe: manifest_pb2.Probe) -> Probe:
 
 
 def _seconds(duration: duration_pb2.Duration, default_s: float) -> float:
-    return duration.ToTimedelta().total_seconds() or default_s
+    return span_s(duration) or default_s
+
+
+def span_s(duration: duration_pb2.Duration) -> float:
+    """Seconds, of any duration that the wire can carry."""
+    return duration.seconds + duration.nanos / 1e9
 
 
 def _route(route: resource_pb2.AppRoute) -> Route:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final
-
 from agent import encode
 from agent.core.messages import RecordEvent, ReportStatus
 from agent.core.model import ReplicaStatus
+from agent.outbox import Outbox
 from fleet.clock import Clock
-from locci.v1 import agent_pb2, event_pb2
-
-EVENTS_MAX: Final = 100
+from locci.v1 import agent_pb2
 
 
 class Reporter:
     """Takes reports at any time; gives out what changed since it was asked last."""
 
-    def __init__(self, clock: Clock):
+    def __init__(self, clock: Clock, outbox: Outbox):
         self._clock = clock
         self._statuses: dict[str, ReplicaStatus] = {}
         self._changed: set[str] = set()
         self._gone: set[str] = set()
-        self._events: deque[event_pb2.Event] = deque(maxlen=EVENTS_MAX)
+        self.outbox = outbox
+        self._conditions: list[agent_pb2.HostCondition] = []
+        self._conditions_news = False
         self._news = False
         self.accepted_revision = 0
         self.applied_revision = 0
@@ -42,21 +40,27 @@ class Reporter:
         self._news = True
 
     def record(self, record: RecordEvent) -> None:
-        """What happened on the node; the oldest is forgotten when there is too much."""
-        self._events.append(encode.event(record, self._clock.wall()))
+        """What happened on the node; it is told until the control plane has recorded it."""
+        self.outbox.add(encode.event(record, self._clock.wall()))
         self._news = True
+
+    def conditions(self, conditions: list[agent_pb2.HostCondition]) -> None:
+        """The host's conditions, of which one changed."""
+        self._conditions, self._conditions_news, self._news = conditions, True, True
 
     def complete(self) -> agent_pb2.Status:
         """Everything there is to say."""
         self._changed = set(self._statuses)
         self._gone.clear()
+        self.outbox.session_began()
+        self._conditions_news = True
         status = self._take()
         status.complete = True
         return status
 
     def change(self) -> agent_pb2.Status | None:
         """What was not told so far; None when that is nothing."""
-        return self._take() if self._news else None
+        return self._take() if self._news or self.outbox.untold else None
 
     def _take(self) -> agent_pb2.Status:
         offset_s = self._clock.wall() - self._clock.monotonic()
@@ -68,10 +72,11 @@ class Reporter:
                 for name in sorted(self._changed)
             ],
             gone=sorted(self._gone),
-            events=self._events,
+            conditions=self._conditions if self._conditions_news else (),
         )
+        self.outbox.tell(status)
         self._changed.clear()
         self._gone.clear()
-        self._events.clear()
+        self._conditions_news = False
         self._news = False
         return status

@@ -56,6 +56,7 @@ from agent.core.model import Identity
 from agent.core.policy import LocalPolicy
 from agent.core.summary import sentence
 from agent.metrics import Metrics
+from agent.outbox import Outbox
 from agent.reporter import Reporter
 from fleet.clock import Clock
 from fleet.identity import IdentityDirectory
@@ -73,6 +74,7 @@ class Shell:
         *,
         engine: Engine,
         policy: LocalPolicy,
+        outbox: Outbox,
         identity: IdentityDirectory,
         state: StateFile,
         edge_path: Path,
@@ -98,7 +100,7 @@ class Shell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self.edge = EdgeSocket(edge_path, self.post)
-        self.reporter = Reporter(clock)
+        self.reporter = Reporter(clock, outbox)
         self.machine = Machine(generation=state.generation, presumed_ready=state.ready)
         self.wake_link: Callable[[], None] = lambda: None
         """Called when there is something to tell the control plane."""
@@ -144,6 +146,12 @@ class Shell:
 
     def status_change(self) -> agent_pb2.Status | None:
         return self.reporter.change()
+
+    def events_recorded(self, message: agent_pb2.EventsRecorded) -> None:
+        """The control plane has recorded events; if more wait, they are next."""
+        self.reporter.outbox.recorded(message)
+        if self.reporter.outbox.untold:
+            self.wake_link()
 
     def evidence(self) -> agent_pb2.Evidence | None:
         return None

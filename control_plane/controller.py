@@ -127,6 +127,7 @@ class Controller:
         except BaseException:
             self._reports.restore(said)
             raise
+        self._hub.events_recorded({(node, role): t for node, u in said.items() for role, t in u.through.items()})
         if stepped:
             self.wake()
         self._hub.end_silent(SESSION_SILENCE_S)

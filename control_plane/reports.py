@@ -39,6 +39,8 @@ class Unrecorded:
 
     gone: set[str] = field(default_factory=set)
     complete: bool = False
+    through: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """By role, the series and the number of the last of the events."""
     events: deque[event_pb2.Event] = field(default_factory=lambda: deque(maxlen=EVENTS_UNRECORDED_MAX))
 
 
@@ -51,6 +53,7 @@ class Reports:
         self._steady = steady
         self._changed = changed
         self._unrecorded: dict[str, Unrecorded] = {}
+        self._heard: dict[tuple[str, int], tuple[str, int]] = {}
 
     def heard(self, node: str, role: int, wall: float) -> None:
         """Any message shows that the node lives."""
@@ -72,8 +75,20 @@ class Reports:
         if role == node_pb2.NODE_ROLE_EDGE:
             pending.gone |= self._remember(node, status)
             pending.complete = pending.complete or status.complete
-        pending.events.extend(status.events[:EVENTS_PER_STATUS_MAX])
+        pending.events.extend(self._new_events(node, role, status)[:EVENTS_PER_STATUS_MAX])
+        if status.events_through:
+            pending.through[role] = (status.events_series, status.events_through)
         self._changed()
+
+    def _new_events(self, node: str, role: int, status: agent_pb2.Status) -> list[event_pb2.Event]:
+        """Those that were not heard before: a node tells its events again in each session until they are recorded."""
+        if not status.events_through:
+            return list(status.events)
+        series, heard = self._heard.get((node, role), ("", 0))
+        heard = heard if series == status.events_series else 0
+        self._heard[node, role] = (status.events_series, max(heard, status.events_through))
+        new = max(0, status.events_through - heard)
+        return list(status.events)[max(0, len(status.events) - new) :]
 
     def take(self) -> dict[str, Unrecorded]:
         """What is to be recorded now; give it back with `restore` when that fails."""
@@ -88,6 +103,7 @@ class Reports:
                 before.gone |= since.gone
                 before.complete = before.complete or since.complete
                 before.events.extend(since.events)
+                before.through |= since.through
             self._unrecorded[node] = before
 
     def record(self, batch: Batch, taken: dict[str, Unrecorded]) -> None:

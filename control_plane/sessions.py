@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -100,6 +100,13 @@ class Hub:
     def _count(self) -> None:
         for role, label in ((node_pb2.NODE_ROLE_EDGE, "edge"), (node_pb2.NODE_ROLE_DNS, "dns")):
             metrics.SESSIONS.labels(label).set(sum(1 for key in self._sessions if key[1] == role))
+
+    def events_recorded(self, through: Mapping[Key, tuple[str, int]]) -> None:
+        """Tells nodes, by node and role, up to which number of which series their events are in the store."""
+        for key, (series, number) in through.items():
+            if (session := self._sessions.get(key)) is not None:
+                recorded = agent_pb2.EventsRecorded(series=series, through=number)
+                session.say(agent_pb2.ControlMessage(events_recorded=recorded))
 
     def end(self, node: str, reason: agent_pb2.GoodbyeReason.ValueType, message: str) -> None:
         """Ends every session of a node."""

@@ -93,8 +93,11 @@ class NodeLink:
         facts: Callable[[], node_pb2.NodeFacts],
         clock: Clock,
         rng: random.Random,
+        events_recorded: Callable[[agent_pb2.EventsRecorded], None] = lambda _: None,
     ):
+        """`events_recorded` is told which events of the consumer's statuses the control plane has in its store."""
         self._role = role
+        self._events_recorded = events_recorded
         self._identity = identity
         self._file = file
         self._consumer = consumer
@@ -220,6 +223,8 @@ class NodeLink:
                 case "delta":
                     async with self._changing:
                         await self._take(message.delta)
+                case "events_recorded":
+                    self._events_recorded(message.events_recorded)
                 case "operation":
                     self._operate(message.operation)
                 case "goodbye":

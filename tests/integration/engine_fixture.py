@@ -42,7 +42,7 @@ WEB = (
 class EngineHost:
     """One host: dockerd, containerd, a registry with images to pull by digest, and a way in."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, live_restore: bool = True):
         self.name = f"te{os.getpid() % 100_000}{secrets.token_hex(1)}"
         self.layout = Layout(root).check()
         self.namespace = f"locci-{self.name}-h"
@@ -54,6 +54,7 @@ class EngineHost:
         self.inside = self._address(2)
         """The host, as seen from this process."""
         self._tools: Tools | None = None
+        self._live_restore = live_restore
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def up(self) -> None:
@@ -102,7 +103,8 @@ class EngineHost:
             *("--containerd", str(self._file("containerd.sock")), "--config-file", str(self._file("dockerd.json"))),
             *("--bip", "172.29.0.1/24", "--cgroup-parent", f"locci-{self.name}-h"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--storage-driver", self._tools.storage_driver),
-            *("--live-restore", "--userland-proxy=false", "--log-level", "warn"),
+            *("--userland-proxy=false", "--log-level", "warn"),
+            *(("--live-restore",) if self._live_restore else ()),
         )
         wait_for(self._answers, "dockerd answers", READY_DEADLINE_S)
 
@@ -141,13 +143,18 @@ class EngineHost:
 
     def clear(self) -> None:
         """Removes all containers and images."""
+        self.remove_containers()
+        with contextlib.closing(self.client()) as client:
+            for image in client.images(quiet=True):
+                with contextlib.suppress(docker.errors.APIError):
+                    client.remove_image(image, force=True)
+
+    def remove_containers(self) -> None:
+        """Removes all containers."""
         with contextlib.closing(self.client()) as client:
             for found in client.containers(all=True):
                 with contextlib.suppress(docker.errors.NotFound):
                     client.remove_container(found["Id"], force=True, v=True)
-            for image in client.images(quiet=True):
-                with contextlib.suppress(docker.errors.APIError):
-                    client.remove_image(image, force=True)
 
     # ---- inside
 

@@ -183,9 +183,10 @@ class FakeEdge:
 class Rig:
     """One host's agent, started and killed by the test."""
 
-    def __init__(self, host: EngineHost, folder: Path):
+    def __init__(self, host: EngineHost, folder: Path, sandboxes: int = SANDBOXES):
         self.host = host
         self.folder = folder
+        self._sandboxes = sandboxes
         self.state = folder / "agent"
         self.run = host.layout.root / f"run-{folder.name[-12:]}"
         self.control_plane = ControlPlane()
@@ -194,8 +195,8 @@ class Rig:
         self._process: subprocess.Popen[bytes] | None = None
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[Rig]:
-        """The control plane listens; the agent is stopped at the end."""
+    async def serving(self, keep: bool = False) -> AsyncIterator[Rig]:
+        """The control plane listens; the agent is stopped at the end, and unless `keep`, images go as well."""
         server = grpc.aio.server(options=SERVER_OPTIONS)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self.control_plane, server)
         credentials = grpc.ssl_server_credentials(
@@ -209,7 +210,7 @@ class Rig:
         finally:
             await self.kill()
             await server.stop(None)
-            await asyncio.to_thread(self.host.clear)
+            await asyncio.to_thread(self.host.remove_containers if keep else self.host.clear)
 
     def _configure(self, port: int) -> None:
         endpoint = f"{self.host.outside}:{port}"
@@ -222,7 +223,7 @@ class Rig:
             "metrics_listen": "127.0.0.1:7446",
             "policy_file": self.folder / "policy.toml",
         }
-        text = "".join(f'{key} = "{value}"\n' for key, value in settings.items()) + f"sandboxes = {SANDBOXES}\n"
+        text = "".join(f'{key} = "{value}"\n' for key, value in settings.items()) + f"sandboxes = {self._sandboxes}\n"
         (self.folder / "agent.toml").write_text(text)
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from agent.core.messages import RecordEvent, ReportStatus
 from agent.core.model import Phase, ReplicaStatus
-from agent.reporter import EVENTS_MAX, Reporter
-from locci.v1 import event_pb2, replica_pb2
+from agent.outbox import Outbox
+from agent.reporter import Reporter
+from locci.v1 import agent_pb2, event_pb2, replica_pb2
 from tests.fakes.clock import ManualClock
 
 
@@ -14,7 +15,7 @@ def status(name: str, ready: bool = False) -> ReplicaStatus:
 
 
 def test_only_what_changed_is_told_and_only_once() -> None:
-    reporter = Reporter(ManualClock())
+    reporter = Reporter(ManualClock(), Outbox())
     assert reporter.change() is None
     reporter.report(ReportStatus(3, 2, (status("a"), status("b")), ()))
     change = reporter.change()
@@ -27,7 +28,7 @@ def test_only_what_changed_is_told_and_only_once() -> None:
 
 
 def test_what_happens_while_nobody_listens_is_coalesced() -> None:
-    reporter = Reporter(ManualClock())
+    reporter = Reporter(ManualClock(), Outbox())
     reporter.report(ReportStatus(1, 0, (status("a"), status("b")), ()))
     reporter.report(ReportStatus(1, 0, (status("a", ready=True),), ("replicas/b",)))
     change = reporter.change()
@@ -37,7 +38,7 @@ def test_what_happens_while_nobody_listens_is_coalesced() -> None:
 
 
 def test_a_complete_status_has_everything() -> None:
-    reporter = Reporter(ManualClock())
+    reporter = Reporter(ManualClock(), Outbox())
     reporter.report(ReportStatus(1, 1, (status("a"), status("b")), ()))
     reporter.change()
     reporter.report(ReportStatus(2, 1, (), ("replicas/b",)))
@@ -48,12 +49,14 @@ def test_a_complete_status_has_everything() -> None:
     assert reporter.change() is None
 
 
-def test_events_are_kept_in_order_and_bounded() -> None:
-    reporter = Reporter(ManualClock())
-    for number in range(EVENTS_MAX + 5):
-        reporter.record(RecordEvent("ReplicaCrashed", "warning", ("apps/web",), str(number), {}))
-    events = reporter.complete().events
-    assert [event.message for event in events][:1] == ["5"]
-    assert len(events) == EVENTS_MAX
-    assert events[0].severity == event_pb2.SEVERITY_WARNING
+def test_events_are_told_again_in_each_session_until_they_are_recorded() -> None:
+    reporter = Reporter(ManualClock(), Outbox())
+    reporter.record(RecordEvent("ReplicaCrashed", "warning", ("apps/web",), "one", {}))
+    told = reporter.complete()
+    assert [event.message for event in told.events] == ["one"]
+    assert told.events[0].severity == event_pb2.SEVERITY_WARNING
     assert reporter.change() is None
+    assert reporter.complete().events == told.events
+    recorded = agent_pb2.EventsRecorded(series=told.events_series, through=told.events_through)
+    reporter.outbox.recorded(recorded)
+    assert list(reporter.complete().events) == []
