@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from control_plane import metrics
+from control_plane.core.quota import Quotas
 from control_plane.services.caller import ANONYMOUS, Caller
 from control_plane.services.node_identity import authorise, peer_identity
 from control_plane.services.registry import Service
@@ -67,32 +69,49 @@ async def anyone(context: ServicerContext) -> Caller:
     return ANONYMOUS
 
 
-def handlers(service: Service, identify: Identify) -> grpc.GenericRpcHandler:
-    """The generic handler of a service."""
-    methods = {method.name: _handler(method, service, identify) for method in service.descriptor.methods}
+def handlers(service: Service, identify: Identify, quotas: Quotas | None = None) -> grpc.GenericRpcHandler:
+    """The generic handler of a service; with `quotas` each caller is held to them."""
+    methods = {method.name: _handler(method, service, identify, quotas) for method in service.descriptor.methods}
     result: grpc.GenericRpcHandler = grpc.method_handlers_generic_handler(service.descriptor.full_name, methods)
     return result
 
 
-def _handler(method: MethodDescriptor, service: Service, identify: Identify) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    method: MethodDescriptor, service: Service, identify: Identify, quotas: Quotas | None
+) -> grpc.RpcMethodHandler[Any, Any]:
     implementation = getattr(service.implementation, snake_case(method.name))
     request_class = GetMessageClass(method.input_type)
     answer_class = GetMessageClass(method.output_type)
     make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
     behaviour = _stream if method.server_streaming else _unary
     return make(
-        behaviour(implementation, identify, method.full_name),
+        behaviour(implementation, identify, method.full_name, quotas),
         request_deserializer=request_class.FromString,
         response_serializer=answer_class.SerializeToString,
     )
 
 
-def _unary(implementation: Any, identify: Identify, name: str) -> Any:
+@contextlib.contextmanager
+def _within(quotas: Quotas | None, caller: Caller, *, watch: bool) -> Iterator[None]:
+    """A request of a caller that is counted. Raises RESOURCE_EXHAUSTED."""
+    if quotas is None:
+        yield
+        return
+    quotas.enter(caller.principal, time.monotonic(), watch=watch)
+    try:
+        yield
+    finally:
+        quotas.leave(caller.principal, watch=watch)
+
+
+def _unary(implementation: Any, identify: Identify, name: str, quotas: Quotas | None) -> Any:
     async def call(request: Any, context: ServicerContext) -> Any:
         begin = time.perf_counter()
         code = "OK"
         try:
-            return await implementation(request, await identify(context))
+            caller = await identify(context)
+            with _within(quotas, caller, watch=False):
+                return await implementation(request, caller)
         except LocciError as error:
             code = error.code.name
             await abort(context, error)
@@ -105,13 +124,15 @@ def _unary(implementation: Any, identify: Identify, name: str) -> Any:
     return call
 
 
-def _stream(implementation: Any, identify: Identify, name: str) -> Any:
+def _stream(implementation: Any, identify: Identify, name: str, quotas: Quotas | None) -> Any:
     async def call(request: Any, context: ServicerContext) -> AsyncIterator[Any]:
         answers: Any = None
         try:
-            answers = implementation(request, await identify(context))
-            async for answer in answers:
-                yield answer
+            caller = await identify(context)
+            with _within(quotas, caller, watch=True):
+                answers = implementation(request, caller)
+                async for answer in answers:
+                    yield answer
         except LocciError as error:
             await abort(context, error)
         except Exception:
@@ -150,12 +171,15 @@ class GrpcServers:
         ca_pem: bytes,
         operator_listen: str,
         node_listen: str,
+        quotas: Quotas,
     ) -> None:
         """Begins to listen. Raises FAILED_PRECONDITION when an address cannot be had."""
         names = [service.descriptor.full_name for service in services]
         for service in services:
-            identify = anyone if service.access == "public" else bearer(authenticate)
-            self._operators.add_generic_rpc_handlers((handlers(service, identify),))
+            if service.access == "public":
+                self._operators.add_generic_rpc_handlers((handlers(service, anyone),))
+            else:
+                self._operators.add_generic_rpc_handlers((handlers(service, bearer(authenticate), quotas),))
             if service.access == "public":
                 self._nodes.add_generic_rpc_handlers((handlers(service, by_certificate(state)),))
         agent_pb2_grpc.add_AgentServiceServicer_to_server(sync, self._nodes)

@@ -40,5 +40,13 @@ class ServerSettings(ProgramSettings):
     """Life of a node certificate."""
     insecure_registries: list[str] = Field(default_factory=list)
     """Registries, `host:port`, that are spoken to over plain HTTP."""
+    rate_per_s: float = Field(100.0, ge=0, le=1e6)
+    """Requests a second of one operator token, over HTTP and gRPC together; 0 sets no bound."""
+    rate_burst: int = Field(400, ge=1, le=1_000_000)
+    """So many requests of one operator token may come at once."""
+    requests_per_token: int = Field(64, ge=1)
+    """Requests of one operator token that may be in progress."""
+    watches_per_token: int = Field(64, ge=1)
+    """Streams that one operator token may hold open."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least level of log lines."""

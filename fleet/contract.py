@@ -105,8 +105,10 @@ def raise_first(problems: Sequence[Problem]) -> None:
     if not problems:
         return
     first = problems[0]
-    message = "; ".join(problem.text() for problem in problems[:PROBLEMS_MAX])
-    raise invalid(first.path, message, first.reason)
+    named = problems[:PROBLEMS_MAX]
+    message = "; ".join(problem.text() for problem in named)
+    violations = tuple((problem.path, problem.message) for problem in named if problem.path)
+    raise LocciError(Code.INVALID_ARGUMENT, first.reason, message, field=first.path, violations=violations)
 
 
 def json_problems(value: object, descriptor: Descriptor, path: str = "") -> list[Problem]:

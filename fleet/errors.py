@@ -47,11 +47,19 @@ class LocciError(Exception):
     """An error that a caller can act on.
 
     `reason` is a stable word in UPPER_SNAKE_CASE for programs; `message` is for people; `field` names the
-    part of the request that is at fault, as a path such as `manifest.ports[0].container_port`.
+    part of the request that is at fault, as a path such as `manifest.ports[0].container_port`. `violations` are all
+    parts that are, each with what is wrong with it.
     """
 
     def __init__(
-        self, code: Code, reason: str, message: str, *, field: str = "", metadata: dict[str, str] | None = None
+        self,
+        code: Code,
+        reason: str,
+        message: str,
+        *,
+        field: str = "",
+        metadata: dict[str, str] | None = None,
+        violations: tuple[tuple[str, str], ...] = (),
     ):
         super().__init__(message)
         self.code = code
@@ -59,6 +67,7 @@ class LocciError(Exception):
         self.message = message
         self.field = field
         self.metadata = metadata or {}
+        self.violations = violations or (((field, message),) if field else ())
 
     def __repr__(self) -> str:
         return f"LocciError({self.code.name}, {self.reason}, {self.message!r})"

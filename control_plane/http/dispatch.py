@@ -21,6 +21,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 from google.protobuf.message import Message
 
+from control_plane.core.quota import Quotas
 from control_plane.http import admission, binding, metrics, problems, streams
 from control_plane.http.routes import Match, RouteTable
 from control_plane.http.streams import HEARTBEAT_S
@@ -72,15 +73,17 @@ class Api:
         self,
         table: RouteTable,
         authenticate: Authenticate,
-        readiness: Callable[[], bool],
+        readiness: Callable[[], str],
         openapi: Callable[[], bytes],
         limits: Limits,
+        quotas: Quotas,
     ):
         self._table = table
         self._authenticate = authenticate
         self._readiness = readiness
         self._openapi = openapi
         self._limits = limits
+        self._quotas = quotas
         self._requests = admission.Slots(limits.requests)
         self._streams = admission.Slots(limits.streams)
         self._enrolments = admission.Attempts(limits.enrol_burst, limits.enrol_every_s)
@@ -142,6 +145,7 @@ class Api:
             return self._options(path, seen)
         match = self._table.match(request.method, path)
         seen.method = match.route.label
+        _check_accept(request, "text/event-stream" if match.route.streaming else "application/json")
         token = _bearer_token(request)
         if match.route.access == "operator":
             caller = await self._caller(token)
@@ -149,9 +153,28 @@ class Api:
             self._limit_enrolment(match, request.remote or "")
             caller = ANONYMOUS
         seen.principal = caller.principal
-        if match.route.streaming:
-            return await self._stream(match, request, caller, token, seen)
-        return await self._unary(match, request, caller, seen)
+        if match.route.access != "operator":
+            return await self._unary(match, request, caller, seen)
+        watch = match.route.streaming
+        self._enter(caller, watch, seen)
+        try:
+            if watch:
+                return await self._stream(match, request, caller, token, seen)
+            return await self._unary(match, request, caller, seen)
+        finally:
+            self._quotas.leave(caller.principal, watch=watch)
+
+    def _enter(self, caller: Caller, watch: bool, seen: _Seen) -> None:
+        """Counts a request against what its caller may do; the answer says what is left."""
+        try:
+            left = self._quotas.enter(caller.principal, time.monotonic(), watch=watch)
+        except LocciError as error:
+            metrics.REFUSED.labels("quota").inc()
+            raise problems.too_many(error.message, float(error.metadata["retry_after_s"]), error.reason) from None
+        if left is not None:
+            seen.headers["RateLimit-Limit"] = str(left.limit)
+            seen.headers["RateLimit-Remaining"] = str(left.remaining)
+            seen.headers["RateLimit-Reset"] = str(left.reset_s)
 
     def _options(self, path: str, seen: _Seen) -> web.Response:
         try:
@@ -235,8 +258,9 @@ class Api:
         if path == "/healthz":
             return await _encoded(b'{"status": "ok"}', "application/json", request, seen.headers)
         if path == "/readyz":
-            if not self._readiness():
-                raise LocciError(Code.UNAVAILABLE, "NOT_READY", "the control plane is starting or stopping")
+            missing = self._readiness()
+            if missing:
+                raise LocciError(Code.UNAVAILABLE, "NOT_READY", f"the control plane is not ready: {missing}")
             return await _encoded(b'{"status": "ready"}', "application/json", request, seen.headers)
         if path == "/metrics":
             exposition = prometheus_client.generate_latest()
@@ -283,6 +307,20 @@ async def _continue(request: web.BaseRequest) -> None:
         raise problems.HttpError(status, Code.INVALID_ARGUMENT, "EXPECTATION_FAILED", message)
     if request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _check_accept(request: web.BaseRequest, kind: str) -> None:
+    """Raises 406 when the client says that it takes something, and it is not what comes (RFC 9110, section 12.5.1)."""
+    given = ",".join(request.headers.getall("Accept", ()))
+    if not given:
+        return
+    family = f"{kind.partition('/')[0]}/*"
+    for part in given.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        refused = any(re.fullmatch(r"q=0(\.0{0,3})?", parameter) for parameter in parameters)
+        if name in (kind, family, "*/*") and not refused:
+            return
+    raise problems.not_acceptable(kind)
 
 
 def _check_media_type(request: web.BaseRequest) -> None:

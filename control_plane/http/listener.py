@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from control_plane.core.quota import Quota, Quotas
 from control_plane.http import metrics, openapi, problems, routes
 from control_plane.http.dispatch import Api, Authenticate, Limits
 from control_plane.services.registry import Service
@@ -108,16 +109,17 @@ async def start_http(
     authenticate: Authenticate,
     listen: str,
     ssl_context: ssl.SSLContext,
-    readiness: Callable[[], bool],
+    readiness: Callable[[], str],
     limits: Limits | None = None,
+    quotas: Quotas | None = None,
 ) -> HttpListener:
-    """Serves `services` at `listen` (`host:port`, port 0 for any) over TLS.
+    """Serves `services` at `listen` (`host:port`, port 0 for any) over TLS, each caller within `quotas`.
 
-    `authenticate` gets a bearer token and returns whose it is, or raises UNAUTHENTICATED. `readiness` says whether
-    /readyz is 200. Raises FAILED_PRECONDITION when the address cannot be listened at.
+    `authenticate` gets a bearer token and returns whose it is, or raises UNAUTHENTICATED. `readiness` says
+    what /readyz still waits for, nothing when it is 200. Raises FAILED_PRECONDITION when it cannot listen there.
     """
     document = functools.cache(lambda: openapi.encode(services))
-    api = Api(routes.build(services), authenticate, readiness, document, limits or Limits())
+    api = Api(routes.build(services), authenticate, readiness, document, limits or Limits(), quotas or Quotas(Quota()))
     connections = _Connections(
         api,
         keepalive_timeout=IDLE_S,

@@ -159,6 +159,12 @@ def _problem_schema() -> dict[str, Any]:
     }
     properties: dict[str, Any] = {name: {"type": "string", "description": text} for name, text in texts.items()}
     properties["status"] = {"type": "integer", "description": "The HTTP status."}
+    parts = {"field": {"type": "string"}, "detail": {"type": "string"}}
+    properties["errors"] = {
+        "type": "array",
+        "items": {"type": "object", "properties": parts, "required": ["field", "detail"]},
+        "description": "Every part of the request that is at fault, each with what is wrong with it.",
+    }
     properties["metadata"] = {"type": "object", "additionalProperties": {"type": "string"}, "description": "Details."}
     required = ["type", "title", "status", "detail", "instance", "code", "reason", "request_id"]
     about = "A problem document (RFC 9457)."

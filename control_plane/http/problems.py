@@ -56,6 +56,12 @@ def unsupported_media_type(message: str) -> HttpError:
     return HttpError(status, Code.INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", message, {"Accept-Encoding": "identity"})
 
 
+def not_acceptable(kind: str) -> HttpError:
+    """406."""
+    message = f"the answer is {kind}, which the Accept header does not take"
+    return HttpError(HTTPStatus.NOT_ACCEPTABLE, Code.INVALID_ARGUMENT, "NOT_ACCEPTABLE", message)
+
+
 def unauthenticated(reason: str, message: str) -> HttpError:
     """401, with the challenge of RFC 6750, section 3."""
     headers = {"WWW-Authenticate": 'Bearer realm="locci"'}
@@ -67,10 +73,10 @@ def overloaded(message: str) -> HttpError:
     return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, Code.UNAVAILABLE, "OVERLOADED", message, {"Retry-After": "1"})
 
 
-def too_many(message: str, retry_after_s: float) -> HttpError:
+def too_many(message: str, retry_after_s: float, reason: str = "TOO_MANY_REQUESTS") -> HttpError:
     """429: this client asks too often."""
     headers = {"Retry-After": str(max(1, round(retry_after_s)))}
-    return HttpError(HTTPStatus.TOO_MANY_REQUESTS, Code.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS", message, headers)
+    return HttpError(HTTPStatus.TOO_MANY_REQUESTS, Code.RESOURCE_EXHAUSTED, reason, message, headers)
 
 
 def status_of(error: LocciError) -> int:
@@ -93,6 +99,8 @@ def document(error: LocciError, instance: str, request_id: str) -> dict[str, Any
     }
     if error.field:
         result["field"] = error.field
+    if error.violations:
+        result["errors"] = [{"field": field, "detail": text} for field, text in error.violations]
     if error.metadata:
         result["metadata"] = error.metadata
     return result

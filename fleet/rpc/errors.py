@@ -17,10 +17,13 @@ def to_status(error: LocciError) -> status_pb2.Status:
     info = any_pb2.Any()
     info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     details = [info]
-    if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+    if error.violations:
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
+            for field, text in error.violations
+        ]
         bad_request = any_pb2.Any()
-        bad_request.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        bad_request.Pack(error_details_pb2.BadRequest(field_violations=violations))
         details.append(bad_request)
     return status_pb2.Status(code=error.code.value.grpc, message=error.message, details=details)
 

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from control_plane.core.quota import Quota, Quotas
 from control_plane.http.dispatch import Limits
 from control_plane.http.listener import HttpListener, split_address, start_http
 from fleet.errors import LocciError
@@ -21,6 +22,7 @@ from tests.fakes.authority import Authority
 from tests.integration.http.small_services import TOKEN, Regions, authenticate, services
 from tests.integration.http.wire import careless, raw, request, status
 
+QUOTA = Quota(rate_per_s=0.01, burst=30)
 LIMITS = Limits(body_s=0.4, request_s=0.8, requests=3, streams=2, enrol_burst=3, enrol_every_s=60.0, heartbeat_s=0.1)
 JSON = "Content-Type: application/json\r\n"
 
@@ -56,7 +58,13 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     async with aiohttp.ClientSession(connector=connector, headers=headers) as client:
         here = Served(None, client, regions)  # type: ignore[arg-type]
         here.listener = await start_http(
-            services(regions), authenticate, "127.0.0.1:0", tls, lambda: here.ready, LIMITS
+            services(regions),
+            authenticate,
+            "127.0.0.1:0",
+            tls,
+            lambda: "" if here.ready else "it starts",
+            LIMITS,
+            Quotas(QUOTA),
         )
         yield here
         await here.listener.close()
@@ -133,6 +141,37 @@ async def test_a_request_has_a_deadline_and_slots_are_bounded(served: Served) ->
     assert (code, problem["reason"]) == (503, "OVERLOADED")
     assert [(await task)[0] for task in slow] == [504] * 3
     assert (await served.call("GET", "/v1/regions"))[0] == 200
+
+
+async def test_each_token_has_a_rate_and_is_told_what_is_left(served: Served) -> None:
+    async with served.client.get(f"{served.url}/v1/regions") as response:
+        assert int(response.headers["RateLimit-Limit"]) == QUOTA.burst
+        assert int(response.headers["RateLimit-Remaining"]) == QUOTA.burst - 1
+    answers = [await served.call("GET", "/v1/regions") for _ in range(QUOTA.burst)]
+    code, problem = answers[-1]
+    assert (code, problem["reason"], problem["code"]) == (429, "RATE_EXCEEDED", "RESOURCE_EXHAUSTED")
+    async with served.client.get(f"{served.url}/v1/regions") as response:
+        assert int(response.headers["Retry-After"]) >= 1
+    assert (await served.call("GET", "/healthz"))[0] == 200
+
+
+async def test_what_a_client_does_not_take_is_not_sent(served: Served) -> None:
+    for accept, expected in (
+        ("text/html", 406),
+        ("application/json;q=0", 406),
+        ("application/*", 200),
+        ("text/html, */*;q=0.1", 200),
+    ):
+        code, _ = await served.call("GET", "/v1/regions", headers={"Accept": accept})
+        assert code == expected, accept
+
+
+async def test_every_field_that_is_wrong_is_named(served: Served) -> None:
+    body = {"latitude": "north", "nome": 1, "networks": [5]}
+    code, problem = await served.call("POST", "/v1/regions?region_id=eu", json=body)
+    assert code == 400
+    assert [error["field"] for error in problem["errors"]] == ["region.latitude", "region.nome", "region.networks[0]"]
+    assert problem["field"] == "region.latitude"
 
 
 async def test_readiness(served: Served) -> None:
@@ -268,7 +307,7 @@ async def test_streams_are_alive_bounded_and_end_with_the_server(served: Served)
 async def test_an_address_that_is_taken(served: Served) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with pytest.raises(LocciError, match="cannot listen at"):
-        await start_http([], authenticate, f"127.0.0.1:{served.listener.port}", tls, lambda: True)
+        await start_http([], authenticate, f"127.0.0.1:{served.listener.port}", tls, lambda: "")
 
 
 def test_addresses() -> None:

@@ -28,6 +28,7 @@ def test_a_problem_has_what_programs_and_people_need() -> None:
         "reason": "INVALID_FIELD",
         "request_id": "r1",
         "field": "manifest.name",
+        "errors": [{"field": "manifest.name", "detail": "manifest.name: no"}],
     }
 
 
