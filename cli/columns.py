@@ -163,6 +163,14 @@ RECORD_SETS: Final[list[Column]] = [
     ("TTL", lambda r: r.get("ttl", "")),
     ("DATA", lambda r: "; ".join(r.get("data", []))),
 ]
+OVERRIDES: Final[list[Column]] = [
+    ("TARGET", lambda o: o.get("target", "")),
+    ("MODE", lambda o: word(o.get("mode", ""), "OVERRIDE_MODE_")),
+    ("PERCENT", lambda o: str(o.get("percent", "") or "")),
+    ("UNTIL", lambda o: o.get("expire_time", "")[:19]),
+    ("BY", lambda o: o.get("creator", "")),
+    ("REASON", lambda o: o.get("reason", "")),
+]
 EVENTS: Final[list[Column]] = [
     ("TIME", lambda e: e.get("time", "")[:19]),
     ("SEVERITY", lambda e: word(e.get("severity", ""), "SEVERITY_")),

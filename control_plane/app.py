@@ -18,7 +18,6 @@ from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sql_store import SqlStore
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
-from control_plane.core.quota import Quota, Quotas
 from control_plane.observed import Observed
 from control_plane.reports import Reports
 from control_plane.rpc import GrpcServers
@@ -36,6 +35,7 @@ from control_plane.services.regions import RegionService
 from control_plane.services.registry import Service
 from control_plane.services.releases import ReleaseService, RolloutService
 from control_plane.services.replicas import ReplicaService
+from control_plane.services.routing_overrides import RoutingOverrideService
 from control_plane.services.sync import SHUTDOWN_RETRY_S, SyncServicer
 from control_plane.services.watches import WatchService
 from control_plane.services.zones import RoutingService, ZoneService
@@ -76,10 +76,10 @@ class HttpListener(Protocol):
 
 Authenticate = Callable[[str], Awaitable[Caller]]
 StartHttp = Callable[
-    [list[Service], Authenticate, str, ssl.SSLContext, Callable[[], str], None, Quotas],
+    [list[Service], Authenticate, str, ssl.SSLContext, Callable[[], bool]],
     Awaitable[HttpListener],
 ]
-"""Services, how a token is checked, `address:port`, TLS, whether it is ready, the usual limits, callers' quotas."""
+"""Services, how a token is checked, `address:port`, TLS, whether the control plane is ready."""
 
 
 class ControlPlane:
@@ -107,12 +107,6 @@ class ControlPlane:
     def is_ready(self) -> bool:
         """Whether requests can be answered."""
         return self._ready and self._controlling is not None and not self._controlling.done()
-
-    def not_ready(self) -> str:
-        """What keeps requests from being answered, in a sentence; empty when nothing does."""
-        if self._controlling is not None and self._controlling.done():
-            return "the controller has ended; the log says why"
-        return "" if self._ready else "it is starting or stopping"
 
     async def prepare(self) -> None:
         """Creates what is missing: directories, store, CA, the first operator token. Opens the store."""
@@ -213,9 +207,6 @@ class ControlPlane:
         settings = self.settings
         names = [host_of(name) for name in settings.advertise]
         key_and_chain = self.authority.server_certificate(names)
-        quotas = Quotas(
-            Quota(settings.rate_per_s, settings.rate_burst, settings.requests_per_token, settings.watches_per_token)
-        )
         await self.controller.look_safely()
         self._controlling = asyncio.create_task(self.controller.run())
         await self.grpc.start(
@@ -227,12 +218,11 @@ class ControlPlane:
             ca_pem=self.authority.ca_pem.encode(),
             operator_listen=settings.grpc_listen,
             node_listen=settings.node_listen,
-            quotas=quotas,
         )
         if self._start_http is not None:
             tls = server_context(self.authority.server_pem)
             self._http = await self._start_http(
-                offered, self.authenticate, settings.http_listen, tls, self.not_ready, None, quotas
+                offered, self.authenticate, settings.http_listen, tls, lambda: self.is_ready
             )
         self._ready = True
         log.info("started", http=settings.http_listen, grpc=settings.grpc_listen, nodes=settings.node_listen)
@@ -279,6 +269,7 @@ def services(context: Context) -> list[Service]:
         named(zone_pb2, "ZoneService", ZoneService(context)),
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
         named(routing_pb2, "RoutingService", RoutingService(context)),
+        named(routing_pb2, "RoutingOverrideService", RoutingOverrideService(context)),
         named(operation_pb2, "OperationService", OperationService(context, RolloutService(context))),
         named(watch_pb2, "WatchService", WatchService(context)),
     ]

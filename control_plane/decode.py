@@ -68,6 +68,8 @@ _STEERINGS: dict[int, Steering] = {
     manifest_pb2.STEERING_POLICY_NEAREST: "nearest",
     manifest_pb2.STEERING_POLICY_FAILOVER: "failover",
     manifest_pb2.STEERING_POLICY_ALL: "all",
+    manifest_pb2.STEERING_POLICY_WEIGHTED: "weighted",
+    manifest_pb2.STEERING_POLICY_GEO: "geo",
 }
 
 
@@ -127,6 +129,8 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
             order=tuple(message.routing.order),
             fail_closed=message.routing.fail_closed,
             jurisdictions=tuple(message.routing.jurisdictions),
+            weights=tuple((weight.region, weight.weight) for weight in message.routing.weights),
+            geo=tuple((tuple(rule.places), tuple(rule.regions)) for rule in message.routing.geo),
         ),
         limits=Limits(message.resources.cpu_millis, message.resources.memory_bytes, message.resources.pids),
         stop_timeout_s=_span(message.stop_timeout),
@@ -238,6 +242,8 @@ def routing_message(routing: Routing) -> manifest_pb2.RoutingPolicy:
         "nearest": manifest_pb2.STEERING_POLICY_NEAREST,
         "failover": manifest_pb2.STEERING_POLICY_FAILOVER,
         "all": manifest_pb2.STEERING_POLICY_ALL,
+        "weighted": manifest_pb2.STEERING_POLICY_WEIGHTED,
+        "geo": manifest_pb2.STEERING_POLICY_GEO,
     }
     return manifest_pb2.RoutingPolicy(
         policy=policies[routing.policy],
@@ -245,4 +251,6 @@ def routing_message(routing: Routing) -> manifest_pb2.RoutingPolicy:
         order=routing.order,
         fail_closed=routing.fail_closed,
         jurisdictions=routing.jurisdictions,
+        weights=[manifest_pb2.RegionWeight(region=region, weight=weight) for region, weight in routing.weights],
+        geo=[manifest_pb2.GeoRule(places=places, regions=regions) for places, regions in routing.geo],
     )

@@ -187,6 +187,7 @@ class Publication:
             country=region.country,
             jurisdictions=region.jurisdictions,
             networks=region.networks,
+            bias_km=region.bias_km,
             edges=[
                 self._edge(node_id, node)
                 for node_id, node in sorted(self._nodes.items())
@@ -202,7 +203,18 @@ class Publication:
             condition=node.condition,
             probe_port=PROBE_PORT,
             evidence=[evidence[vantage] for vantage in sorted(evidence)],
+            override=self._override(node),
         )
+
+    def _override(self, node: node_pb2.Node) -> resource_pb2.EndpointOverride | None:
+        """The order about a node, else the one about its region; DNS servers end it by their own clock."""
+        for target in (node.name, node.region):
+            row = self._state.overrides.get(f"routingOverrides/{target.replace('/', '-')}")
+            if row is not None:
+                return resource_pb2.EndpointOverride(
+                    mode=row.mode, percent=row.percent, expire_time=row.expire_time, reason=row.reason
+                )
+        return None
 
     def _hostnames(self, app: app_pb2.App, manifest: Manifest) -> Iterable[resource_pb2.HostnameRouting]:
         app_id = last_part(app.name)

@@ -26,6 +26,7 @@ from locci.v1 import (
     region_pb2,
     release_pb2,
     replica_pb2,
+    routing_pb2,
     zone_pb2,
 )
 
@@ -155,6 +156,7 @@ class State:
         self.drills = Table("drills", drill_pb2.Drill)
         self.drill_runs = Table("drillRuns", drill_pb2.DrillRun)
         self.zones = Table("zones", zone_pb2.Zone)
+        self.overrides = Table("routingOverrides", routing_pb2.RoutingOverride)
         self.record_sets = Table("recordSets", zone_pb2.RecordSet)
         self.zone_contents = Table("zoneContents", StringValue)
         """By origin: the hash of what the zone serves; its revision is the zone's serial."""

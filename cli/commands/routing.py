@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import Annotated
+
 import typer
 
-from cli.client import Json
-from cli.output import Format, Output, dump, last, line, table, word
+from cli import columns
+from cli.client import Json, new_request_id
+from cli.durations import seconds_text
+from cli.output import Format, Output, dump, last, line, note, show, table, word
 from cli.session import run
 
-app = typer.Typer(help="The routing table: hostnames, regions, endpoints.", no_args_is_help=True)
+app = typer.Typer(help="The routing table, and orders that overrule the evidence.", no_args_is_help=True)
+
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="nodes/NODE or regions/REGION.")]
 
 
-@app.callback()
-def group() -> None:
-    """Keeps `show` a command of its own."""
+class Mode(Enum):
+    """What can be ordered."""
+
+    IN = "in"
+    OUT = "out"
+    DRAIN = "drain"
 
 
 @app.command("show")
@@ -50,3 +60,38 @@ def _hostname(hostname: Json) -> list[str]:
     replicas = ",".join(f"{e['node']}={e.get('healthy_replicas', 0)}" for e in hostname.get("endpoints", []))
     policy = word(routing.get("policy", ""), "STEERING_POLICY_")
     return [hostname["hostname"], hostname.get("app", ""), policy, routing.get("ttl", ""), replicas]
+
+
+@app.command()
+def overrides(output: Output = Format.TABLE) -> None:
+    """List the orders that hold."""
+    rows = run(lambda c: c.pages("routingOverrides", "routing_overrides"))
+    show(rows, columns.OVERRIDES, output, "no orders: the evidence decides")
+
+
+@app.command()
+def override(
+    target: Target,
+    mode: Annotated[Mode, typer.Argument(help="What is ordered.")],
+    percent: Annotated[int, typer.Option(help="With drain: how many of a hundred client networks go elsewhere.")] = 0,
+    ttl: Annotated[str, typer.Option("--for", help="How long, as in 30m; one hour when it is missing.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Take an edge, or all edges of a region, in or out of DNS answers for a time, whatever probes find."""
+    body: Json = {"target": target, "mode": f"OVERRIDE_MODE_{mode.value.upper()}", "reason": reason}
+    if percent:
+        body["percent"] = percent
+    if ttl:
+        body["ttl"] = seconds_text(ttl, "--for")
+    params = {"request_id": new_request_id()}
+    row = run(lambda c: c.call("POST", "routingOverrides:set", params=params, body=body))
+    show([row], columns.OVERRIDES, output, "")
+
+
+@app.command()
+def release(target: Target) -> None:
+    """Take an order back: the evidence decides again."""
+    name = f"routingOverrides/{target.replace('/', '-')}"
+    run(lambda c: c.call("DELETE", name))
+    note(f"nothing is ordered of {target} any more")

@@ -19,12 +19,14 @@ from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 
 Kind = Literal["service", "daemon"]
 Rejoin = Literal["original", "replacement", "best"]
-Steering = Literal["nearest", "failover", "all"]
+Steering = Literal["nearest", "failover", "all", "weighted", "geo"]
 
 REPLICAS_MAX: Final = 10_000
 PORTS_MAX: Final = 32
 DEADLINE_S_MAX: Final = 86_400.0
 
+_WEIGHT_MAX = 1000
+_PLACE = re.compile(r"[A-Z]{2}|continent:[A-Z]{2}|\*")
 _PORT_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,14})")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -109,6 +111,9 @@ class Routing:
     order: tuple[str, ...] = ()
     fail_closed: bool = False
     jurisdictions: tuple[str, ...] = ()
+    weights: tuple[tuple[str, int], ...] = ()
+    geo: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+    """Places and the regions that serve them, rule by rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +345,8 @@ def _complete_routing(routing: Routing, around: Surroundings) -> Routing:
     if routing.policy == "failover" and not routing.order:
         at = "manifest.routing.order"
         raise invalid(at, f"{at}: failover needs the order of regions, most wanted first")
+    _check_weights(routing, around)
+    _check_geo(routing, around)
     return replace(routing, ttl_s=_seconds(routing.ttl_s, "manifest.routing.ttl", 5.0, least=1.0, most=86_400.0))
 
 
@@ -348,3 +355,27 @@ def _complete_limits(limits: Limits) -> Limits:
         at = "manifest.resources.memory_bytes"
         raise invalid(at, f"{at}: {limits.memory_bytes} is too little; Docker needs 6 MiB (6291456) or more")
     return replace(limits, pids=limits.pids or 1024)
+
+
+def _check_weights(routing: Routing, around: Surroundings) -> None:
+    path = "manifest.routing.weights"
+    _check_regions([region for region, _ in routing.weights], path, around)
+    if routing.weights and routing.policy != "weighted":
+        raise invalid(path, f"{path}: only policy weighted draws by weight; this is {routing.policy}")
+    if any(weight > _WEIGHT_MAX for _, weight in routing.weights):
+        raise invalid(path, f"{path}: a weight is at most {_WEIGHT_MAX}")
+
+
+def _check_geo(routing: Routing, around: Surroundings) -> None:
+    path = "manifest.routing.geo"
+    if bool(routing.geo) != (routing.policy == "geo"):
+        raise invalid(path, f"{path}: policy geo needs rules, and no other policy has them; this is {routing.policy}")
+    for index, (places, regions) in enumerate(routing.geo):
+        at = f"{path}[{index}]"
+        _check_regions(regions, f"{at}.regions", around)
+        if not places or not regions:
+            raise invalid(at, f"{at}: a rule names places and the regions that serve them")
+        wrong = next((place for place in places if not _PLACE.fullmatch(place)), None)
+        if wrong is not None:
+            message = f"{at}.places: {wrong!r} is neither a country as in DE, nor a continent as in continent:EU, nor *"
+            raise invalid(f"{at}.places", message)

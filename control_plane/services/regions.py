@@ -126,6 +126,8 @@ def _check(region: region_pb2.Region) -> None:
         if not math.isfinite(value) or abs(value) > limit:
             path = f"region.{field}"
             raise invalid(path, f"{path}: {value} must be within -{limit} and {limit}")
+    if not math.isfinite(region.bias_km) or abs(region.bias_km) > 20_000:
+        raise invalid("region.bias_km", f"region.bias_km: {region.bias_km} must be within -20000 and 20000")
     if region.continent and region.continent not in _CONTINENTS:
         path = "region.continent"
         raise invalid(path, f"{path}: {region.continent!r} must be one of {', '.join(sorted(_CONTINENTS))}")

@@ -89,6 +89,27 @@ def test_records_and_zone_files(locci: CommandLine, region: str, tmp_path: Path)
     assert locci("records", "ls", zone).returncode == 4
 
 
+def test_orders_that_overrule_the_evidence(locci: CommandLine, region: str) -> None:
+    target = f"regions/{region}"
+    drained = locci("routing", "override", target, "drain", "--percent", "30", "--for", "10m", "--reason", "upgrade")
+    assert drained.returncode == 0, drained.stderr
+    (row,) = [o for o in json.loads(locci("routing", "overrides", "-o", "json").stdout) if o["target"] == target]
+    assert (row["mode"], row["percent"], row["reason"]) == ("OVERRIDE_MODE_DRAIN", 30, "upgrade")
+    assert locci("routing", "override", target, "out").returncode == 0
+    assert sum(target in line for line in locci("routing", "overrides").stdout.splitlines()) == 1
+    for words, says in (
+        ((target, "drain"), "1 to 100"),
+        ((target, "out", "--percent", "5"), "nothing else takes it"),
+        ((target, "in", "--for", "60d"), "30 days"),
+        (("apps/x", "in"), "nodes/{node}"),
+    ):
+        refused = locci("routing", "override", *words)
+        assert (refused.returncode, says in refused.stderr) == (2, True), refused.stderr
+    assert locci("routing", "override", "nodes/nobody", "out").returncode == 4
+    assert locci("routing", "release", target).returncode == 0
+    assert locci("routing", "release", target).returncode == 4
+
+
 def test_zones_and_drills(locci: CommandLine, region: str) -> None:
     zone = f"{region}.example.net"
     assert locci("zones", "create", zone, "--ttl", "30m").returncode == 0
