@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import time
 from typing import Any, Final
 
 import structlog
@@ -14,9 +15,13 @@ from agent import decode
 from agent.adapters import host_facts, policy_file
 from agent.adapters.engine import Engine
 from agent.adapters.engine_events import EngineEvents
+from agent.adapters.image_log import ImageLog
 from agent.adapters.prober import Prober
 from agent.adapters.state import StateFile, StateLock
 from agent.adapters.status_socket import StatusSocket
+from agent.caretaker import Caretaker
+from agent.core.conditions import HostFigures
+from agent.core.model import PullFailure
 from agent.metrics import Metrics, serve_metrics
 from agent.outbox import Outbox
 from agent.settings import AgentSettings
@@ -70,6 +75,7 @@ class Agent:
             engine=engine,
             policy=self._policy,
             outbox=self._outbox,
+            images=ImageLog(settings.state_dir / "images.json"),
             identity=identity,
             state=self._state,
             edge_path=settings.run_dir / "edge.sock",
@@ -91,6 +97,15 @@ class Agent:
             events_recorded=self._shell.events_recorded,
         )
         self._shell.wake_link = self._link.wake
+        self._caretaker = Caretaker(
+            engine=engine,
+            images=self._shell.images,
+            clock=clock,
+            figures=self._figures,
+            wanted=self._wanted_images,
+            record=self._shell.record,
+            show=self._shell.conditions,
+        )
         self._metrics.link_connected.set_function(lambda: float(self._link.connected))
         self._status = StatusSocket(settings.run_dir / "agent.sock", self.status)
 
@@ -113,7 +128,13 @@ class Agent:
             stack.callback(self._events.close)
             # The control plane is told the engine's version, which is known in a moment if there is one.
             await self._shell.engine_tried(_ENGINE_PATIENCE_S)
-            work = (self._link.run(), self._state.run(), self._outbox.run(), self._engine.sandboxes.run())
+            work = (
+                self._link.run(),
+                self._state.run(),
+                self._outbox.run(),
+                self._engine.sandboxes.run(),
+                self._caretaker.run(),
+            )
             tasks = [asyncio.create_task(part) for part in work]
             stopping = asyncio.create_task(stop.wait())
             log.info("agent_started", revision=self._link.snapshot.revision)
@@ -139,6 +160,7 @@ class Agent:
             | {"version": self._events.docker_version, "address": self._settings.docker_host},
             "edge": {"connected": len(self._shell.edge.edges), "generation": machine.generation}
             | {"serving": machine.edge_generation},
+            "conditions": {c.type: {"ok": c.ok, "message": c.message} for c in self._caretaker.conditions.values()},
             "replicas": [
                 {
                     "resource": status.resource,
@@ -152,6 +174,24 @@ class Agent:
                 for status in sorted(machine.statuses.values(), key=lambda status: status.resource)
             ],
         }
+
+    def _figures(self) -> HostFigures:
+        beat = host_facts.heartbeat(self._settings.state_dir)
+        world = self._shell.machine.world
+        unreachable = PullFailure.UNREACHABLE.value
+        failing = [s.reason for s in world.pull_setbacks.values() if unreachable in s.reason]
+        return HostFigures(
+            disk_used=beat.disk_used,
+            memory_used=beat.memory_used,
+            load_per_cpu=beat.load,
+            clock_offset_s=self._link.clock_offset_s,
+            certificate_left_s=self._identity.certificate().not_valid_after_utc.timestamp() - time.time(),
+            engine_reason=self._shell.machine.engine_reason,
+            registry_reason=failing[0] if failing else "",
+        )
+
+    def _wanted_images(self) -> frozenset[str]:
+        return frozenset(replica.image for replica in self._shell.machine.world.replicas.values())
 
     def _resume(self, snapshot: Snapshot) -> None:
         """Begins with what the node was told last, before anyone is in reach. Never told, it touches nothing."""

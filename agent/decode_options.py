@@ -51,6 +51,8 @@ def problems(spec: resource_pb2.ReplicaSpec) -> Iterator[str]:
     for limit in spec.ulimits:
         if not _ULIMIT.fullmatch(limit.name) or limit.soft < 0 or (limit.hard and limit.hard < limit.soft):
             yield f"ulimits: {limit.name!r} is no limit from 0 up, or its hard bound is below its soft one"
+    if spec.verification.public_keys:
+        yield "verification: this agent cannot verify signatures, and starts nothing that is to be verified"
     if not _USER.fullmatch(spec.user):
         yield f"user: {spec.user!r} is not of the form user[:group]"
     if spec.working_dir:
@@ -72,7 +74,6 @@ def options(spec: resource_pb2.ReplicaSpec) -> Options:
         working_dir=spec.working_dir,
         log_bytes_max=spec.log_rotation.max_bytes or LOG_BYTES_DEFAULT,
         log_files_max=spec.log_rotation.max_files or LOG_FILES_DEFAULT,
-        public_keys=tuple(spec.verification.public_keys),
     )
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 failed, 2 bad usage or configuration, 3 not permitted, 130
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import re
@@ -19,6 +20,8 @@ import typer
 
 from agent import app as program
 from agent.adapters import host_facts, status_socket
+from agent.doctor import examine
+from agent.doctor import support_bundle as write_bundle
 from agent.settings import AgentSettings
 from fleet import settings as fleet_settings
 from fleet import telemetry
@@ -84,6 +87,34 @@ def status(
     settings = fleet_settings.load(AgentSettings, config)
     answer = _finish(status_socket.ask(settings.run_dir / "agent.sock"))
     print(json.dumps(answer, indent=2) if output == "json" else as_text(answer))
+
+
+@cli.command()
+def doctor(
+    config: Config = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+) -> None:
+    """Finds out what is wrong on this host, without the control plane. Exit code 1 when something is."""
+    if output not in ("table", "json"):
+        raise invalid("output", f"--output: {output!r} is neither table nor json")
+    findings = examine(fleet_settings.load(AgentSettings, config))
+    if output == "json":
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.verdict:8} {finding.check:12} {finding.message}")
+    if any(finding.verdict == "failed" for finding in findings):
+        sys.exit(FAILED)
+
+
+@cli.command("support-bundle")
+def support_bundle(
+    path: Annotated[Path, typer.Argument(help="Where to write it, a .tar.gz.")],
+    config: Config = None,
+) -> None:
+    """Collects what helps others to understand this host; without keys, tokens and values of variables."""
+    parts = write_bundle(fleet_settings.load(AgentSettings, config), path)
+    print(f"{path}: {', '.join(parts)}")
 
 
 def default_name() -> str:

@@ -9,6 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from agent.core.conditions import Condition
 from agent.core.model import Phase, ReplicaStatus
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
@@ -43,6 +44,9 @@ class Metrics:
         self.edge_generation = Gauge(
             "locci_agent_edge_generation", "Newest generation for the edge.", ["stage"], registry=self.registry
         )
+        self._conditions = Gauge(
+            "locci_agent_host_condition", "1 while this is in order.", ["type"], registry=self.registry
+        )
         self.edges = Gauge("locci_agent_edges", "Workers of the edge that are connected.", registry=self.registry)
 
     def show(self, statuses: Iterable[ReplicaStatus]) -> None:
@@ -53,6 +57,11 @@ class Metrics:
             self._replicas.labels(phase.value.lower()).set(tally[phase])
         self._ready.set(sum(status.ready for status in known))
         self._restarts.set(sum(status.restarts for status in known))
+
+    def show_conditions(self, conditions: Iterable[Condition]) -> None:
+        """The host's conditions."""
+        for condition in conditions:
+            self._conditions.labels(condition.type).set(condition.ok)
 
 
 async def serve_metrics(metrics: Metrics, listen: str) -> web.AppRunner:

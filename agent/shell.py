@@ -16,8 +16,10 @@ from agent.adapters import host_facts
 from agent.adapters.edge_socket import EdgeSocket
 from agent.adapters.engine import Engine
 from agent.adapters.engine_errors import EngineError, PullError
+from agent.adapters.image_log import ImageLog
 from agent.adapters.prober import Prober
 from agent.adapters.state import StateFile
+from agent.core.conditions import Condition
 from agent.core.machine import Machine
 from agent.core.messages import (
     CancelPull,
@@ -75,6 +77,7 @@ class Shell:
         engine: Engine,
         policy: LocalPolicy,
         outbox: Outbox,
+        images: ImageLog,
         identity: IdentityDirectory,
         state: StateFile,
         edge_path: Path,
@@ -85,6 +88,7 @@ class Shell:
     ):
         self._engine = engine
         self._policy = policy
+        self.images = images
         self._identity = identity
         self._node = identity.facts()
         self._state = state
@@ -158,6 +162,17 @@ class Shell:
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
         return host_facts.heartbeat(self._data_path)
+
+    def record(self, event: RecordEvent) -> None:
+        """Something happened that is to be told."""
+        self._carry_out(event)
+
+    def conditions(self, conditions: list[Condition]) -> None:
+        """The host's conditions, of which one turned."""
+        self._metrics.show_conditions(conditions)
+        offset_s = self._clock.wall() - self._clock.monotonic()
+        self.reporter.conditions([encode.condition(c, c.since + offset_s) for c in conditions])
+        self.wake_link()
 
     # ---- the loop
 
@@ -248,6 +263,7 @@ class Shell:
     async def _pull(self, image: str) -> None:
         try:
             await self._engine.pull(image)
+            self.images.pulled(image, self._clock.wall())
             self.post(ImagePulled(image))
         except PullError as error:
             self.post(PullFailed(image, error.failure, error.detail, engine_lost=error.lost))

@@ -111,6 +111,19 @@ class Engine:
         await self._end(call)
         self.sandboxes.changed()
 
+    async def images_in_use(self) -> frozenset[str]:
+        """The images that containers on this host were made of, as their makers named them."""
+        listed = await self._call(self._looking, lambda client: client.containers(all=True))
+        return frozenset(summary["Image"] for summary in listed)
+
+    async def remove_image(self, image: str) -> None:
+        """Removes an image; one that is gone is fine. The engine refuses one that a container needs."""
+        try:
+            await self._call(self._looking, lambda client: client.remove_image(image))
+        except EngineError as error:
+            if not error.missing:
+                raise
+
     async def run_in(self, container_id: str, command: tuple[str, ...], timeout_s: float) -> str:
         """Why a command in the container did not end with exit code 0, in a sentence; empty when it did."""
 

@@ -18,7 +18,6 @@ class _File(BaseModel):
     host_paths: list[str] = []
     capabilities: list[str] = []
     privileged: bool = False
-    signed: bool = False
 
 
 def load(path: Path) -> LocalPolicy:
@@ -44,5 +43,4 @@ def load(path: Path) -> LocalPolicy:
         host_paths=tuple(found.host_paths),
         capabilities=tuple(name.upper().removeprefix("CAP_") for name in found.capabilities),
         privileged=found.privileged,
-        signed=found.signed,
     )

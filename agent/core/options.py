@@ -57,7 +57,6 @@ class Options:
     working_dir: str = ""
     log_bytes_max: int = LOG_BYTES_DEFAULT
     log_files_max: int = LOG_FILES_DEFAULT
-    public_keys: tuple[str, ...] = ()
 
     @property
     def capabilities(self) -> tuple[str, ...]:

@@ -22,8 +22,6 @@ class LocalPolicy:
     capabilities: tuple[str, ...] = ()
     """Capabilities besides the usual ones."""
     privileged: bool = False
-    signed: bool = False
-    """Only images whose manifest says who must have signed them."""
 
 
 DEFAULT_POLICY: Final = LocalPolicy()
@@ -42,8 +40,6 @@ def violations(policy: LocalPolicy, image: str, options: Options) -> Iterator[st
             yield f"security.add_capabilities: this host's policy (capabilities) does not allow {name}"
     if options.privileged and not policy.privileged:
         yield "security.privileged: this host's policy (privileged) does not allow it"
-    if policy.signed and not options.public_keys:
-        yield "verification: this host's policy (signed) allows signed images only"
 
 
 def _below(path: str, allowed: str) -> bool:

@@ -113,6 +113,8 @@ class NodeLink:
         self._changing = asyncio.Lock()
         self.snapshot = file.load()
         """The last accepted snapshot."""
+        self.clock_offset_s: float | None = None
+        """How far this host's clock was ahead of the control plane's when the last session began; None before that."""
         self._expiries = self._new_expiries({})
 
     @property
@@ -206,6 +208,8 @@ class NodeLink:
             raise _ended(message.goodbye)
         if not message.HasField("welcome"):
             raise SessionEndedError("the control plane did not begin with a welcome")
+        if message.welcome.HasField("time"):
+            self.clock_offset_s = self._clock.wall() - message.welcome.time.ToNanoseconds() / 1e9
         self.snapshot = self.snapshot.with_epoch(message.welcome.epoch)
         # Losing the epoch on a full disk is harmless: the control plane only refuses one that is newer than its own.
         with contextlib.suppress(OSError):

@@ -44,8 +44,3 @@ def test_privileges_are_refused_unless_the_host_allows_them() -> None:
     assert said(LocalPolicy(), Options(add_capabilities=("CHOWN",))) == ""
     assert "privileged" in said(LocalPolicy(), Options(privileged=True))
     assert said(LocalPolicy(privileged=True), Options(privileged=True)) == ""
-
-
-def test_signatures_can_be_demanded() -> None:
-    assert "signed" in said(LocalPolicy(signed=True))
-    assert said(LocalPolicy(signed=True), Options(public_keys=("key",))) == ""

@@ -1,0 +1,91 @@
+"""Looks after the host from time to time: its conditions, the images that nobody needs any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Final
+
+import structlog
+
+from agent.adapters.engine import Engine
+from agent.adapters.engine_errors import EngineError
+from agent.adapters.image_log import ImageLog
+from agent.core.conditions import Condition, HostFigures, changed, judge
+from agent.core.images import removable
+from agent.core.messages import RecordEvent
+from fleet import telemetry
+from fleet.clock import Clock
+
+log = structlog.get_logger()
+
+CONDITIONS_EVERY_S: Final = 5.0
+IMAGES_EVERY_S: Final = 60.0
+
+
+class Caretaker:
+    """Runs beside the shell, on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        images: ImageLog,
+        clock: Clock,
+        figures: Callable[[], HostFigures],
+        wanted: Callable[[], Collection[str]],
+        record: Callable[[RecordEvent], None],
+        show: Callable[[list[Condition]], None],
+    ):
+        """`wanted` are the images of the target; `record` takes events, `show` all conditions when one turned."""
+        self._engine = engine
+        self._images = images
+        self._clock = clock
+        self._figures = figures
+        self._wanted = wanted
+        self._record = record
+        self._show = show
+        self.conditions: dict[str, Condition] = {}
+
+    async def run(self) -> None:
+        """Looks after the host until cancelled."""
+        images_at = self._clock.monotonic() + IMAGES_EVERY_S
+        while True:
+            now = self._clock.monotonic()
+            self.look_at_host(now)
+            if now >= images_at:
+                images_at = now + IMAGES_EVERY_S
+                await self.look_at_images()
+            await self._clock.sleep(CONDITIONS_EVERY_S)
+
+    def look_at_host(self, now: float) -> None:
+        """Judges the host, and says what turned."""
+        after = judge(self._figures(), self.conditions, now)
+        turned = changed(self.conditions, after)
+        first = not self.conditions
+        self.conditions = after
+        for condition in turned:
+            kind = f"Host{condition.type}{'Recovered' if condition.ok else 'Troubled'}"
+            severity = "info" if condition.ok else "warning"
+            self._record(RecordEvent(kind, severity, (), condition.message, {}))  # type: ignore[arg-type]
+        if turned or first:
+            self._show(list(after.values()))
+
+    async def look_at_images(self) -> None:
+        """Removes what nobody needs; what cannot be removed is tried again next time."""
+        wanted, now_s = self._wanted(), self._clock.wall()
+        self._images.wanted(wanted, now_s)
+        figures = self._figures()
+        if figures.engine_reason:
+            return
+        try:
+            needed = {*wanted, *await self._engine.images_in_use()}
+            disk_used = figures.disk_used or 0.0
+            for image in removable(self._images.last_wanted_s, needed=needed, disk_used=disk_used, now_s=now_s):
+                if image not in self._wanted():
+                    await self._engine.remove_image(image)
+                    self._images.removed(image)
+                    log.info("image_removed", image=image)
+            await asyncio.to_thread(self._images.save)
+        except (EngineError, OSError) as error:
+            log.warning("images_not_kept", **{telemetry.REASON: str(error)})
