@@ -49,7 +49,15 @@ def build_document(services: Sequence[Service]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.definitions.items())),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "responses": _problem_responses(),
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "locciop1.ID.SECRET",
+                    "description": "An operator token.",
+                }
+            },
         },
     }
 
@@ -86,7 +94,7 @@ def _operation(route: Route, names: list[str], schemas: Schemas) -> dict[str, An
         "summary": re.split(r"(?<=[.;:]) ", about)[0].rstrip(".;:"),
         "description": about,
         "parameters": [_path_parameter(name) for name in names] + _query_parameters(route, schemas),
-        "responses": {"200": _answer(route, schemas), "default": _PROBLEM_RESPONSE},
+        "responses": {"200": _answer(route, schemas), **_problems(route)},
     }
     if route.body:
         operation["requestBody"] = _body(route, schemas)
@@ -137,9 +145,42 @@ def _body(route: Route, schemas: Schemas) -> dict[str, Any]:
 def _answer(route: Route, schemas: Schemas) -> dict[str, Any]:
     kind = "text/event-stream" if route.streaming else "application/json"
     about = comments.load().get(route.method.output_type.full_name, "Nothing more to say.")
-    return {"description": about, "content": {kind: {"schema": schemas.reference(route.method.output_type)}}}
+    content = {kind: {"schema": schemas.reference(route.method.output_type)}}
+    return {"description": about, "headers": dict(_HEADERS), "content": content}
 
 
+_PROBLEMS: Final = {
+    "400": ("BadRequest", "The request is wrong, or the state of the fleet does not allow it."),
+    "401": ("Unauthenticated", "No token, or one that is not valid."),
+    "403": ("PermissionDenied", "The token's role does not allow it."),
+    "404": ("NotFound", "What was named does not exist."),
+    "409": ("Conflict", "It exists already, or was changed meanwhile (`ETAG_MISMATCH`)."),
+    "429": ("TooManyRequests", "Too many requests with this token; `Retry-After` says when to come back."),
+    "503": ("Unavailable", "Not ready, or overloaded; try again."),
+}
+
+
+def _problems(route: Route) -> dict[str, Any]:
+    """The errors that a method may answer with."""
+    creates = route.http_method != "GET"
+    without = {"404"} if not route.template.variables and not creates else set()
+    without |= set() if creates else {"409"}
+    named = {status: {"$ref": f"#/components/responses/{name}"} for status, (name, _) in _PROBLEMS.items()}
+    return {**{status: named[status] for status in named if status not in without}, "default": _PROBLEM_RESPONSE}
+
+
+def _problem_responses() -> dict[str, Any]:
+    result: dict[str, Any] = {
+        name: {**_PROBLEM_RESPONSE, "description": text, "headers": dict(_HEADERS)} for name, text in _PROBLEMS.values()
+    }
+    seconds = {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait before the next try."}
+    result["TooManyRequests"]["headers"]["Retry-After"] = seconds
+    return result
+
+
+_HEADERS: Final = {
+    "X-Request-Id": {"schema": {"type": "string"}, "description": "The id of the request, as in the log."},
+}
 _PROBLEM_RESPONSE: Final = {
     "description": "What went wrong.",
     "content": {problems.CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},

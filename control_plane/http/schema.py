@@ -79,6 +79,8 @@ class Schemas:
         else:
             schema = self._single(field)
         schema["description"] = self._comments.get(field.full_name, "")
+        if contract.is_required(field) and schema.get("type") == "string":
+            schema["minLength"] = 1
         if contract.is_output_only(field):
             schema["readOnly"] = True
         if contract.behaves(field, field_behavior_pb2.INPUT_ONLY):
@@ -89,6 +91,8 @@ class Schemas:
         kind = field.message_type or field.enum_type
         if kind is not None:
             return self.reference(kind)
+        if field.name == "page_size":
+            return {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
         if field.cpp_type in _INTEGERS:
             return dict(_INTEGERS[field.cpp_type])
         if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
