@@ -103,8 +103,10 @@ class Agent:
             clock=clock,
             figures=self._figures,
             wanted=self._wanted_images,
+            running=self._running,
             record=self._shell.record,
             show=self._shell.conditions,
+            show_usage=self._shell.use,
         )
         self._metrics.link_connected.set_function(lambda: float(self._link.connected))
         self._status = StatusSocket(settings.run_dir / "agent.sock", self.status)
@@ -170,6 +172,7 @@ class Agent:
                     "container_id": status.container_id,
                     "address": status.address,
                     "reason": status.reason,
+                    "usage": self._usage_of(status.resource),
                 }
                 for status in sorted(machine.statuses.values(), key=lambda status: status.resource)
             ],
@@ -189,6 +192,13 @@ class Agent:
             engine_reason=self._shell.machine.engine_reason,
             registry_reason=failing[0] if failing else "",
         )
+
+    def _usage_of(self, resource: str) -> dict[str, float]:
+        used = self._shell.usage.get(resource)
+        return {} if used is None else {"cpus": round(used.cpus, 3), "memory_bytes": used.memory_bytes}
+
+    def _running(self) -> dict[str, str]:
+        return {c.id: c.resource for c in self._shell.machine.world.containers.values() if c.running}
 
     def _wanted_images(self) -> frozenset[str]:
         return frozenset(replica.image for replica in self._shell.machine.world.replicas.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import structlog
@@ -11,6 +11,7 @@ import structlog
 from agent.adapters.engine import Engine
 from agent.adapters.engine_errors import EngineError
 from agent.adapters.image_log import ImageLog
+from agent.adapters.usage import Usage, UsageReader
 from agent.core.conditions import Condition, HostFigures, changed, judge
 from agent.core.images import removable
 from agent.core.messages import RecordEvent
@@ -34,17 +35,23 @@ class Caretaker:
         clock: Clock,
         figures: Callable[[], HostFigures],
         wanted: Callable[[], Collection[str]],
+        running: Callable[[], Mapping[str, str]],
         record: Callable[[RecordEvent], None],
         show: Callable[[list[Condition]], None],
+        show_usage: Callable[[dict[str, Usage]], None],
     ):
-        """`wanted` are the images of the target; `record` takes events, `show` all conditions when one turned."""
+        """`wanted` are the images of the target, `running` the resources of running containers by container;
+        `record` takes events, `show` all conditions when one turned, `show_usage` what each resource uses."""
         self._engine = engine
         self._images = images
         self._clock = clock
         self._figures = figures
         self._wanted = wanted
+        self._running = running
         self._record = record
         self._show = show
+        self._show_usage = show_usage
+        self._usage = UsageReader()
         self.conditions: dict[str, Condition] = {}
 
     async def run(self) -> None:
@@ -53,6 +60,7 @@ class Caretaker:
         while True:
             now = self._clock.monotonic()
             self.look_at_host(now)
+            await self.look_at_usage(now)
             if now >= images_at:
                 images_at = now + IMAGES_EVERY_S
                 await self.look_at_images()
@@ -70,6 +78,12 @@ class Caretaker:
             self._record(RecordEvent(kind, severity, (), condition.message, {}))  # type: ignore[arg-type]
         if turned or first:
             self._show(list(after.values()))
+
+    async def look_at_usage(self, now: float) -> None:
+        """Reads what each running container uses."""
+        resources = self._running()
+        usage = await asyncio.to_thread(self._usage.read, list(resources), now)
+        self._show_usage({resources[container_id]: used for container_id, used in usage.items()})
 
     async def look_at_images(self) -> None:
         """Removes what nobody needs; what cannot be removed is tried again next time."""

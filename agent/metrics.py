@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from agent.adapters.usage import Usage
 from agent.core.conditions import Condition
 from agent.core.model import Phase, ReplicaStatus
 
@@ -47,6 +48,12 @@ class Metrics:
         self._conditions = Gauge(
             "locci_agent_host_condition", "1 while this is in order.", ["type"], registry=self.registry
         )
+        self._cpus = Gauge(
+            "locci_agent_replica_cpus", "Processors that a replica uses.", ["resource"], registry=self.registry
+        )
+        self._memory = Gauge(
+            "locci_agent_replica_memory_bytes", "Memory that a replica uses.", ["resource"], registry=self.registry
+        )
         self.edges = Gauge("locci_agent_edges", "Workers of the edge that are connected.", registry=self.registry)
 
     def show(self, statuses: Iterable[ReplicaStatus]) -> None:
@@ -57,6 +64,14 @@ class Metrics:
             self._replicas.labels(phase.value.lower()).set(tally[phase])
         self._ready.set(sum(status.ready for status in known))
         self._restarts.set(sum(status.restarts for status in known))
+
+    def show_usage(self, usage: Mapping[str, Usage]) -> None:
+        """What the replicas that run use; of others nothing is shown any more."""
+        self._cpus.clear()
+        self._memory.clear()
+        for resource, used in usage.items():
+            self._cpus.labels(resource).set(used.cpus)
+            self._memory.labels(resource).set(used.memory_bytes)
 
     def show_conditions(self, conditions: Iterable[Condition]) -> None:
         """The host's conditions."""

@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import structlog
 
@@ -19,6 +19,7 @@ from agent.adapters.engine_errors import EngineError, PullError
 from agent.adapters.image_log import ImageLog
 from agent.adapters.prober import Prober
 from agent.adapters.state import StateFile
+from agent.adapters.usage import Usage
 from agent.core.conditions import Condition
 from agent.core.machine import Machine
 from agent.core.messages import (
@@ -67,6 +68,8 @@ from locci.v1 import agent_pb2
 
 log = structlog.get_logger()
 
+USAGE_EVERY_HEARTBEATS: Final = 10
+
 
 class Shell:
     """Carries out what the machine commands. It is what the link to the control plane speaks to."""
@@ -89,6 +92,8 @@ class Shell:
         self._engine = engine
         self._policy = policy
         self.images = images
+        self.usage: dict[str, Usage] = {}
+        self._beats = 0
         self._identity = identity
         self._node = identity.facts()
         self._state = state
@@ -161,7 +166,17 @@ class Shell:
         return None
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
-        return host_facts.heartbeat(self._data_path)
+        beat = host_facts.heartbeat(self._data_path)
+        self._beats += 1
+        if self._beats % USAGE_EVERY_HEARTBEATS == 0:
+            for resource, used in self.usage.items():
+                beat.usage.add(resource=resource, cpus=used.cpus, memory_bytes=used.memory_bytes)
+        return beat
+
+    def use(self, usage: dict[str, Usage]) -> None:
+        """What each replica uses."""
+        self.usage = usage
+        self._metrics.show_usage(usage)
 
     def record(self, event: RecordEvent) -> None:
         """Something happened that is to be told."""

@@ -72,6 +72,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.replicas: dict[str, replica_pb2.ReplicaStatus] = {}
         self.seen: list[replica_pb2.ReplicaStatus] = []
         self.events: list[str] = []
+        self.usage: dict[str, agent_pb2.ReplicaUsage] = {}
         self.nacks: list[agent_pb2.Nack] = []
         self.gone: list[str] = []
         self.accepted = self.applied = 0
@@ -124,6 +125,8 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
                 self.seen.extend(status.replicas)
                 self.events.extend(event.type for event in status.events)
                 self.accepted, self.applied = status.accepted_revision, status.applied_revision
+            case "heartbeat":
+                self.usage.update({used.resource: used for used in message.heartbeat.usage})
             case "nack":
                 self.nacks.append(message.nack)
             case _:

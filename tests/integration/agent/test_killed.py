@@ -1,0 +1,64 @@
+"""Agent and engine are killed at any point; what runs is left alone, and what is wanted comes to be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+
+import pytest
+
+from tests.integration.agent.rig import Rig, containers, eventually, replica, route
+
+pytestmark = pytest.mark.lab
+
+
+async def converges(rig: Rig, revision: int, count: int) -> None:
+    """The revision is in effect with so many containers, all ready."""
+
+    def done() -> bool:
+        statuses = rig.control_plane.replicas.values()
+        return rig.control_plane.applied == revision and sum(s.ready for s in statuses) == count
+
+    async with rig.edge.connected():
+        await eventually(done, f"revision {revision} with {count} replicas", 40.0)
+    assert len(await containers(rig.host)) == count
+
+
+async def rounds(rig: Rig, image: str, count: int, rng: random.Random) -> None:
+    rig.start()
+    release = 1
+    for number in range(count):
+        if rng.random() < 0.6:
+            release += 1
+        wanted = [replica(image, ordinal=n, release=release) for n in range(rng.randint(0, 2))]
+        revision = rig.control_plane.want(route(), *wanted)
+        await asyncio.sleep(rng.uniform(0.0, 0.8))
+        if rng.random() < 0.3:
+            await asyncio.to_thread(rig.host.kill_engine)
+            await asyncio.sleep(rng.uniform(0.0, 0.3))
+            await asyncio.to_thread(rig.host.start_engine)
+        if rng.random() < 0.8:
+            await rig.kill()
+            rig.start()
+        await converges(rig, revision, len(wanted))
+        print(f"round {number}: release {release}, {len(wanted)} replica(s)")
+
+
+async def test_killed_a_few_times(rig: Rig, image: str) -> None:
+    await rounds(rig, image, 3, random.Random(1))
+
+
+@pytest.mark.drill
+async def test_killed_a_hundred_times(rig: Rig, image: str) -> None:
+    seed = int(os.environ.get("LOCCI_SEED", "7"))
+    print(f"LOCCI_SEED={seed}")
+    await rounds(rig, image, 100, random.Random(seed))
+
+
+async def test_what_a_replica_uses_is_told(rig: Rig, image: str) -> None:
+    rig.start()
+    rig.control_plane.want(replica(image))
+    await eventually(rig.control_plane.ready, "it is ready")
+    await eventually(lambda: "replicas/web/0/1" in rig.control_plane.usage, "its usage is told")
+    assert rig.control_plane.usage["replicas/web/0/1"].memory_bytes > 0
