@@ -18,15 +18,18 @@ from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sql_store import SqlStore
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
+from control_plane.core.quota import Quota, Quotas
 from control_plane.observed import Observed
 from control_plane.reports import Reports
 from control_plane.rpc import GrpcServers
+from control_plane.services.access import ROLE_PREFIX, AuditService, OperatorTokenService
 from control_plane.services.apps import AppService
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.drills import DrillService
 from control_plane.services.enrolment import EnrolmentService
 from control_plane.services.events import EventService
+from control_plane.services.guard import guarded
 from control_plane.services.join_tokens import JoinTokenService
 from control_plane.services.nodes import NodeService
 from control_plane.services.operations import OperationService
@@ -47,6 +50,7 @@ from fleet.clock import Clock, SystemClock
 from fleet.errors import Code, LocciError
 from fleet.files import write_atomic
 from locci.v1 import (
+    access_pb2,
     app_pb2,
     drill_pb2,
     enrolment_pb2,
@@ -76,10 +80,10 @@ class HttpListener(Protocol):
 
 Authenticate = Callable[[str], Awaitable[Caller]]
 StartHttp = Callable[
-    [list[Service], Authenticate, str, ssl.SSLContext, Callable[[], bool]],
+    [list[Service], Authenticate, str, ssl.SSLContext, Callable[[], str], None, Quotas],
     Awaitable[HttpListener],
 ]
-"""Services, how a token is checked, `address:port`, TLS, whether the control plane is ready."""
+"""Services, how a token is checked, `address:port`, TLS, whether it is ready, the usual limits, callers' quotas."""
 
 
 class ControlPlane:
@@ -107,6 +111,12 @@ class ControlPlane:
     def is_ready(self) -> bool:
         """Whether requests can be answered."""
         return self._ready and self._controlling is not None and not self._controlling.done()
+
+    def not_ready(self) -> str:
+        """What keeps requests from being answered, in a sentence; empty when nothing does."""
+        if self._controlling is not None and self._controlling.done():
+            return "the controller has ended; the log says why"
+        return "" if self._ready else "it is starting or stopping"
 
     async def prepare(self) -> None:
         """Creates what is missing: directories, store, CA, the first operator token. Opens the store."""
@@ -161,7 +171,17 @@ class ControlPlane:
         if token is None or known is None or not matches(token.secret, known.value):
             message = "the token is not known here: log in again, or use the context file of this control plane"
             raise LocciError(Code.UNAUTHENTICATED, "TOKEN_UNKNOWN", message)
-        return Caller(f"operators/{token.id}", "admin")
+        name = f"operatorTokens/{token.id}"
+        row = self.state.operator_tokens.get(name)
+        if row is None:
+            return Caller(f"operators/{token.id}", "admin")
+        now = self.clock.wall()
+        if now >= row.expire_time.seconds:
+            message = "the token has ended: ask an administrator for a new one"
+            raise LocciError(Code.UNAUTHENTICATED, "TOKEN_EXPIRED", message)
+        self.context.last_use[name] = now
+        role = access_pb2.OperatorRole.Name(row.role).removeprefix(ROLE_PREFIX).lower()
+        return Caller(f"operators/{token.id}", role, tuple(row.scopes))
 
     def build(self) -> list[Service]:
         """Makes the parts, and the list of services that both gRPC and HTTP are derived from."""
@@ -195,7 +215,7 @@ class ControlPlane:
             steady=self.steady,
             node_endpoints=tuple(self._node_endpoints()),
         )
-        return services(self.context)
+        return guarded(services(self.context), self.state, self.clock)
 
     def _node_endpoints(self) -> list[str]:
         port = port_of(self.settings.node_listen)
@@ -207,6 +227,9 @@ class ControlPlane:
         settings = self.settings
         names = [host_of(name) for name in settings.advertise]
         key_and_chain = self.authority.server_certificate(names)
+        quotas = Quotas(
+            Quota(settings.rate_per_s, settings.rate_burst, settings.requests_per_token, settings.watches_per_token)
+        )
         await self.controller.look_safely()
         self._controlling = asyncio.create_task(self.controller.run())
         await self.grpc.start(
@@ -218,11 +241,12 @@ class ControlPlane:
             ca_pem=self.authority.ca_pem.encode(),
             operator_listen=settings.grpc_listen,
             node_listen=settings.node_listen,
+            quotas=quotas,
         )
         if self._start_http is not None:
             tls = server_context(self.authority.server_pem)
             self._http = await self._start_http(
-                offered, self.authenticate, settings.http_listen, tls, lambda: self.is_ready
+                offered, self.authenticate, settings.http_listen, tls, self.not_ready, None, quotas
             )
         self._ready = True
         log.info("started", http=settings.http_listen, grpc=settings.grpc_listen, nodes=settings.node_listen)
@@ -268,6 +292,8 @@ def services(context: Context) -> list[Service]:
         named(drill_pb2, "DrillService", DrillService(context)),
         named(zone_pb2, "ZoneService", ZoneService(context)),
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
+        named(access_pb2, "OperatorTokenService", OperatorTokenService(context)),
+        named(access_pb2, "AuditService", AuditService(context)),
         named(routing_pb2, "RoutingService", RoutingService(context)),
         named(routing_pb2, "RoutingOverrideService", RoutingOverrideService(context)),
         named(operation_pb2, "OperationService", OperationService(context, RolloutService(context))),

@@ -108,6 +108,7 @@ def _unary(implementation: Any, identify: Identify, name: str, quotas: Quotas | 
     async def call(request: Any, context: ServicerContext) -> Any:
         begin = time.perf_counter()
         code = "OK"
+        structlog.contextvars.bind_contextvars(client=context.peer())
         try:
             caller = await identify(context)
             with _within(quotas, caller, watch=False):

@@ -18,6 +18,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from control_plane.ports import Committed, Delete, EventQuery, Put, Store, Transaction
 from fleet.errors import Code, LocciError, not_found
 from locci.v1 import (
+    access_pb2,
     app_pb2,
     drill_pb2,
     enrolment_pb2,
@@ -83,6 +84,14 @@ class Table(Generic[M]):
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._rows))
 
+    def last(self) -> M | None:
+        """The object with the highest name."""
+        return self._rows[max(self._rows)] if self._rows else None
+
+    def first_name(self) -> str:
+        """The lowest name; there is one."""
+        return min(self._rows)
+
     def mirror(self, name: str, body: bytes | None, revision: int) -> None:
         """Takes over what the store holds; only the mirror itself calls this."""
         if body is None:
@@ -144,7 +153,12 @@ class State:
         self._committing = asyncio.Lock()
         self._watchers: set[asyncio.Queue[event_pb2.Event]] = set()
         self._changed = asyncio.Event()
+        self.before_commit: Callable[[Batch], None] | None = None
+        """May add to a transaction that changes something, last of all."""
         self.revision = 0
+        self.operator_tokens = Table("operatorTokens", access_pb2.OperatorToken)
+        self.audit_records = Table("auditRecords", access_pb2.AuditRecord)
+        """By `auditRecords/{sequence with 20 digits}`."""
         self.regions = Table("regions", region_pb2.Region)
         self.nodes = Table("nodes", node_pb2.Node)
         self.join_tokens = Table("joinTokens", enrolment_pb2.JoinToken)
@@ -181,6 +195,8 @@ class State:
             batch = Batch()
             result = build(batch)
             if batch:
+                if self.before_commit is not None:
+                    self.before_commit(batch)
                 self._mirror(batch, await self._store.commit(Transaction(tuple(batch.changes), tuple(batch.events))))
         return result
 

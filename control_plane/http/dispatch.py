@@ -94,7 +94,7 @@ class Api:
         given = request.headers.get("X-Request-Id", "")
         seen = _Seen(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
         seen.headers = {**_HEADERS, "X-Request-Id": seen.id}
-        structlog.contextvars.bind_contextvars(request_id=seen.id)
+        structlog.contextvars.bind_contextvars(request_id=seen.id, client=request.remote or "")
         started = time.monotonic()
         try:
             response = await self._answer(request, seen)
@@ -113,7 +113,6 @@ class Api:
             status=status,
             rpc=seen.method,
             principal=seen.principal,
-            client=request.remote,
             seconds=round(seconds, 4),
         )
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 class Caller:
     """An authenticated caller.
 
-    `principal` names it (`operator/<token id>`, `node/<node id>`, `anonymous`); `role` is one of
-    `viewer`, `deployer`, `operator`, `admin`, `node` and `anonymous`.
+    `principal` names it (`operators/<token id>`, `nodes/<node id>`, `anonymous`); `role` is one of
+    `viewer`, `deployer`, `operator`, `admin`, `node` and `anonymous`. `scopes` are patterns of the apps that it is
+    limited to; none means no limit.
     """
 
     principal: str
     role: str
+    scopes: tuple[str, ...] = ()
 
 
 ANONYMOUS = Caller(principal="anonymous", role="anonymous")

@@ -32,6 +32,10 @@ class Context:
     steady: Callable[[], float]
     node_endpoints: tuple[str, ...]
     idempotency: Idempotency = field(default_factory=Idempotency)
+    last_use: dict[str, float] = field(default_factory=dict)
+    """When each operator's token was used last, seconds since 1970, by its name."""
+    token_requests: set[str] = field(default_factory=set)
+    """Request ids for which an operator's token was made."""
 
     async def change(self, build: Callable[[Batch], R]) -> R:
         """Commits a change and has the controller look at what follows."""
