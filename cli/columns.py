@@ -163,6 +163,24 @@ RECORD_SETS: Final[list[Column]] = [
     ("TTL", lambda r: r.get("ttl", "")),
     ("DATA", lambda r: "; ".join(r.get("data", []))),
 ]
+OPERATOR_TOKENS: Final[list[Column]] = [
+    ("ID", lambda t: last(t["name"])),
+    ("FOR", lambda t: t.get("display_name", "")),
+    ("ROLE", lambda t: word(t.get("role", ""), "OPERATOR_ROLE_")),
+    ("SCOPES", lambda t: ",".join(t.get("scopes", []))),
+    ("UNTIL", lambda t: t.get("expire_time", "")[:19]),
+    ("LAST USE", lambda t: t.get("last_use_time", "")[:19]),
+    ("BY", lambda t: t.get("creator", "")),
+]
+AUDIT_RECORDS: Final[list[Column]] = [
+    ("NO", lambda r: last(r["name"])),
+    ("TIME", lambda r: r.get("time", "")[:19]),
+    ("WHO", lambda r: r.get("principal", "")),
+    ("ROLE", lambda r: r.get("role", "")),
+    ("METHOD", lambda r: r.get("method", "")),
+    ("RESOURCE", lambda r: r.get("resource", "")),
+    ("CODE", lambda r: r.get("code", "")),
+]
 OVERRIDES: Final[list[Column]] = [
     ("TARGET", lambda o: o.get("target", "")),
     ("MODE", lambda o: word(o.get("mode", ""), "OVERRIDE_MODE_")),

@@ -110,6 +110,28 @@ def test_orders_that_overrule_the_evidence(locci: CommandLine, region: str) -> N
     assert locci("routing", "release", target).returncode == 4
 
 
+def test_operators_and_the_audit(locci: CommandLine, region: str, tmp_path: Path) -> None:
+    made = locci("operators", "create", "ci", "--role", "deployer", "--scope", "apps/shop-*", "--ttl", "1d")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.strip()
+    identifier = token.split(".")[1]
+    (row,) = [t for t in json.loads(locci("operators", "ls", "-o", "json").stdout) if identifier in t["name"]]
+    assert (row["role"], row["scopes"]) == ("OPERATOR_ROLE_DEPLOYER", ["apps/shop-*"])
+    assert token not in locci("operators", "ls").stdout
+    assert locci("operators", "create", "x", "--role", "king").returncode == 2
+    assert locci("operators", "rm", identifier).returncode == 0
+    assert locci("operators", "rm", identifier).returncode == 4
+    listed = locci("audit", "ls", "--filter", f'resource = "operatorTokens/{identifier}"', "-o", "json")
+    assert [r["code"] for r in json.loads(listed.stdout)] == ["OK", "NOT_FOUND"]
+    assert "whole: " in locci("audit", "verify").stdout
+    file = tmp_path / "audit.jsonl"
+    file.write_text(locci("audit", "export").stdout)
+    assert locci("audit", "verify", "--file", str(file)).returncode == 0
+    file.write_text(file.read_text().replace("OperatorTokenService.CreateOperatorToken", "AppService.ApplyApp", 1))
+    broken = locci("audit", "verify", "--file", str(file))
+    assert (broken.returncode, "was changed" in broken.stderr) == (1, True)
+
+
 def test_zones_and_drills(locci: CommandLine, region: str) -> None:
     zone = f"{region}.example.net"
     assert locci("zones", "create", zone, "--ttl", "30m").returncode == 0
