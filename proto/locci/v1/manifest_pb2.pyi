@@ -464,6 +464,9 @@ class RolloutPolicy(_message.Message):
     NO_AUTO_ROLLBACK_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     WAVES_FIELD_NUMBER: _builtins.int
+    CANARY_REPLICAS_FIELD_NUMBER: _builtins.int
+    CANARY_BAKE_FIELD_NUMBER: _builtins.int
+    MANUAL_PROMOTION_FIELD_NUMBER: _builtins.int
     strategy: Global___RolloutStrategy.ValueType
     """How it proceeds."""
     max_surge: _builtins.int
@@ -472,6 +475,10 @@ class RolloutPolicy(_message.Message):
     """Replicas below the wanted number while it lasts."""
     no_auto_rollback: _builtins.bool
     """Stay where it failed instead of going back to the last good release."""
+    canary_replicas: _builtins.int
+    """With canary: replicas that get the release first; 0 means 1. In the order of the waves."""
+    manual_promotion: _builtins.bool
+    """With canary: the others follow only when someone promotes the rollout."""
     @_builtins.property
     def healthy_for(self) -> _duration_pb2.Duration:
         """A new replica counts only after it was healthy for so long; 0 means 1 s."""
@@ -492,6 +499,10 @@ class RolloutPolicy(_message.Message):
     def waves(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutWave]:
         """Region ids, wave by wave; regions that are not named come in one last wave. Empty means one wave."""
 
+    @_builtins.property
+    def canary_bake(self) -> _duration_pb2.Duration:
+        """With canary: how long they are watched before the others follow; 0 means 30 s."""
+
     def __init__(
         self,
         *,
@@ -504,10 +515,13 @@ class RolloutPolicy(_message.Message):
         no_auto_rollback: _builtins.bool = ...,
         drain: _duration_pb2.Duration | None = ...,
         waves: _abc.Iterable[Global___RolloutWave] | None = ...,
+        canary_replicas: _builtins.int = ...,
+        canary_bake: _duration_pb2.Duration | None = ...,
+        manual_promotion: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "progress_deadline", b"progress_deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "progress_deadline", b"progress_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "no_auto_rollback", b"no_auto_rollback", "progress_deadline", b"progress_deadline", "strategy", b"strategy", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "canary_replicas", b"canary_replicas", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "manual_promotion", b"manual_promotion", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "no_auto_rollback", b"no_auto_rollback", "progress_deadline", b"progress_deadline", "strategy", b"strategy", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ Nodes: the hosts of the fleet."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -244,6 +245,7 @@ class Node(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     ASSIGNED_REPLICAS_FIELD_NUMBER: _builtins.int
     HEALTHY_REPLICAS_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `nodes/{node}`; the id is 1-40 of `a-z0-9-`, starting with a letter."""
     region: _builtins.str
@@ -294,6 +296,10 @@ class Node(_message.Message):
     def certificate_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the certificate that was issued last ends."""
 
+    @_builtins.property
+    def drain_deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """While it drains: when what could not be moved is stopped."""
+
     def __init__(
         self,
         *,
@@ -314,10 +320,11 @@ class Node(_message.Message):
         etag: _builtins.str = ...,
         assigned_replicas: _builtins.int = ...,
         healthy_replicas: _builtins.int = ...,
+        drain_deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "condition_time", b"condition_time", "create_time", b"create_time", "facts", b"facts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "condition_time", b"condition_time", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,3 +555,57 @@ class RevokeNodeRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeNodeRequest: _TypeAlias = RevokeNodeRequest  # noqa: Y015
+
+@_typing.final
+class DrainNodeRequest(_message.Message):
+    """Empties a node: it is cordoned, traffic leaves it, its replicas move."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`nodes/{node}`."""
+    reason: _builtins.str
+    """Why, for the record."""
+    @_builtins.property
+    def deadline(self) -> _duration_pb2.Duration:
+        """After so long what could not be moved is stopped all the same; 0 means 10 min, at most 24 h."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        deadline: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeRequest: _TypeAlias = DrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class UndrainNodeRequest(_message.Message):
+    """Ends the emptying of a node; it takes replicas again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`nodes/{node}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndrainNodeRequest: _TypeAlias = UndrainNodeRequest  # noqa: Y015

@@ -71,6 +71,16 @@ class NodeServiceStub:
                 request_serializer=locci_dot_v1_dot_node__pb2.RevokeNodeRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_node__pb2.Node.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/locci.v1.NodeService/DrainNode',
+                request_serializer=locci_dot_v1_dot_node__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_node__pb2.Node.FromString,
+                _registered_method=True)
+        self.UndrainNode = channel.unary_unary(
+                '/locci.v1.NodeService/UndrainNode',
+                request_serializer=locci_dot_v1_dot_node__pb2.UndrainNodeRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_node__pb2.Node.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -126,6 +136,20 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """Replicas move to other nodes, each only once its replacement is healthy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainNode(self, request, context):
+        """The node is in service again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +186,16 @@ def add_NodeServiceServicer_to_server(servicer, server):
             'RevokeNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeNode,
                     request_deserializer=locci_dot_v1_dot_node__pb2.RevokeNodeRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_node__pb2.Node.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=locci_dot_v1_dot_node__pb2.DrainNodeRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_node__pb2.Node.SerializeToString,
+            ),
+            'UndrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainNode,
+                    request_deserializer=locci_dot_v1_dot_node__pb2.UndrainNodeRequest.FromString,
                     response_serializer=locci_dot_v1_dot_node__pb2.Node.SerializeToString,
             ),
     }
@@ -354,6 +388,60 @@ class NodeService:
             target,
             '/locci.v1.NodeService/RevokeNode',
             locci_dot_v1_dot_node__pb2.RevokeNodeRequest.SerializeToString,
+            locci_dot_v1_dot_node__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.NodeService/DrainNode',
+            locci_dot_v1_dot_node__pb2.DrainNodeRequest.SerializeToString,
+            locci_dot_v1_dot_node__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.NodeService/UndrainNode',
+            locci_dot_v1_dot_node__pb2.UndrainNodeRequest.SerializeToString,
             locci_dot_v1_dot_node__pb2.Node.FromString,
             options,
             channel_credentials,

@@ -48,6 +48,10 @@ class NodeServiceStub:
     """Lets new replicas come again."""
     RevokeNode: _grpc.UnaryUnaryMultiCallable[_node_pb2.RevokeNodeRequest, _node_pb2.Node]
     """Closes its streams and refuses its certificate from now on."""
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_node_pb2.DrainNodeRequest, _node_pb2.Node]
+    """Replicas move to other nodes, each only once its replacement is healthy."""
+    UndrainNode: _grpc.UnaryUnaryMultiCallable[_node_pb2.UndrainNodeRequest, _node_pb2.Node]
+    """The node is in service again."""
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -68,6 +72,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """Lets new replicas come again."""
     RevokeNode: _aio.UnaryUnaryMultiCallable[_node_pb2.RevokeNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
     """Closes its streams and refuses its certificate from now on."""
+    DrainNode: _aio.UnaryUnaryMultiCallable[_node_pb2.DrainNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
+    """Replicas move to other nodes, each only once its replacement is healthy."""
+    UndrainNode: _aio.UnaryUnaryMultiCallable[_node_pb2.UndrainNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
+    """The node is in service again."""
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Operators look after nodes here; nodes themselves come in by enrolment."""
@@ -127,5 +135,21 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
         """Closes its streams and refuses its certificate from now on."""
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _node_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
+        """Replicas move to other nodes, each only once its replacement is healthy."""
+
+    @_abc_1.abstractmethod
+    def UndrainNode(
+        self,
+        request: _node_pb2.UndrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
+        """The node is in service again."""
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

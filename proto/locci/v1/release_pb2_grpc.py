@@ -180,6 +180,21 @@ class RolloutServiceStub:
                 request_serializer=locci_dot_v1_dot_release__pb2.AbortRolloutRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_release__pb2.Rollout.FromString,
                 _registered_method=True)
+        self.PauseRollout = channel.unary_unary(
+                '/locci.v1.RolloutService/PauseRollout',
+                request_serializer=locci_dot_v1_dot_release__pb2.PauseRolloutRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_release__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.ResumeRollout = channel.unary_unary(
+                '/locci.v1.RolloutService/ResumeRollout',
+                request_serializer=locci_dot_v1_dot_release__pb2.ResumeRolloutRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_release__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.PromoteRollout = channel.unary_unary(
+                '/locci.v1.RolloutService/PromoteRollout',
+                request_serializer=locci_dot_v1_dot_release__pb2.PromoteRolloutRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_release__pb2.Rollout.FromString,
+                _registered_method=True)
 
 
 class RolloutServiceServicer:
@@ -221,6 +236,27 @@ class RolloutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseRollout(self, request, context):
+        """The rollout is held where it stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRollout(self, request, context):
+        """The rollout goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteRollout(self, request, context):
+        """What waits for the canary follows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RolloutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +283,21 @@ def add_RolloutServiceServicer_to_server(servicer, server):
             'AbortRollout': grpc.unary_unary_rpc_method_handler(
                     servicer.AbortRollout,
                     request_deserializer=locci_dot_v1_dot_release__pb2.AbortRolloutRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_release__pb2.Rollout.SerializeToString,
+            ),
+            'PauseRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRollout,
+                    request_deserializer=locci_dot_v1_dot_release__pb2.PauseRolloutRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_release__pb2.Rollout.SerializeToString,
+            ),
+            'ResumeRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRollout,
+                    request_deserializer=locci_dot_v1_dot_release__pb2.ResumeRolloutRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_release__pb2.Rollout.SerializeToString,
+            ),
+            'PromoteRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteRollout,
+                    request_deserializer=locci_dot_v1_dot_release__pb2.PromoteRolloutRequest.FromString,
                     response_serializer=locci_dot_v1_dot_release__pb2.Rollout.SerializeToString,
             ),
     }
@@ -385,6 +436,87 @@ class RolloutService:
             target,
             '/locci.v1.RolloutService/AbortRollout',
             locci_dot_v1_dot_release__pb2.AbortRolloutRequest.SerializeToString,
+            locci_dot_v1_dot_release__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RolloutService/PauseRollout',
+            locci_dot_v1_dot_release__pb2.PauseRolloutRequest.SerializeToString,
+            locci_dot_v1_dot_release__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RolloutService/ResumeRollout',
+            locci_dot_v1_dot_release__pb2.ResumeRolloutRequest.SerializeToString,
+            locci_dot_v1_dot_release__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.RolloutService/PromoteRollout',
+            locci_dot_v1_dot_release__pb2.PromoteRolloutRequest.SerializeToString,
             locci_dot_v1_dot_release__pb2.Rollout.FromString,
             options,
             channel_credentials,

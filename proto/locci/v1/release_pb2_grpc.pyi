@@ -86,6 +86,12 @@ class RolloutServiceStub:
     """A new rollout to an older release; it takes the short way."""
     AbortRollout: _grpc.UnaryUnaryMultiCallable[_release_pb2.AbortRolloutRequest, _release_pb2.Rollout]
     """The rollout goes back to the release it came from."""
+    PauseRollout: _grpc.UnaryUnaryMultiCallable[_release_pb2.PauseRolloutRequest, _release_pb2.Rollout]
+    """The rollout is held where it stands."""
+    ResumeRollout: _grpc.UnaryUnaryMultiCallable[_release_pb2.ResumeRolloutRequest, _release_pb2.Rollout]
+    """The rollout goes on."""
+    PromoteRollout: _grpc.UnaryUnaryMultiCallable[_release_pb2.PromoteRolloutRequest, _release_pb2.Rollout]
+    """What waits for the canary follows."""
 
 @_typing.type_check_only
 class RolloutServiceAsyncStub(RolloutServiceStub):
@@ -102,6 +108,12 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     """A new rollout to an older release; it takes the short way."""
     AbortRollout: _aio.UnaryUnaryMultiCallable[_release_pb2.AbortRolloutRequest, _release_pb2.Rollout]  # type: ignore[assignment]
     """The rollout goes back to the release it came from."""
+    PauseRollout: _aio.UnaryUnaryMultiCallable[_release_pb2.PauseRolloutRequest, _release_pb2.Rollout]  # type: ignore[assignment]
+    """The rollout is held where it stands."""
+    ResumeRollout: _aio.UnaryUnaryMultiCallable[_release_pb2.ResumeRolloutRequest, _release_pb2.Rollout]  # type: ignore[assignment]
+    """The rollout goes on."""
+    PromoteRollout: _aio.UnaryUnaryMultiCallable[_release_pb2.PromoteRolloutRequest, _release_pb2.Rollout]  # type: ignore[assignment]
+    """What waits for the canary follows."""
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
     """Developers follow and steer rollouts here."""
@@ -145,5 +157,29 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_release_pb2.Rollout, _abc.Awaitable[_release_pb2.Rollout]]:
         """The rollout goes back to the release it came from."""
+
+    @_abc_1.abstractmethod
+    def PauseRollout(
+        self,
+        request: _release_pb2.PauseRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_release_pb2.Rollout, _abc.Awaitable[_release_pb2.Rollout]]:
+        """The rollout is held where it stands."""
+
+    @_abc_1.abstractmethod
+    def ResumeRollout(
+        self,
+        request: _release_pb2.ResumeRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_release_pb2.Rollout, _abc.Awaitable[_release_pb2.Rollout]]:
+        """The rollout goes on."""
+
+    @_abc_1.abstractmethod
+    def PromoteRollout(
+        self,
+        request: _release_pb2.PromoteRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_release_pb2.Rollout, _abc.Awaitable[_release_pb2.Rollout]]:
+        """What waits for the canary follows."""
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
