@@ -137,6 +137,7 @@ class Controller:
     def _build(self, batch: Batch, said: dict[str, Unrecorded], now: float) -> bool:
         self._reports.record(batch, said)
         self._judge_nodes(batch, now)
+        self._note_drained(batch)
         views = Views(self._state, self._observed, now)
         self._forget(batch, views)
         if not batch:
@@ -161,6 +162,20 @@ class Controller:
             metrics.NODES.labels(known.value).set(conditions[known.value])
         self._step_brake(batch, now)
         self._drop_stale_vantages(now)
+
+    def _note_drained(self, batch: Batch) -> None:
+        """A draining node that holds nothing more is said to be empty, once."""
+        draining = [n for n in self._state.nodes.values() if n.condition == node_pb2.NODE_CONDITION_DRAINING]
+        if not draining:
+            return
+        held = {row.node for row in self._state.assignments.values()}
+        for node in draining:
+            if node.name not in held and node.HasField("drain_deadline_time"):
+                row = self._state.nodes.copy(node.name)
+                row.ClearField("drain_deadline_time")
+                row.condition_reason = "drained: it holds no replica and can be taken down"
+                batch.put(self._state.nodes, row.name, row)
+                batch.event("NodeDrained", f"{row.name} is drained and can be taken down", row.name, row.region)
 
     def _patience(self) -> dict[str, float]:
         """By node, the shortest `lost_after` of the apps that have replicas on it."""

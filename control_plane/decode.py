@@ -203,6 +203,9 @@ def _rollout_policy(policy: manifest_pb2.RolloutPolicy) -> RolloutPolicy:
         progress_deadline_s=_span(policy.progress_deadline),
         auto_rollback=not policy.no_auto_rollback,
         drain_s=_span(policy.drain),
+        canary_replicas=policy.canary_replicas,
+        canary_bake_s=_span(policy.canary_bake),
+        manual_promotion=policy.manual_promotion,
         waves=tuple(Wave(tuple(wave.regions), _span(wave.bake)) for wave in policy.waves),
     )
 

@@ -76,6 +76,7 @@ class Views:
                 architecture=node.facts.architecture,
                 jurisdictions=tuple(region.jurisdictions) if region else (),
                 labels=dict(node.labels),
+                drain_until=decode.seconds_of(node.drain_deadline_time),
             )
         if self._observed.brake.engaged:
             return {view.id: view for view in free_of(list(views.values()))}
@@ -174,6 +175,7 @@ def rollout_view(
         reason=rollout.reason,
         updated=rollout.updated,
         healthy=rollout.healthy,
+        promoted=rollout.promoted,
     )
 
 
@@ -186,6 +188,7 @@ def with_rollout(row: release_pb2.Rollout, before: Rollout, after: Rollout, now:
     result.automatic_rollback = after.automatic
     result.updated, result.healthy = after.updated, after.healthy
     result.steps_taken = after.steps_taken
+    result.promoted = after.promoted
     result.progress_time.CopyFrom(decode.timestamp(after.progress_at))
     if after.state is not before.state:
         if decode.STATES[after.state] == release_pb2.ROLLOUT_STATE_ROLLING_BACK:

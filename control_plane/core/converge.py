@@ -73,6 +73,7 @@ class _Planner:
     def plan(self) -> Plan:
         self._rejoin()
         self._replace_lost()
+        self._leave_draining()
         self._stop_surplus()
         self._finish_slots()
         opened = open_slots(self._view(), self.rollout, self.now) if self.rollout else self._all()
@@ -167,6 +168,37 @@ class _Planner:
                 self.steps.append(DisplaceReplica(replica, f"node {replica.node} is lost"))
                 self.replicas[self.replicas.index(replica)] = replace(replica, displaced=True)
             self._assign(slot, release, choice.node, f"node {lost.node} is lost")
+
+    # -- nodes that drain
+
+    def _leave_draining(self) -> None:
+        """Replicas leave nodes that drain: each stops once another counts in its place, or when the time is over."""
+        for slot in self.view.slots:
+            held = self._of(slot)
+            leaving = [r for r in held if self._is_draining(r)]
+            staying = [r for r in held if r not in leaving]
+            served = any(self.view.counts(r, self.now) for r in staying)
+            for replica in leaving:
+                if served:
+                    self._stop(replica, f"node {replica.node} drains, and another serves in its place")
+                elif self.now >= self.view.nodes[replica.node].drain_until:
+                    self._stop(replica, f"node {replica.node} drains, and the time for it is over")
+                elif self.target.placement.singleton and not staying:
+                    self._stop(replica, f"node {replica.node} drains, and a singleton never runs twice")
+            if leaving and not staying and not self.target.placement.singleton:
+                self._replace_leaving(slot, max(leaving, key=lambda r: r.release))
+
+    def _is_draining(self, replica: Replica) -> bool:
+        node = self.view.nodes.get(replica.node)
+        return node is not None and node.condition is Condition.DRAINING
+
+    def _replace_leaving(self, slot: Slot, leaving: Replica) -> None:
+        release = ReleaseRef(leaving.release, leaving.spec_hash)
+        choice = choose(slot, self.target.placement, self.nodes, self._load(release))
+        if choice.node:
+            self._assign(slot, release, choice.node, f"node {leaving.node} drains")
+        else:
+            self.problems.append(f"replica {slot.ordinal} is on node {leaving.node}, which drains; {choice.problem}")
 
     # -- slots
 

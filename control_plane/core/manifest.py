@@ -99,6 +99,9 @@ class RolloutPolicy:
     progress_deadline_s: float = 0.0
     auto_rollback: bool = True
     drain_s: float = 0.0
+    canary_replicas: int = 0
+    canary_bake_s: float = 0.0
+    manual_promotion: bool = False
     waves: tuple[Wave, ...] = ()
 
 
@@ -293,9 +296,12 @@ def _complete_placement(placement: Placement, kind: Kind, around: Surroundings) 
 
 def _complete_rollout(policy: RolloutPolicy, placement: Placement, around: Surroundings) -> RolloutPolicy:
     path = "manifest.rollout"
-    if policy.strategy != "rolling":
+    if policy.strategy == "blue-green":
         at = f"{path}.strategy"
-        raise invalid(at, f"{at}: this control plane rolls only; {policy.strategy} is not offered", "UNSUPPORTED")
+        raise invalid(at, f"{at}: rolling and canary are offered; {policy.strategy} is not", "UNSUPPORTED")
+    if policy.strategy != "canary" and (policy.canary_replicas or policy.canary_bake_s or policy.manual_promotion):
+        at = f"{path}.canary_replicas"
+        raise invalid(at, f"{at}: canary_replicas, canary_bake and manual_promotion need strategy canary")
     named: list[str] = []
     for index, wave in enumerate(policy.waves):
         at = f"{path}.waves[{index}]"
@@ -312,8 +318,11 @@ def _complete_rollout(policy: RolloutPolicy, placement: Placement, around: Surro
     if healthy_for_s >= health_deadline_s:
         at = f"{path}.health_deadline"
         raise invalid(at, f"{at}: {health_deadline_s:g}s must be longer than healthy_for, {healthy_for_s:g}s")
+    is_canary = policy.strategy == "canary"
     return replace(
         policy,
+        canary_replicas=policy.canary_replicas or int(is_canary),
+        canary_bake_s=_seconds(policy.canary_bake_s, f"{path}.canary_bake", 30.0 if is_canary else 0.0),
         max_surge=0 if placement.singleton else policy.max_surge,
         max_unavailable=1 if placement.singleton else policy.max_unavailable,
         healthy_for_s=healthy_for_s,

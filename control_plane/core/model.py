@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 
 class Condition(Enum):
@@ -17,6 +17,9 @@ class Condition(Enum):
     LOST = "lost"
     DRAINING = "draining"
     REVOKED = "revoked"
+
+
+DRAINING_SILENT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,14 @@ class NodeView:
     architecture: str = ""
     jurisdictions: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    drain_until: float = 0.0
+    """While it drains: when what could not be moved is stopped."""
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether what its replicas say can be believed. One that drains is not judged, so its silence counts here."""
+        draining = self.condition is Condition.DRAINING and self.silent_s < DRAINING_SILENT_S
+        return self.condition is Condition.READY or draining
 
 
 @dataclass(frozen=True, slots=True)

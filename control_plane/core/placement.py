@@ -116,7 +116,7 @@ def _slots(counts: Mapping[str, int], held: Sequence[Replica]) -> tuple[Slot, ..
 def _daemon_slots(
     placement: Placement, allowed: set[str], nodes: Sequence[NodeView], held: Sequence[Replica]
 ) -> tuple[Slot, ...]:
-    gone = (Condition.REVOKED, Condition.JOINING)
+    gone = (Condition.REVOKED, Condition.JOINING, Condition.DRAINING)
     matching = {
         n.id: n
         for n in nodes

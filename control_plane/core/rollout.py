@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from control_plane.core.manifest import RolloutPolicy
-from control_plane.core.model import Condition, NodeView, ReleaseRef, Replica, Slot
+from control_plane.core.model import NodeView, ReleaseRef, Replica, Slot
 
 
 class State(Enum):
@@ -33,7 +33,8 @@ TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.ROLLED_BACK, State.SU
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A rollout in progress. `steps_taken` is the highest mark of progress; it only rises."""
+    """A rollout in progress. `steps_taken` is the highest mark of progress; it only rises. `promoted`: those that wait
+    for the canary follow."""
 
     state: State
     source: ReleaseRef | None
@@ -44,6 +45,7 @@ class Rollout:
     reason: str = ""
     updated: int = 0
     healthy: int = 0
+    promoted: bool = False
 
     @property
     def heading(self) -> ReleaseRef:
@@ -71,7 +73,7 @@ class AppView:
     def node_is_ready(self, replica: Replica) -> bool:
         """Whether the replica's node is in order and has spoken to this process."""
         node = self.nodes.get(replica.node)
-        return replica.confirmed and node is not None and node.condition is Condition.READY
+        return replica.confirmed and node is not None and node.is_in_order
 
     def serves(self, replica: Replica) -> bool:
         """Whether the replica is healthy on a node in order."""
@@ -103,6 +105,11 @@ def open_slots(view: AppView, rollout: Rollout, now: float) -> frozenset[int]:
     """Ordinals whose wave has come: every wave before is complete and has been watched for its bake time."""
     if rollout.short_way:
         return frozenset(slot.ordinal for slot in view.slots)
+    if rollout.state is State.PAUSED:
+        return frozenset()
+    first = canary_slots(view, rollout)
+    if first:
+        return first
     result: set[int] = set()
     for regions, bake_s in waves(view.policy, view.slots):
         wave = [slot for slot in view.slots if slot.region in regions]
@@ -111,6 +118,33 @@ def open_slots(view: AppView, rollout: Rollout, now: float) -> frozenset[int]:
         if any(at is None or now < at + bake_s for at in done_at):
             break
     return frozenset(result)
+
+
+def canary_slots(view: AppView, rollout: Rollout) -> frozenset[int]:
+    """Ordinals that get the release before all others, in the order of the waves; none when the others follow."""
+    if view.policy.strategy != "canary" or rollout.source is None or rollout.short_way or rollout.promoted:
+        return frozenset()
+    ordered = [s.ordinal for regions, _ in waves(view.policy, view.slots) for s in view.slots if s.region in regions]
+    return frozenset(ordered[: view.policy.canary_replicas])
+
+
+def _canary_since(view: AppView, rollout: Rollout, first: frozenset[int], now: float) -> float | None:
+    """Since when every canary is brought over and counts; None while one does not."""
+    done = [_done_at(view, slot, rollout.target, now) for slot in view.slots if slot.ordinal in first]
+    return None if not done or any(at is None for at in done) else max(at for at in done if at is not None)
+
+
+def _watch_canary(rollout: Rollout, view: AppView, now: float) -> Rollout:
+    """Promotes the rollout when its canary has been good for long enough, or says what it waits for."""
+    first = canary_slots(view, rollout)
+    since = _canary_since(view, rollout, first, now) if first else None
+    if since is None:
+        return rollout
+    if view.policy.manual_promotion:
+        return replace(rollout, reason=f"{len(first)} canary replicas are healthy: promote the rollout, or abort it")
+    if now < since + view.policy.canary_bake_s:
+        return replace(rollout, reason=f"{len(first)} canary replicas are watched for {view.policy.canary_bake_s:g} s")
+    return replace(rollout, promoted=True, progress_at=now, reason="")
 
 
 def _done_at(view: AppView, slot: Slot, target: ReleaseRef, now: float) -> float | None:
@@ -132,10 +166,13 @@ def advance(rollout: Rollout, view: AppView, now: float) -> Rollout:
     if _is_complete(rollout, view, now):
         return _completed(rollout)
     if rollout.state is State.RUNNING:
+        rollout = _watch_canary(rollout, view, now)
         failure = _failing_replica(view, rollout.target, now)
         if failure:
             return turn_back(rollout, failure, now, automatic=True, allowed=view.policy.auto_rollback)
-    if now - rollout.progress_at > view.policy.progress_deadline_s:
+    first = canary_slots(view, rollout)
+    waits = bool(first) and _canary_since(view, rollout, first, now) is not None
+    if now - rollout.progress_at > view.policy.progress_deadline_s and not waits:
         return _timed_out(rollout, view, now)
     return rollout
 
@@ -153,7 +190,7 @@ def _measure(rollout: Rollout, view: AppView, now: float) -> Rollout:
 
 
 def _is_complete(rollout: Rollout, view: AppView, now: float) -> bool:
-    if not view.slots:
+    if not view.slots or canary_slots(view, rollout):
         return False
     extra = [r for r in view.replicas if not r.stopping and not r.displaced]
     if any(not any(holds(slot, r) for slot in view.slots) for r in extra):

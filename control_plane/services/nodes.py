@@ -7,16 +7,19 @@ from typing import Final
 from google.protobuf import empty_pb2
 
 from control_plane import decode
+from control_plane.core.model import Condition
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.edit import check_etag, merge
 from control_plane.services.enrolment import check_addresses
 from control_plane.state import Batch
-from fleet.errors import failed_precondition
+from fleet.errors import failed_precondition, invalid
 from fleet.ids import last_part, parse
 from locci.v1 import agent_pb2, event_pb2, node_pb2
 
+_DRAIN_S: Final = 600.0
+_DRAIN_S_MAX: Final = 86_400.0
 _OWN: Final = frozenset({"addresses", "labels", "cordoned"})
 
 
@@ -108,6 +111,48 @@ class NodeService:
 
         await self._context.change(build)
         return self.shown(self._state.nodes.need(name))
+
+    async def drain_node(self, request: node_pb2.DrainNodeRequest, caller: Caller) -> node_pb2.Node:
+        parse(request.name, "nodes/*")
+        deadline_s = request.deadline.seconds + request.deadline.nanos / 1e9 or _DRAIN_S
+        if not 1 <= deadline_s <= _DRAIN_S_MAX:
+            raise invalid("deadline", f"deadline: {deadline_s:g} s must be from 1 s to 24 h")
+
+        def build(batch: Batch) -> None:
+            row = self._state.nodes.copy(request.name)
+            if decode.condition_of(row) not in (Condition.READY, Condition.SUSPECT, Condition.DRAINING):
+                message = f"{row.name} is {decode.condition_of(row).value}: only a node that is there can be drained"
+                raise failed_precondition("NODE_CONDITION", message)
+            row.cordoned = True
+            row.condition = node_pb2.NODE_CONDITION_DRAINING
+            row.condition_reason = request.reason or f"{caller.principal} drains it"
+            row.condition_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
+            row.drain_deadline_time.CopyFrom(decode.timestamp(self._context.steady() + deadline_s))
+            batch.put(self._state.nodes, row.name, row)
+            message = f"{caller.principal} drains {row.name} within {deadline_s:g} s: {row.condition_reason}"
+            batch.event("NodeDraining", message, row.name, row.region)
+
+        await self._context.change(build)
+        return self.shown(self._state.nodes.need(request.name))
+
+    async def undrain_node(self, request: node_pb2.UndrainNodeRequest, caller: Caller) -> node_pb2.Node:
+        parse(request.name, "nodes/*")
+
+        def build(batch: Batch) -> None:
+            row = self._state.nodes.copy(request.name)
+            if row.condition != node_pb2.NODE_CONDITION_DRAINING:
+                raise failed_precondition("NODE_CONDITION", f"{row.name} does not drain")
+            row.cordoned = False
+            # Judged anew with the next look: suspect is what a node is that has not been heard.
+            row.condition = node_pb2.NODE_CONDITION_SUSPECT
+            row.condition_reason = f"{caller.principal} ended its drain"
+            row.condition_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
+            row.ClearField("drain_deadline_time")
+            batch.put(self._state.nodes, row.name, row)
+            batch.event("NodeUndrained", f"{caller.principal} ended the drain of {row.name}", row.name, row.region)
+
+        await self._context.change(build)
+        return self.shown(self._state.nodes.need(request.name))
 
     async def revoke_node(self, request: node_pb2.RevokeNodeRequest, caller: Caller) -> node_pb2.Node:
         parse(request.name, "nodes/*")

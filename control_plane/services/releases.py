@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Final
 
 from control_plane import decode, metrics
-from control_plane.core.rollout import TERMINAL, State, turn_back
+from control_plane.core.rollout import TERMINAL, Rollout, State, turn_back
 from control_plane.services import listing
 from control_plane.services.apps import begin_rollout
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.state import Batch
 from control_plane.views import rollout_view, with_rollout
-from fleet.errors import failed_precondition
+from fleet.errors import LocciError, failed_precondition
 from fleet.ids import last_part, parse
 from locci.v1 import app_pb2, event_pb2, release_pb2
 
@@ -147,3 +148,54 @@ class RolloutService:
 
         await self._context.change(build)
         return self._state.rollouts.need(request.name)
+
+    async def pause_rollout(self, request: release_pb2.PauseRolloutRequest, caller: Caller) -> release_pb2.Rollout:
+        def hold(before: Rollout, now: float) -> Rollout:
+            if before.state not in (State.PENDING, State.RUNNING):
+                raise _not_now(request.name, before, "only one that runs can be held")
+            return replace(before, state=State.PAUSED, reason=f"{caller.principal} holds it")
+
+        return await self._steer(request.name, hold, "RolloutPaused", f"{caller.principal} holds {request.name}")
+
+    async def resume_rollout(self, request: release_pb2.ResumeRolloutRequest, caller: Caller) -> release_pb2.Rollout:
+        def go_on(before: Rollout, now: float) -> Rollout:
+            if before.state is not State.PAUSED:
+                raise _not_now(request.name, before, "it is not held")
+            return replace(before, state=State.RUNNING, reason="", progress_at=now)
+
+        message = f"{caller.principal} lets {request.name} go on"
+        return await self._steer(request.name, go_on, "RolloutResumed", message)
+
+    async def promote_rollout(self, request: release_pb2.PromoteRolloutRequest, caller: Caller) -> release_pb2.Rollout:
+        def promote(before: Rollout, now: float) -> Rollout:
+            if before.state is not State.RUNNING:
+                raise _not_now(request.name, before, "only one that runs can be promoted")
+            if before.promoted:
+                raise _not_now(request.name, before, "it is promoted already")
+            return replace(before, promoted=True, reason="", progress_at=now)
+
+        message = f"{caller.principal} promoted {request.name}"
+        return await self._steer(request.name, promote, "RolloutPromoted", message)
+
+    async def _steer(
+        self, name: str, change: Callable[[Rollout, float], Rollout], kind: str, message: str
+    ) -> release_pb2.Rollout:
+        parse(name, "apps/*/rollouts/*")
+
+        def build(batch: Batch) -> None:
+            row = self._state.rollouts.need(name)
+            if decode.state_of(row) in TERMINAL:
+                raise failed_precondition("ROLLOUT_ENDED", f"{name} has ended already ({decode.state_of(row).value})")
+            now = self._context.steady()
+            ends = (row.from_release, row.to_release)
+            releases = {r.name: r for n in ends if (r := self._state.releases.get(n)) is not None}
+            before = rollout_view(row, releases, 0.0)
+            batch.put(self._state.rollouts, name, with_rollout(row, before, change(before, now), now))
+            batch.event(kind, message, name, name.partition("/rollouts/")[0])
+
+        await self._context.change(build)
+        return self._state.rollouts.need(name)
+
+
+def _not_now(name: str, before: Rollout, why: str) -> LocciError:
+    return failed_precondition("ROLLOUT_STATE", f"{name} is {before.state.value}: {why}")

@@ -82,7 +82,7 @@ def test_without_ports_nothing_is_probed() -> None:
         ({"placement": Placement(constraints=(Constraint(""),))}, "manifest.placement.constraints[0].label"),
         ({"placement": Placement(lost_after_s=0.5)}, "manifest.placement.lost_after"),
         ({"placement": Placement(total=1), "kind": "daemon"}, "manifest.placement.replicas"),
-        ({"rollout": RolloutPolicy(strategy="canary")}, "manifest.rollout.strategy"),
+        ({"rollout": RolloutPolicy("blue-green")}, "manifest.rollout.strategy"),
         ({"rollout": RolloutPolicy(waves=(Wave(()),))}, "manifest.rollout.waves[0].regions"),
         ({"rollout": RolloutPolicy(waves=(Wave(("eu",)), Wave(("eu",))))}, "manifest.rollout.waves[1].regions"),
         ({"rollout": RolloutPolicy(healthy_for_s=5, health_deadline_s=5)}, "manifest.rollout.health_deadline"),

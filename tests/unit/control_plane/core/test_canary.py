@@ -1,0 +1,82 @@
+"""Canaries and held rollouts, by the same fleet that plays every rollout, in virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from control_plane.core.manifest import RolloutPolicy
+from control_plane.core.model import NodeView, ReleaseRef, Replica, Slot
+from control_plane.core.rollout import AppView, Rollout, State, advance, canary_slots, open_slots
+
+OLD, NEW = ReleaseRef(1, "old"), ReleaseRef(2, "new")
+POLICY = RolloutPolicy(
+    "canary", healthy_for_s=1, health_deadline_s=20, progress_deadline_s=60, canary_replicas=2, canary_bake_s=30
+)
+NODES = {f"n{n}": NodeView(f"n{n}", "eu") for n in range(4)}
+
+
+def view(fresh: set[int], ready: bool = True, policy: RolloutPolicy = POLICY, since: float = 0.0) -> AppView:
+    """Four slots; those in `fresh` hold the new release."""
+    replicas = []
+    for n in range(4):
+        release = NEW if n in fresh else OLD
+        good = ready or n not in fresh
+        replicas.append(Replica(n, release.number, release.spec_hash, "eu", f"n{n}", 0.0, ready=good, since=since))
+    return AppView("hello", policy, tuple(Slot(n, "eu") for n in range(4)), tuple(replicas), NODES)
+
+
+START = Rollout(State.RUNNING, OLD, NEW, 0.0)
+
+
+def test_only_canaries_are_open_until_they_were_watched() -> None:
+    assert open_slots(view(set()), START, 5.0) == {0, 1}
+    rollout = advance(START, view({0, 1}), 10.0)
+    assert not rollout.promoted
+    assert "watched for 30 s" in rollout.reason
+    assert open_slots(view({0, 1}), rollout, 10.0) == {0, 1}
+    rollout = advance(rollout, view({0, 1}), 31.0)
+    assert rollout.promoted
+    assert open_slots(view({0, 1}), rollout, 31.0) == {0, 1, 2, 3}
+    assert advance(rollout, view({0, 1, 2, 3}), 33.0).state is State.SUCCEEDED
+
+
+def test_a_bad_canary_goes_back_and_the_others_never_moved() -> None:
+    rollout = advance(START, view({0, 1}, ready=False), 10.0)
+    assert rollout.state is State.RUNNING
+    rollout = advance(rollout, view({0, 1}, ready=False), 21.0)
+    assert rollout.state is State.ROLLING_BACK
+    assert rollout.heading == OLD
+
+
+def test_someone_promotes_and_until_then_no_deadline_runs() -> None:
+    policy = replace(POLICY, manual_promotion=True)
+    rollout = START
+    for now in (10.0, 100.0, 10_000.0):
+        rollout = advance(rollout, view({0, 1}, policy=policy), now)
+        assert (rollout.state, rollout.promoted) == (State.RUNNING, False)
+    assert "promote the rollout" in rollout.reason
+    assert rollout == advance(rollout, view({0, 1}, policy=policy), 10_001.0)
+    promoted = replace(rollout, promoted=True, progress_at=10_002.0)
+    assert open_slots(view({0, 1}, policy=policy), promoted, 10_002.0) == {0, 1, 2, 3}
+
+
+def test_a_canary_that_is_everything_is_watched_as_well() -> None:
+    policy = replace(POLICY, canary_replicas=9)
+    rollout = advance(START, view({0, 1, 2, 3}, policy=policy), 10.0)
+    assert rollout.state is State.RUNNING
+    rollout = advance(rollout, view({0, 1, 2, 3}, policy=policy), 31.5)
+    rollout = advance(rollout, view({0, 1, 2, 3}, policy=policy), 31.75)
+    assert rollout.state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("rollout", [replace(START, source=None), replace(START, state=State.ROLLING_BACK)])
+def test_the_first_release_and_the_way_back_have_no_canary(rollout: Rollout) -> None:
+    assert canary_slots(view(set()), rollout) == frozenset()
+
+
+def test_a_held_rollout_opens_nothing_and_no_deadline_runs() -> None:
+    held = replace(START, state=State.PAUSED)
+    assert open_slots(view({0}), held, 5.0) == frozenset()
+    assert advance(held, view({0}, ready=False), 1e6) == held
