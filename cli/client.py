@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
+import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -13,11 +17,17 @@ import aiohttp
 from cli.context import Context
 from cli.failure import UNREACHABLE, ApiFailure, Failure, unreachable
 from cli.sse import EventParser, ServerEvent
+from fleet.backoff import Backoff
 from fleet.contract import error_of
 from fleet.identity import SERVER_NAME
 
 PAGE_SIZE: Final = 500
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=40, connect=5)
+TIMEOUT_S: ContextVar[float] = ContextVar("TIMEOUT_S", default=40.0)
+"""Time for one request, all tries together; set by `--timeout`."""
+TRIES_MAX: Final = 4
+_BACKOFF: Final = Backoff(base_s=0.2, cap_s=2.0)
+_AGAIN: Final = frozenset({"NOT_READY", "OVERLOADED", "RATE_EXCEEDED", "TOO_MANY_AT_ONCE"})
+"""The server has done nothing: the request may be sent again, whatever it is."""
 _STREAM_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=5, sock_read=30)
 """The server says something every 10 s."""
 
@@ -40,7 +50,9 @@ class Client:
     async def __aenter__(self) -> Self:
         headers = {"Authorization": f"Bearer {self._context.token}", "User-Agent": "locci"}
         connector = aiohttp.TCPConnector(ssl=self._context.tls())
-        self._session = aiohttp.ClientSession(headers=headers, connector=connector, timeout=_TIMEOUT)
+        self._session = aiohttp.ClientSession(
+            headers=headers, connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S.get(), connect=5)
+        )
         return self
 
     async def __aexit__(
@@ -56,7 +68,26 @@ class Client:
     async def call(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Json | None = None
     ) -> Json:
-        """The JSON answer to a request below `/v1/`. Raises ApiFailure or Failure."""
+        """The JSON answer to a request below `/v1/`. Raises ApiFailure or Failure.
+
+        When the connection breaks, a request that reads, or that carries a `request_id` and so acts only once, is
+        sent again; one that the server has turned away for being busy, too. All tries share the time limit.
+        """
+        harmless = method == "GET" or bool((params or {}).get("request_id") or (body or {}).get("request_id"))
+        until = time.monotonic() + TIMEOUT_S.get()
+        for attempt in range(TRIES_MAX):
+            try:
+                return await self._once(method, path, params, body)
+            except Failure as failure:
+                turned_away = isinstance(failure, ApiFailure) and failure.error.reason in _AGAIN
+                broken = not isinstance(failure, ApiFailure) and failure.retriable and harmless
+                wait_s = _BACKOFF.delay_s(attempt, random.random())
+                if attempt + 1 == TRIES_MAX or not (turned_away or broken) or time.monotonic() + wait_s > until:
+                    raise
+            await asyncio.sleep(wait_s)
+        raise AssertionError("the last try returns or raises")
+
+    async def _once(self, method: str, path: str, params: Mapping[str, Any] | None, body: Json | None) -> Json:
         assert self._session is not None
         url = f"{self.server}/v1/{path}"
         try:
@@ -123,6 +154,11 @@ class Client:
             return unreachable(self.server, reason, hint)
         if isinstance(error, TimeoutError):
             return unreachable(self.server, "it did not answer in time")
+        if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError):
+            failure = unreachable(self.server, str(error) or type(error).__name__)
+            failure.retriable = not isinstance(error, aiohttp.ClientConnectorError)
+            if failure.retriable:
+                return failure
         if isinstance(error, aiohttp.ClientConnectorError):
             return unreachable(self.server, error.os_error.strerror or str(error.os_error))
         return unreachable(self.server, str(error) or type(error).__name__)

@@ -60,6 +60,8 @@ class Failure(Exception):  # noqa: N818
         self.where = where
         self.hint = hint
         self.exit_code = exit_code
+        self.retriable = False
+        """Whether the connection broke, so that another try may do."""
 
     def text(self) -> str:
         """`error: WHAT (where)`, and the hint below it."""

@@ -12,15 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from cli import external
+from cli.client import TIMEOUT_S
 from cli.commands import (
     apps,
+    audit,
     contexts,
     deploy,
     drills,
     events,
     nodes,
+    operators,
     records,
     regions,
+    rollout,
     routing,
     status,
     tokens,
@@ -59,6 +63,9 @@ for name, group in {
     "regions": regions,
     "nodes": nodes,
     "tokens": tokens,
+    "rollout": rollout,
+    "operators": operators,
+    "audit": audit,
     "zones": zones,
     "records": records,
     "routing": routing,
@@ -74,9 +81,13 @@ def root(
         Path | None,
         typer.Option("--context", help="The context file; else $LOCCI_CONTEXT, else ~/.config/locci/context.json."),
     ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, max=3600, metavar="SECONDS", help="Time for each request.")
+    ] = 40.0,
 ) -> None:
     """Options that come before the command."""
     CONTEXT_FILE.set(context)
+    TIMEOUT_S.set(timeout)
 
 
 @app.command()
@@ -86,7 +97,7 @@ def version(output: Output = Format.TABLE) -> None:
         number = metadata.version("locci-cloud")
     except metadata.PackageNotFoundError:
         number = "unknown"
-    if output is Format.TABLE:
+    if output.tabular:
         line(f"locci {number}")
     else:
         dump({"version": number, "python": platform.python_version()}, output)

@@ -23,11 +23,17 @@ class Format(StrEnum):
     """How data is written."""
 
     TABLE = "table"
+    WIDE = "wide"
     JSON = "json"
     YAML = "yaml"
 
+    @property
+    def tabular(self) -> bool:
+        """Whether people read it: not JSON or YAML."""
+        return self in (Format.TABLE, Format.WIDE)
 
-Output = Annotated[Format, typer.Option("-o", "--output", help="How to write: table, json or yaml.")]
+
+Output = Annotated[Format, typer.Option("-o", "--output", help="How to write: table, wide, json or yaml.")]
 
 Column = tuple[str, Callable[[Json], str]]
 
@@ -49,9 +55,15 @@ _STYLES = {
 }
 
 
-def show(items: Sequence[Json], columns: Sequence[Column], output: Format, empty: str) -> None:
-    """A list: a table with these columns, or the items as the API has them. `empty` is said when there are none."""
-    if output is not Format.TABLE:
+def show(
+    items: Sequence[Json], columns: Sequence[Column], output: Format, empty: str, *, wide: Sequence[Column] = ()
+) -> None:
+    """A list: a table with these columns, or the items as the API has them. `empty` is said when there are none.
+
+    `wide` are the columns of the wide form, where it has more.
+    """
+    columns = wide if output is Format.WIDE and wide else columns
+    if not output.tabular:
         dump(list(items), output)
     elif items:
         table([name for name, _ in columns], [[cell(item) for _, cell in columns] for item in items])
@@ -61,7 +73,7 @@ def show(items: Sequence[Json], columns: Sequence[Column], output: Format, empty
 
 def show_one(item: Json, columns: Sequence[Column], output: Format) -> None:
     """One thing: its facts line by line, or the item as the API has it."""
-    if output is not Format.TABLE:
+    if not output.tabular:
         dump(item, output)
         return
     width = max(len(name) for name, _ in columns)

@@ -7,19 +7,22 @@ from typing import Annotated
 import typer
 
 from cli import columns
-from cli.client import Json, new_request_id
-from cli.output import Format, Output, note, show, show_one
+from cli.client import new_request_id
+from cli.listing import Filter, OrderBy, Watch, names_of, show_list
+from cli.output import Format, Output, note, show_one
 from cli.session import name_of, run
 
 app = typer.Typer(help="Apps: what is described once and runs in every region.", no_args_is_help=True)
 
-App = Annotated[str, typer.Argument(metavar="APP", help="The app's id.")]
+App = Annotated[str, typer.Argument(metavar="APP", help="The app's id.", autocompletion=names_of("apps"))]
 
 
 @app.command()
-def ls(output: Output = Format.TABLE) -> None:
+def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
     """List apps."""
-    show(run(lambda c: c.pages("apps", "apps")), columns.APPS, output, "no apps: `locci apply -f app.yaml` makes one")
+    empty = "no apps: `locci apply -f app.yaml` makes one"
+    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
+    show_list("apps", "apps", columns.APPS, output, empty, wide=columns.APP, **options)  # type: ignore[arg-type]
 
 
 @app.command("show")
@@ -37,26 +40,37 @@ def rm(name: App) -> None:
 
 
 def ps(
-    name: Annotated[str, typer.Argument(metavar="APP", help="The app's id; without it, all.")] = "",
-    node: Annotated[str, typer.Option(help="Only replicas on this node.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="APP", help="The app's id; without it, all.", autocompletion=names_of("apps"))
+    ] = "",
+    node: Annotated[str, typer.Option(help="Only replicas on this node.", autocompletion=names_of("nodes"))] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    watch: Watch = False,
     output: Output = Format.TABLE,
 ) -> None:
     """List replicas: where they run, and whether they are accepted, applied and healthy."""
     parent = name_of("apps", name) if name else "apps/-"
-    params = {"node": name_of("nodes", node)} if node else {}
-    show(run(lambda c: c.pages(f"{parent}/replicas", "replicas", params)), columns.REPLICAS, output, "no replicas")
+    if node:
+        there = f"node = {name_of('nodes', node)}"
+        filter_ = f"{there} AND ({filter_})" if filter_ else there
+    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
+    show_list(f"{parent}/replicas", "replicas", columns.REPLICAS, output, "no replicas", **options)  # type: ignore[arg-type]
 
 
-def releases(name: App, output: Output = Format.TABLE) -> None:
+def releases(
+    name: App, filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE
+) -> None:
     """List an app's releases, newest first."""
-    show(_of(name, "releases"), columns.RELEASES, output, "no releases")
+    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
+    path = f"{name_of('apps', name)}/releases"
+    show_list(path, "releases", columns.RELEASES, output, "no releases", **options)  # type: ignore[arg-type]
 
 
-def rollouts(name: App, output: Output = Format.TABLE) -> None:
+def rollouts(
+    name: App, filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE
+) -> None:
     """List an app's rollouts, newest first."""
-    show(_of(name, "rollouts"), columns.ROLLOUTS, output, "no rollouts")
-
-
-def _of(name: str, what: str) -> list[Json]:
-    full = name_of("apps", name)
-    return run(lambda c: c.pages(f"{full}/{what}", what))
+    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
+    path = f"{name_of('apps', name)}/rollouts"
+    show_list(path, "rollouts", columns.ROLLOUTS, output, "no rollouts", **options)  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def apply(
         return answers
 
     answers = run(work)
-    if output is not Format.TABLE:
+    if not output.tabular:
         dump(answers, output)
         return
     for answer in answers:
@@ -123,7 +123,7 @@ def _outcome(answer: Json) -> str:
 
 
 def _show_plans(sources: Sequence[Source], answers: Sequence[Json], output: Format) -> None:
-    if output is not Format.TABLE:
+    if not output.tabular:
         dump(answers, output)
         return
     for source, answer in zip(sources, answers, strict=True):

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Final
 
 import typer
 
 from cli import columns
 from cli.client import Client, Json, new_request_id
+from cli.durations import seconds_text
 from cli.failure import USAGE, Failure
-from cli.output import Format, Output, note, show, show_one
+from cli.listing import Filter, OrderBy, Watch, names_of, show_list
+from cli.output import Format, Output, note, show_one
 from cli.session import name_of, pairs_of, run
 
 app = typer.Typer(help="Nodes: the hosts of the fleet.", no_args_is_help=True)
 
-Node = Annotated[str, typer.Argument(metavar="NODE", help="The node's id.")]
+_DRAIN_LOOK_S: Final = 0.5
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="The node's id.", autocompletion=names_of("nodes"))]
 
 
 @app.command()
 def ls(
-    region: Annotated[str, typer.Option(help="Only nodes of this region.")] = "", output: Output = Format.TABLE
+    region: Annotated[str, typer.Option(help="Only nodes of this region.")] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    watch: Watch = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """List nodes."""
-    params = {"region": name_of("regions", region)} if region else {}
-    nodes = run(lambda c: c.pages("nodes", "nodes", params))
-    show(nodes, columns.NODES, output, "no nodes: `locci tokens create --region R` makes a token that brings one in")
+    if region:
+        there = f"region = {name_of('regions', region)}"
+        filter_ = f"{there} AND ({filter_})" if filter_ else there
+    empty = "no nodes: `locci tokens create --region R` makes a token that brings one in"
+    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
+    show_list("nodes", "nodes", columns.NODES, output, empty, wide=columns.NODE, **options)  # type: ignore[arg-type]
 
 
 @app.command("show")
@@ -88,3 +100,35 @@ def label(
         return await client.call("PATCH", name, params=params, body=body)
 
     show_one(run(change), columns.NODE, Format.TABLE)
+
+
+@app.command()
+def drain(
+    node: Node,
+    deadline: Annotated[str, typer.Option(help="After so long what could not be moved is stopped anyway.")] = "10m",
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the node is empty.")] = False,
+) -> None:
+    """Empty a node: traffic leaves it, each replica moves and stops once its replacement is healthy."""
+    name = name_of("nodes", node)
+    body = {"deadline": seconds_text(deadline, "--deadline"), "reason": reason}
+
+    async def empty(client: Client) -> Json:
+        row = await client.call("POST", f"{name}:drain", body=body)
+        left = -1
+        while wait and "drain_deadline_time" in row and row.get("condition") == "NODE_CONDITION_DRAINING":
+            if row.get("assigned_replicas", 0) != left:
+                left = row.get("assigned_replicas", 0)
+                note(f"{name}: {left} replicas are left")
+            await asyncio.sleep(_DRAIN_LOOK_S)
+            row = await client.get(name)
+        return row
+
+    row = run(empty)
+    note(f"{name}: {row.get('condition_reason', '') or 'it drains'}")
+
+
+@app.command()
+def undrain(node: Node) -> None:
+    """Put a node into service again."""
+    _act(node, "undrain", {}, "takes replicas and traffic again")

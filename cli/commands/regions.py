@@ -8,18 +8,22 @@ import typer
 
 from cli import columns
 from cli.client import new_request_id
+from cli.failure import USAGE, Failure
+from cli.listing import Filter, OrderBy, Watch, names_of, show_list
 from cli.output import Format, Output, note, show, show_one
 from cli.session import name_of, pairs_of, run
 
 app = typer.Typer(help="Regions: the named places between which traffic is steered.", no_args_is_help=True)
 
-Region = Annotated[str, typer.Argument(metavar="REGION", help="The region's id.")]
+Region = Annotated[str, typer.Argument(metavar="REGION", help="The region's id.", autocompletion=names_of("regions"))]
 
 
 @app.command()
-def ls(output: Output = Format.TABLE) -> None:
+def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
     """List regions."""
-    show(run(lambda c: c.pages("regions", "regions")), columns.REGIONS, output, "no regions: `locci regions create`")
+    empty = "no regions: `locci regions create` makes one"
+    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
+    show_list("regions", "regions", columns.REGIONS, output, empty, wide=columns.REGION, **options)  # type: ignore[arg-type]
 
 
 @app.command("show")
@@ -57,6 +61,38 @@ def create(
     created = run(lambda c: c.call("POST", "regions", params=params, body=body))
     show([created], columns.REGIONS, output, "")
     note(f"next: `locci tokens create --region {identifier}` makes a token that brings a host in")
+
+
+@app.command()
+def update(
+    region: Region,
+    latitude: Annotated[float | None, typer.Option("--lat", help="Degrees north, -90 to 90.")] = None,
+    longitude: Annotated[float | None, typer.Option("--lon", help="Degrees east, -180 to 180.")] = None,
+    display_name: Annotated[str | None, typer.Option("--display-name", help="What people call it.")] = None,
+    continent: Annotated[str | None, typer.Option(help="AF, AN, AS, EU, NA, OC or SA.")] = None,
+    country: Annotated[str | None, typer.Option(help="Two-letter country code.")] = None,
+    jurisdiction: Annotated[list[str] | None, typer.Option(help="All legal areas; may be repeated.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="All client networks (CIDR); may be repeated.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="All labels, key=value; may be repeated.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change what is given of a region; the rest stays."""
+    given = {
+        "display_name": display_name,
+        "latitude": latitude,
+        "longitude": longitude,
+        "continent": continent.upper() if continent is not None else None,
+        "country": country.upper() if country is not None else None,
+        "jurisdictions": jurisdiction or None,
+        "networks": network or None,
+        "labels": pairs_of(label, "--label") if label else None,
+    }
+    body = {field: value for field, value in given.items() if value is not None}
+    if not body:
+        raise Failure("nothing to change is given", hint="`locci regions update --help`", exit_code=USAGE)
+    params = {"update_mask": ",".join(body), "request_id": new_request_id()}
+    changed = run(lambda c: c.call("PATCH", name_of("regions", region), params=params, body=body))
+    show([changed], columns.REGIONS, output, "", wide=columns.REGION)
 
 
 @app.command()

@@ -30,7 +30,7 @@ class Mode(Enum):
 def show_(output: Output = Format.TABLE) -> None:
     """Show the routing table as DNS servers and edges get it."""
     routing = run(lambda c: c.get("routingTable"))
-    if output is not Format.TABLE:
+    if not output.tabular:
         dump(routing, output)
         return
     line(f"revision {routing.get('revision', 0)}")

@@ -20,7 +20,7 @@ def status(
 ) -> None:
     """Show how the fleet is, or one app with its rollout and its replicas."""
     found = run(lambda client: _app(client, name_of("apps", name)) if name else _fleet(client))
-    if output is not Format.TABLE:
+    if not output.tabular:
         dump(found, output)
     elif name:
         _show_app(found)

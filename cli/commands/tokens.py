@@ -42,7 +42,7 @@ def create(
         return await client.call("POST", "joinTokens", params=params, body=body), client.server
 
     token, server = run(make)
-    if output is Format.TABLE:
+    if output.tabular:
         line(token["token"])
     else:
         dump(token, output)

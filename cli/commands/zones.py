@@ -75,7 +75,7 @@ def import_(
         raise Failure(f"{file} cannot be read: {error}", exit_code=USAGE) from error
     body: Json = {"content": content, "replace": replace, "validate_only": dry_run, "request_id": new_request_id()}
     answer = run(lambda c: c.call("POST", f"{name_of('zones', zone)}:import", body=body))
-    if output is not Format.TABLE:
+    if not output.tabular:
         dump(answer, output)
         return
     for mark, key in (("+", "added"), ("~", "changed"), ("-", "removed")):
