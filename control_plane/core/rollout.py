@@ -171,10 +171,27 @@ def advance(rollout: Rollout, view: AppView, now: float) -> Rollout:
         if failure:
             return turn_back(rollout, failure, now, automatic=True, allowed=view.policy.auto_rollback)
     first = canary_slots(view, rollout)
-    waits = bool(first) and _canary_since(view, rollout, first, now) is not None
-    if now - rollout.progress_at > view.policy.progress_deadline_s and not waits:
+    if first and _canary_since(view, rollout, first, now) is not None:
+        return _waited(rollout, view.policy, now)
+    if now - rollout.progress_at > view.policy.progress_deadline_s + _bake_s(rollout, view.policy, first):
         return _timed_out(rollout, view, now)
     return rollout
+
+
+def _waited(rollout: Rollout, policy: RolloutPolicy, now: float) -> Rollout:
+    """A healthy canary that waits for someone stands still by intent. The mark moves now and then, so that a moment of
+    bad health after a long wait has time to heal; not with each look, since each move is a write."""
+    if policy.manual_promotion and now - rollout.progress_at > policy.progress_deadline_s / 2:
+        return replace(rollout, progress_at=now)
+    return rollout
+
+
+def _bake_s(rollout: Rollout, policy: RolloutPolicy, canary: frozenset[int]) -> float:
+    """For how long the policy itself makes a rollout stand still: bounded, so that one that is stuck still ends."""
+    if rollout.short_way:
+        return 0.0
+    canary_s = policy.canary_bake_s if canary else 0.0
+    return canary_s + max((wave.bake_s for wave in policy.waves), default=0.0)
 
 
 def _measure(rollout: Rollout, view: AppView, now: float) -> Rollout:

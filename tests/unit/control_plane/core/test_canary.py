@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.core.manifest import RolloutPolicy
-from control_plane.core.model import NodeView, ReleaseRef, Replica, Slot
+from control_plane.core.manifest import RolloutPolicy, Wave
+from control_plane.core.model import Condition, NodeView, ReleaseRef, Replica, Slot
 from control_plane.core.rollout import AppView, Rollout, State, advance, canary_slots, open_slots
 
 OLD, NEW = ReleaseRef(1, "old"), ReleaseRef(2, "new")
@@ -80,3 +80,31 @@ def test_a_held_rollout_opens_nothing_and_no_deadline_runs() -> None:
     held = replace(START, state=State.PAUSED)
     assert open_slots(view({0}), held, 5.0) == frozenset()
     assert advance(held, view({0}, ready=False), 1e6) == held
+
+
+@pytest.mark.parametrize("policy", [replace(POLICY, manual_promotion=True), replace(POLICY, canary_bake_s=7200)])
+def test_a_canary_that_was_good_for_long_may_be_out_of_sight_for_a_moment(policy: RolloutPolicy) -> None:
+    rollout = START
+    for now in range(10, 3600, 10):
+        rollout = advance(rollout, view({0, 1}, policy=policy), float(now))
+    suspect = {**NODES, "n0": replace(NODES["n0"], condition=Condition.SUSPECT)}
+    rollout = advance(rollout, replace(view({0, 1}, policy=policy), nodes=suspect), 3600.0)
+    assert rollout.state is State.RUNNING
+
+
+def test_a_canary_that_never_stays_healthy_ends() -> None:
+    suspect = {**NODES, "n0": replace(NODES["n0"], condition=Condition.SUSPECT)}
+    unseen = replace(view({0, 1}), nodes=suspect)
+    rollout = advance(START, unseen, 5.0)
+    assert advance(rollout, unseen, 5.0 + 60.0 + 30.0).state is State.RUNNING
+    assert advance(rollout, unseen, 5.0 + 60.0 + 30.5).state is State.ROLLING_BACK
+
+
+def test_a_wave_may_bake_longer_than_the_progress_deadline() -> None:
+    policy = replace(POLICY, strategy="rolling", waves=(Wave(("eu",), 600.0),))
+    seen = replace(view({0, 1, 2, 3}, policy=policy), slots=(*(Slot(n, "eu") for n in range(4)), Slot(4, "us")))
+    rollout = START
+    for now in (5.0, 70.0, 599.0):
+        rollout = advance(rollout, seen, now)
+        assert rollout.state is State.RUNNING
+    assert advance(rollout, seen, 700.0).state is State.ROLLING_BACK
