@@ -364,3 +364,45 @@ class DeleteAppRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteAppRequest: _TypeAlias = DeleteAppRequest  # noqa: Y015
+
+@_typing.final
+class ScaleAppRequest(_message.Message):
+    """Changes how many replicas an app has, and nothing else of its manifest. One of the two counts is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REPLICAS_PER_REGION_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`apps/{app}`."""
+    replicas_per_region: _builtins.int
+    """Replicas in each region."""
+    replicas: _builtins.int
+    """Replicas over all regions."""
+    etag: _builtins.str
+    """When set, refused unless it is the app's current etag."""
+    validate_only: _builtins.bool
+    """Check and plan only; change nothing."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        replicas_per_region: _builtins.int = ...,
+        replicas: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "replicas", b"replicas", "replicas_per_region", b"replicas_per_region", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScaleAppRequest: _TypeAlias = ScaleAppRequest  # noqa: Y015

@@ -56,6 +56,11 @@ class AppServiceStub:
                 request_serializer=locci_dot_v1_dot_app__pb2.DeleteAppRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.ScaleApp = channel.unary_unary(
+                '/locci.v1.AppService/ScaleApp',
+                request_serializer=locci_dot_v1_dot_app__pb2.ScaleAppRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_app__pb2.ApplyAppResponse.FromString,
+                _registered_method=True)
 
 
 class AppServiceServicer:
@@ -90,6 +95,13 @@ class AppServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScaleApp(self, request, context):
+        """A release with other counts; replicas that stay are not restarted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AppServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +124,11 @@ def add_AppServiceServicer_to_server(servicer, server):
                     servicer.DeleteApp,
                     request_deserializer=locci_dot_v1_dot_app__pb2.DeleteAppRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ScaleApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleApp,
+                    request_deserializer=locci_dot_v1_dot_app__pb2.ScaleAppRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_app__pb2.ApplyAppResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +240,33 @@ class AppService:
             '/locci.v1.AppService/DeleteApp',
             locci_dot_v1_dot_app__pb2.DeleteAppRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.AppService/ScaleApp',
+            locci_dot_v1_dot_app__pb2.ScaleAppRequest.SerializeToString,
+            locci_dot_v1_dot_app__pb2.ApplyAppResponse.FromString,
             options,
             channel_credentials,
             insecure,

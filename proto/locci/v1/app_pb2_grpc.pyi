@@ -42,6 +42,8 @@ class AppServiceStub:
     """Pins the image, makes a release and starts its rollout; does nothing when nothing changed."""
     DeleteApp: _grpc.UnaryUnaryMultiCallable[_app_pb2.DeleteAppRequest, _empty_pb2.Empty]
     """Its replicas stop, its hostnames stop to answer."""
+    ScaleApp: _grpc.UnaryUnaryMultiCallable[_app_pb2.ScaleAppRequest, _app_pb2.ApplyAppResponse]
+    """A release with other counts; replicas that stay are not restarted."""
 
 @_typing.type_check_only
 class AppServiceAsyncStub(AppServiceStub):
@@ -56,6 +58,8 @@ class AppServiceAsyncStub(AppServiceStub):
     """Pins the image, makes a release and starts its rollout; does nothing when nothing changed."""
     DeleteApp: _aio.UnaryUnaryMultiCallable[_app_pb2.DeleteAppRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Its replicas stop, its hostnames stop to answer."""
+    ScaleApp: _aio.UnaryUnaryMultiCallable[_app_pb2.ScaleAppRequest, _app_pb2.ApplyAppResponse]  # type: ignore[assignment]
+    """A release with other counts; replicas that stay are not restarted."""
 
 class AppServiceServicer(metaclass=_abc_1.ABCMeta):
     """Developers keep their apps here."""
@@ -91,5 +95,13 @@ class AppServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Its replicas stop, its hostnames stop to answer."""
+
+    @_abc_1.abstractmethod
+    def ScaleApp(
+        self,
+        request: _app_pb2.ScaleAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_app_pb2.ApplyAppResponse, _abc.Awaitable[_app_pb2.ApplyAppResponse]]:
+        """A release with other counts; replicas that stay are not restarted."""
 
 def add_AppServiceServicer_to_server(servicer: AppServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

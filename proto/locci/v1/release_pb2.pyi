@@ -149,6 +149,7 @@ class Rollout(_message.Message):
     ROLLBACK_TIME_FIELD_NUMBER: _builtins.int
     STEPS_TAKEN_FIELD_NUMBER: _builtins.int
     PROMOTED_FIELD_NUMBER: _builtins.int
+    RESUME_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `apps/{app}/rollouts/{number}`."""
     from_release: _builtins.str
@@ -189,6 +190,10 @@ class Rollout(_message.Message):
     def rollback_time(self) -> _timestamp_pb2.Timestamp:
         """When it turned back; unset when it never did."""
 
+    @_builtins.property
+    def resume_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last let go on; deadlines do not run before that."""
+
     def __init__(
         self,
         *,
@@ -208,10 +213,11 @@ class Rollout(_message.Message):
         rollback_time: _timestamp_pb2.Timestamp | None = ...,
         steps_taken: _builtins.int = ...,
         promoted: _builtins.bool = ...,
+        resume_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress_time", b"progress_time", "rollback_time", b"rollback_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress_time", b"progress_time", "resume_time", b"resume_time", "rollback_time", b"rollback_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_rollback", b"automatic_rollback", "create_time", b"create_time", "end_time", b"end_time", "from_release", b"from_release", "healthy", b"healthy", "name", b"name", "progress_time", b"progress_time", "promoted", b"promoted", "reason", b"reason", "revision", b"revision", "rollback_time", b"rollback_time", "state", b"state", "steps_taken", b"steps_taken", "to_release", b"to_release", "updated", b"updated", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_rollback", b"automatic_rollback", "create_time", b"create_time", "end_time", b"end_time", "from_release", b"from_release", "healthy", b"healthy", "name", b"name", "progress_time", b"progress_time", "promoted", b"promoted", "reason", b"reason", "resume_time", b"resume_time", "revision", b"revision", "rollback_time", b"rollback_time", "state", b"state", "steps_taken", b"steps_taken", "to_release", b"to_release", "updated", b"updated", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
