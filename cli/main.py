@@ -26,6 +26,7 @@ from cli.commands import (
     regions,
     rollout,
     routing,
+    scale,
     status,
     tokens,
     zones,
@@ -54,6 +55,7 @@ for command in (
     apps.releases,
     apps.rollouts,
     deploy.rollback,
+    scale.scale,
     events.events,
     contexts.login,
 ):

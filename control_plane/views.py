@@ -176,6 +176,7 @@ def rollout_view(
         updated=rollout.updated,
         healthy=rollout.healthy,
         promoted=rollout.promoted,
+        resumed_at=decode.seconds_of(rollout.resume_time),
     )
 
 
@@ -189,6 +190,8 @@ def with_rollout(row: release_pb2.Rollout, before: Rollout, after: Rollout, now:
     result.updated, result.healthy = after.updated, after.healthy
     result.steps_taken = after.steps_taken
     result.promoted = after.promoted
+    if after.resumed_at:
+        result.resume_time.CopyFrom(decode.timestamp(after.resumed_at))
     result.progress_time.CopyFrom(decode.timestamp(after.progress_at))
     if after.state is not before.state:
         if decode.STATES[after.state] == release_pb2.ROLLOUT_STATE_ROLLING_BACK:

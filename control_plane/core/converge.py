@@ -183,7 +183,7 @@ class _Planner:
                     self._stop(replica, f"node {replica.node} drains, and another serves in its place")
                 elif self.now >= self.view.nodes[replica.node].drain_until:
                     self._stop(replica, f"node {replica.node} drains, and the time for it is over")
-                elif self.target.placement.singleton and not staying:
+                elif self.target.placement.singleton and not staying and self._has_room(slot, replica):
                     self._stop(replica, f"node {replica.node} drains, and a singleton never runs twice")
             if leaving and not staying and not self.target.placement.singleton:
                 self._replace_leaving(slot, max(leaving, key=lambda r: r.release))
@@ -191,6 +191,13 @@ class _Planner:
     def _is_draining(self, replica: Replica) -> bool:
         node = self.view.nodes.get(replica.node)
         return node is not None and node.condition is Condition.DRAINING
+
+    def _has_room(self, slot: Slot, leaving: Replica) -> bool:
+        """Whether another node could take the slot; when none can, it stays where it is for as long as it may."""
+        choice = choose(slot, self.target.placement, self.nodes, self._load(self.target.release))
+        if not choice.node:
+            self.problems.append(f"replica {slot.ordinal} is on node {leaving.node}, which drains; {choice.problem}")
+        return bool(choice.node)
 
     def _replace_leaving(self, slot: Slot, leaving: Replica) -> None:
         release = ReleaseRef(leaving.release, leaving.spec_hash)

@@ -34,7 +34,7 @@ TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.ROLLED_BACK, State.SU
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """A rollout in progress. `steps_taken` is the highest mark of progress; it only rises. `promoted`: those that wait
-    for the canary follow."""
+    for the canary follow. Health deadlines do not run before `resumed_at`."""
 
     state: State
     source: ReleaseRef | None
@@ -46,6 +46,7 @@ class Rollout:
     updated: int = 0
     healthy: int = 0
     promoted: bool = False
+    resumed_at: float = 0.0
 
     @property
     def heading(self) -> ReleaseRef:
@@ -137,9 +138,11 @@ def _canary_since(view: AppView, rollout: Rollout, first: frozenset[int], now: f
 def _watch_canary(rollout: Rollout, view: AppView, now: float) -> Rollout:
     """Promotes the rollout when its canary has been good for long enough, or says what it waits for."""
     first = canary_slots(view, rollout)
-    since = _canary_since(view, rollout, first, now) if first else None
-    if since is None:
+    if not first:
         return rollout
+    since = _canary_since(view, rollout, first, now)
+    if since is None:
+        return replace(rollout, reason="")
     if view.policy.manual_promotion:
         return replace(rollout, reason=f"{len(first)} canary replicas are healthy: promote the rollout, or abort it")
     if now < since + view.policy.canary_bake_s:
@@ -167,7 +170,7 @@ def advance(rollout: Rollout, view: AppView, now: float) -> Rollout:
         return _completed(rollout)
     if rollout.state is State.RUNNING:
         rollout = _watch_canary(rollout, view, now)
-        failure = _failing_replica(view, rollout.target, now)
+        failure = _failing_replica(view, rollout, now)
         if failure:
             return turn_back(rollout, failure, now, automatic=True, allowed=view.policy.auto_rollback)
     first = canary_slots(view, rollout)
@@ -231,15 +234,16 @@ def _completed(rollout: Rollout) -> Rollout:
     return replace(rollout, state=state, reason=f"{rollout.reason}; {count} {rollout.heading.number} again")
 
 
-def _failing_replica(view: AppView, target: ReleaseRef, now: float) -> str:
+def _failing_replica(view: AppView, rollout: Rollout, now: float) -> str:
     """Why the first replica that missed its health deadline did; empty when none did. A node's fault does not count."""
     deadline_s = view.policy.health_deadline_s
     for replica in sorted(view.replicas, key=lambda r: (r.ordinal, r.node)):
-        if replica.stopping or replica.displaced or replica.spec_hash != target.spec_hash or replica.ready:
+        if replica.stopping or replica.displaced or replica.spec_hash != rollout.target.spec_hash or replica.ready:
             continue
         if not view.node_is_ready(replica):
             continue
-        if now - max(replica.since, replica.assigned_at, view.nodes[replica.node].since) > deadline_s:
+        since = max(replica.since, replica.assigned_at, view.nodes[replica.node].since, rollout.resumed_at)
+        if now - since > deadline_s:
             return _sentence(view, replica, deadline_s)
     return ""
 

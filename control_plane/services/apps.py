@@ -16,8 +16,9 @@ from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.edit import check_etag
 from control_plane.state import Batch
+from fleet.errors import failed_precondition, invalid
 from fleet.ids import last_part, parse
-from locci.v1 import app_pb2, release_pb2
+from locci.v1 import app_pb2, manifest_pb2, release_pb2
 
 _ACTIONS = {
     "start": app_pb2.PlannedChange.ACTION_START,
@@ -118,6 +119,26 @@ class AppService:
             _planned(manifest.name, change)
             for change in preview(view, ref[0], ref[1], manifest.placement, dict(views.load))
         ]
+
+    async def scale_app(self, request: app_pb2.ScaleAppRequest, caller: Caller) -> app_pb2.ApplyAppResponse:
+        parse(request.name, "apps/*")
+        if bool(request.replicas) == bool(request.replicas_per_region):
+            message = "replicas: give either replicas or replicas_per_region, at least 1; to run none, remove the app"
+            raise invalid("replicas", message)
+        manifest = manifest_pb2.AppManifest()
+        manifest.CopyFrom(self._state.apps.need(request.name).manifest)
+        if manifest.kind == manifest_pb2.APP_KIND_DAEMON:
+            message = f"{request.name} is a daemon: it has one replica on each node that matches its placement"
+            raise failed_precondition("DAEMON", message)
+        manifest.placement.replicas = request.replicas
+        manifest.placement.replicas_per_region = request.replicas_per_region
+        applied = app_pb2.ApplyAppRequest(
+            manifest=manifest,
+            etag=request.etag,
+            validate_only=request.validate_only,
+            request_id=request.request_id,
+        )
+        return await self.apply_app(applied, caller)
 
     async def delete_app(self, request: app_pb2.DeleteAppRequest, caller: Caller) -> empty_pb2.Empty:
         async def act() -> empty_pb2.Empty:

@@ -161,7 +161,7 @@ class RolloutService:
         def go_on(before: Rollout, now: float) -> Rollout:
             if before.state is not State.PAUSED:
                 raise _not_now(request.name, before, "it is not held")
-            return replace(before, state=State.RUNNING, reason="", progress_at=now)
+            return replace(before, state=State.RUNNING, reason="", progress_at=now, resumed_at=now)
 
         message = f"{caller.principal} lets {request.name} go on"
         return await self._steer(request.name, go_on, "RolloutResumed", message)
@@ -170,6 +170,9 @@ class RolloutService:
         def promote(before: Rollout, now: float) -> Rollout:
             if before.state is not State.RUNNING:
                 raise _not_now(request.name, before, "only one that runs can be promoted")
+            release = self._state.releases.need(self._state.rollouts.need(request.name).to_release)
+            if self._context.manifests.of(release).rollout.strategy != "canary":
+                raise _not_now(request.name, before, "it has no canary that could be promoted")
             if before.promoted:
                 raise _not_now(request.name, before, "it is promoted already")
             return replace(before, promoted=True, reason="", progress_at=now)

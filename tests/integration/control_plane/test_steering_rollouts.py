@@ -128,3 +128,32 @@ async def test_what_cannot_be_moved_stays_until_the_deadline(rig: Rig) -> None:
         return "nodes/eu-1" not in await placed(rig)
 
     await until(gone, "the deadline")
+
+
+async def test_an_app_is_scaled_and_what_stays_is_not_restarted(rig: Rig) -> None:
+    await deployed(rig)
+    before = {(r.ordinal, r.node, r.spec_hash) for rows in (await placed(rig)).values() for r in rows}
+    plan = await rig.apps.ScaleApp(
+        app_pb2.ScaleAppRequest(name="apps/hello", replicas_per_region=3, validate_only=True)
+    )
+    assert [change.action for change in plan.changes] == [app_pb2.PlannedChange.ACTION_START]
+    assert sum(map(len, (await placed(rig)).values())) == 2
+    answer = await rig.apps.ScaleApp(app_pb2.ScaleAppRequest(name="apps/hello", replicas_per_region=3))
+    assert (await rig.finished(answer.rollout.name)).state == release_pb2.ROLLOUT_STATE_SUCCEEDED
+    after = {(r.ordinal, r.node, r.spec_hash) for rows in (await placed(rig)).values() for r in rows}
+    assert before < after
+    assert len(after) == 3
+    for request in (
+        app_pb2.ScaleAppRequest(name="apps/hello"),
+        app_pb2.ScaleAppRequest(name="apps/hello", replicas=2, replicas_per_region=2),
+    ):
+        assert (await error_of(rig.apps.ScaleApp(request))).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_has_no_canary_cannot_be_promoted_and_a_held_rollout_gets_its_time_anew(rig: Rig) -> None:
+    second = await deployed(rig)
+    second.image = "registry.test:5000/hello:2"
+    name = (await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=second))).rollout.name
+    error = await error_of(rig.rollouts.PromoteRollout(release_pb2.PromoteRolloutRequest(name=name)))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    await rig.finished(name)

@@ -108,3 +108,18 @@ def test_a_wave_may_bake_longer_than_the_progress_deadline() -> None:
         rollout = advance(rollout, seen, now)
         assert rollout.state is State.RUNNING
     assert advance(rollout, seen, 700.0).state is State.ROLLING_BACK
+
+
+def test_after_a_long_hold_health_deadlines_begin_anew() -> None:
+    unhealthy = view({0}, ready=False)
+    resumed = replace(START, resumed_at=1000.0, progress_at=1000.0)
+    assert advance(resumed, unhealthy, 1015.0).state is State.RUNNING
+    assert advance(resumed, unhealthy, 1021.0).state is State.ROLLING_BACK
+
+
+def test_a_canary_that_falls_ill_is_no_longer_called_healthy() -> None:
+    policy = replace(POLICY, manual_promotion=True)
+    rollout = advance(START, view({0, 1}, policy=policy), 10.0)
+    assert "are healthy" in rollout.reason
+    rollout = advance(rollout, view({0, 1}, ready=False, policy=policy, since=11.0), 12.0)
+    assert rollout.reason == ""
