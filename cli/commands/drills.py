@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli import columns
-from cli.client import new_request_id
+from cli import columns, drill_report
+from cli.client import Client, Json, new_request_id
 from cli.durations import seconds_text
-from cli.failure import USAGE, Failure
-from cli.output import Format, Output, note, show, show_one
+from cli.failure import NOT_FOUND, USAGE, Failure
+from cli.output import Format, Output, clean, dump, line, note, show, show_one
 from cli.session import name_of, run
 
 app = typer.Typer(help="Drills: declared faults, and what their runs measured.", no_args_is_help=True)
@@ -37,6 +38,61 @@ def runs(drill: Drill, output: Output = Format.TABLE) -> None:
     """List what a drill's runs measured, newest first."""
     found = run(lambda c: c.pages(f"{name_of('drills', drill)}/runs", "runs"))
     show(found, columns.DRILL_RUNS, output, "it never ran")
+
+
+Run = Annotated[int, typer.Option("--run", help="The run's number; without it, the last one.")]
+
+
+async def _run_of(client: Client, drill: str, number: int) -> tuple[Json, float]:
+    """A run, and the time to live of its hostname's answers in seconds."""
+    found = await client.pages(f"{name_of('drills', drill)}/runs", "runs")
+    wanted = [run for run in found if not number or run["name"].endswith(f"/runs/{number}")]
+    if not wanted:
+        which = f"run {number}" if number else "run"
+        raise Failure(f"{name_of('drills', drill)} has no {which}", exit_code=NOT_FOUND)
+    hostnames = (await client.get("routingTable")).get("hostnames", [])
+    asked = wanted[0].get("spec", {}).get("hostname", "")
+    ttl = next((h.get("routing", {}).get("ttl", "") for h in hostnames if h["hostname"] == asked), "")
+    return wanted[0], drill_report.seconds_of(ttl)
+
+
+@app.command()
+def report(
+    drill: Drill,
+    number: Run = 0,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page with a picture of the timeline here.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Report a run: each stage beside its objective and the computed bound; exit code 1 when it missed one."""
+    found, ttl_s = run(lambda c: _run_of(c, drill, number))
+    if html is not None:
+        try:
+            html.write_text(drill_report.as_html(found, ttl_s))
+        except OSError as error:
+            raise Failure(f"{html} cannot be written: {error.strerror}", exit_code=USAGE) from error
+        note(f"{html} is written")
+    elif output.tabular:
+        for text in drill_report.as_text(found, ttl_s).splitlines():
+            line(clean(text))
+    else:
+        dump(found, output)
+    if not found.get("passed"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    drill: Drill,
+    before: Annotated[int, typer.Argument(metavar="RUN", help="A run's number.")],
+    after: Annotated[int, typer.Argument(metavar="RUN", help="Another run's number.")],
+) -> None:
+    """Compare two runs, stage by stage."""
+
+    async def both(client: Client) -> tuple[Json, Json]:
+        return (await _run_of(client, drill, before))[0], (await _run_of(client, drill, after))[0]
+
+    for text in drill_report.compared(*run(both)).splitlines():
+        line(clean(text))
 
 
 @app.command()

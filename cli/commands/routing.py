@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import columns
+from cli import columns, drill_report
 from cli.client import Json, new_request_id
 from cli.durations import seconds_text
 from cli.output import Format, Output, dump, last, line, note, show, table, word
@@ -45,7 +45,8 @@ def show_(output: Output = Format.TABLE) -> None:
     table(["REGION", "EDGE", "CONDITION", "ADDRESSES", "EVIDENCE AGAINST IT"], edges)
     line("")
     table(
-        ["HOSTNAME", "APP", "POLICY", "TTL", "HEALTHY REPLICAS BY NODE"], map(_hostname, routing.get("hostnames", []))
+        ["HOSTNAME", "APP", "POLICY", "TTL", "FAILOVER WITHIN", "HEALTHY REPLICAS BY NODE"],
+        map(_hostname, routing.get("hostnames", [])),
     )
 
 
@@ -59,7 +60,9 @@ def _hostname(hostname: Json) -> list[str]:
     routing = hostname.get("routing", {})
     replicas = ",".join(f"{e['node']}={e.get('healthy_replicas', 0)}" for e in hostname.get("endpoints", []))
     policy = word(routing.get("policy", ""), "STEERING_POLICY_")
-    return [hostname["hostname"], hostname.get("app", ""), policy, routing.get("ttl", ""), replicas]
+    bound_s = drill_report.bound_s("rerouted", drill_report.seconds_of(routing.get("ttl", "")))
+    within = f"{bound_s:.1f}s"
+    return [hostname["hostname"], hostname.get("app", ""), policy, routing.get("ttl", ""), within, replicas]
 
 
 @app.command()

@@ -69,6 +69,14 @@ class RealServer:
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
+    def post(self, path: str, body: dict[str, object]) -> None:
+        """A call of the API that succeeds."""
+        tls = ssl.create_default_context(cadata=json.loads(self.context.read_text())["ca_pem"])
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers, method="POST")
+        with urllib.request.urlopen(request, context=tls, timeout=10) as response:
+            assert response.status == 200
+
 
 def answers(url: str, tls: ssl.SSLContext) -> bool:
     """Whether the control plane is ready."""

@@ -132,6 +132,29 @@ def test_operators_and_the_audit(locci: CommandLine, region: str, tmp_path: Path
     assert (broken.returncode, "was changed" in broken.stderr) == (1, True)
 
 
+def test_the_report_of_a_drill(locci: CommandLine, region: str, server: RealServer, tmp_path: Path) -> None:
+    spec = ["--fault", "region-cut", "--target", f"regions/{region}", "--hostname", "www.example.net"]
+    assert locci("drills", "create", region, *spec).returncode == 0
+    assert locci("drills", "report", region).returncode == 4
+    marks = [("fault", 0.0), ("detected", 1.2), ("withdrawn", 1.8), ("rerouted", 3.5), ("healed", 5), ("restored", 8)]
+    for late in (0, 4):
+        run = {
+            "marks": [{"stage": s, "after": f"{a + (late if s == 'withdrawn' else 0)}s"} for s, a in marks],
+            "requests": 100,
+            "failed_requests": 7 + late,
+        }
+        server.post(f"/v1/drills/{region}/runs", run)
+    page = tmp_path / "report.html"
+    done = locci("drills", "report", region, "--run", "1", "--html", str(page))
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in page.read_text()
+    missed = locci("drills", "report", region)
+    assert missed.returncode == 1
+    assert "missed: withdrawn" in missed.stdout
+    assert "+4.00 s" in locci("drills", "compare", region, "1", "2").stdout
+    assert locci("drills", "rm", region).returncode == 0
+
+
 def test_zones_and_drills(locci: CommandLine, region: str) -> None:
     zone = f"{region}.example.net"
     assert locci("zones", "create", zone, "--ttl", "30m").returncode == 0
