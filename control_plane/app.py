@@ -19,6 +19,7 @@ from control_plane.adapters.sql_store import SqlStore
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
 from control_plane.core.quota import Quota, Quotas
+from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
 from control_plane.reports import Reports
 from control_plane.rpc import GrpcServers
@@ -214,6 +215,7 @@ class ControlPlane:
             clock=self.clock,
             steady=self.steady,
             node_endpoints=tuple(self._node_endpoints()),
+            idempotency=Idempotency(self.state, self.clock),
         )
         return guarded(services(self.context), self.state, self.clock)
 

@@ -7,16 +7,15 @@ What is read here belongs to the mirror: copy it before you change it.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.wrappers_pb2 import StringValue
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
 from control_plane.ports import Committed, Delete, EventQuery, Put, Store, Transaction
-from fleet.errors import Code, LocciError, not_found
+from fleet.errors import not_found
 from locci.v1 import (
     access_pb2,
     app_pb2,
@@ -153,9 +152,11 @@ class State:
         self._committing = asyncio.Lock()
         self._watchers: set[asyncio.Queue[event_pb2.Event]] = set()
         self._changed = asyncio.Event()
-        self.before_commit: Callable[[Batch], None] | None = None
-        """May add to a transaction that changes something, last of all."""
+        self.committing: list[Callable[[Batch], None]] = []
+        """Each may add to a transaction that changes something, last of all."""
         self.revision = 0
+        self.requests = Table("requests", BytesValue)
+        """By `requests/{hash of caller, method and request id}`: what was asked, when, and the answer."""
         self.operator_tokens = Table("operatorTokens", access_pb2.OperatorToken)
         self.audit_records = Table("auditRecords", access_pb2.AuditRecord)
         """By `auditRecords/{sequence with 20 digits}`."""
@@ -195,8 +196,8 @@ class State:
             batch = Batch()
             result = build(batch)
             if batch:
-                if self.before_commit is not None:
-                    self.before_commit(batch)
+                for add in self.committing:
+                    add(batch)
                 self._mirror(batch, await self._store.commit(Transaction(tuple(batch.changes), tuple(batch.events))))
         return result
 
@@ -260,38 +261,3 @@ class State:
 def sequence_of(event: event_pb2.Event) -> int:
     """The number in an event's name."""
     return int(event.name.rpartition("/")[2])
-
-
-class Idempotency:
-    """Answers to requests that carry a `request_id`, for the repeats of them; bounded, in memory."""
-
-    def __init__(self, entries_max: int = 2_000):
-        self._entries_max = entries_max
-        self._answers: OrderedDict[tuple[str, str, str], tuple[bytes, asyncio.Future[Message]]] = OrderedDict()
-
-    async def once(self, principal: str, request: Any, act: Any) -> Any:
-        """The result of `await act()`, or that of the same request before. Without a request id it just acts."""
-        if not request.request_id:
-            return await act()
-        key = (principal, request.DESCRIPTOR.full_name, request.request_id)
-        body = request.SerializeToString(deterministic=True)
-        if key in self._answers:
-            before, future = self._answers[key]
-            if before != body:
-                message = f"request_id: {request.request_id!r} was used for another request; choose a new one"
-                raise LocciError(Code.INVALID_ARGUMENT, "REQUEST_ID_REUSED", message, field="request_id")
-            return await asyncio.shield(future)
-        future = asyncio.get_running_loop().create_future()
-        self._answers[key] = (body, future)
-        if len(self._answers) > self._entries_max:
-            self._answers.popitem(last=False)
-        try:
-            answer = await act()
-        except BaseException as error:
-            # A request that failed has done nothing: its repeat may try again.
-            self._answers.pop(key, None)
-            future.set_exception(error if isinstance(error, Exception) else LocciError(Code.ABORTED, "ENDED", "ended"))
-            future.exception()
-            raise
-        future.set_result(answer)
-        return answer

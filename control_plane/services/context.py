@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from control_plane.controller import Controller
+from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
 from control_plane.ports import CertificateAuthority, ImageRegistry
 from control_plane.sessions import Hub
-from control_plane.state import Batch, Idempotency, State
+from control_plane.state import Batch, State
 from control_plane.views import Manifests, Views
 from fleet.clock import Clock
 
@@ -31,7 +32,7 @@ class Context:
     clock: Clock
     steady: Callable[[], float]
     node_endpoints: tuple[str, ...]
-    idempotency: Idempotency = field(default_factory=Idempotency)
+    idempotency: Idempotency
     last_use: dict[str, float] = field(default_factory=dict)
     """When each operator's token was used last, seconds since 1970, by its name."""
     token_requests: set[str] = field(default_factory=set)

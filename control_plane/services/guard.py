@@ -48,7 +48,7 @@ class Auditor:
     def __init__(self, state: State, clock: Clock):
         self._state = state
         self._clock = clock
-        state.before_commit = self._attach
+        state.committing.append(self._attach)
 
     def _attach(self, batch: Batch) -> None:
         call = _CALL.get()
