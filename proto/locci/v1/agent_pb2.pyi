@@ -755,6 +755,36 @@ class Goodbye(_message.Message):
 Global___Goodbye: _TypeAlias = Goodbye  # noqa: Y015
 
 @_typing.final
+class Leases(_message.Message):
+    """Answers a heartbeat of a node that holds replicas with `fence_after`: it may run these, counted from the moment at which
+    it sent that heartbeat. What is not named is not renewed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The heartbeat's sequence."""
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of replica resources."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        resources: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leases: _TypeAlias = Leases  # noqa: Y015
+
+@_typing.final
 class EventsRecorded(_message.Message):
     """Events up to this one are in the store; the node need not keep them any longer."""
 
@@ -791,6 +821,7 @@ class ControlMessage(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
     EVENTS_RECORDED_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First, and only first."""
@@ -811,6 +842,10 @@ class ControlMessage(_message.Message):
     def events_recorded(self) -> Global___EventsRecorded:
         """Events are in the store."""
 
+    @_builtins.property
+    def leases(self) -> Global___Leases:
+        """What the node alone may run for now."""
+
     def __init__(
         self,
         *,
@@ -819,12 +854,13 @@ class ControlMessage(_message.Message):
         operation: Global___Operation | None = ...,
         goodbye: Global___Goodbye | None = ...,
         events_recorded: Global___EventsRecorded | None = ...,
+        leases: Global___Leases | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -41,6 +41,7 @@ class App(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     PLACEMENT_PROBLEMS_FIELD_NUMBER: _builtins.int
+    REBALANCE_MOVES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `apps/{app}`."""
     latest_release: _builtins.str
@@ -59,6 +60,8 @@ class App(_message.Message):
     """The store's revision of the last change."""
     etag: _builtins.str
     """Changes with every change."""
+    rebalance_moves: _builtins.int
+    """While its replicas are rebalanced: so many move at a time; 0 when they are not."""
     @_builtins.property
     def manifest(self) -> _manifest_pb2.AppManifest:
         """The manifest that was applied last."""
@@ -91,10 +94,11 @@ class App(_message.Message):
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
         placement_problems: _abc.Iterable[_builtins.str] | None = ...,
+        rebalance_moves: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "healthy_replicas", b"healthy_replicas", "latest_release", b"latest_release", "manifest", b"manifest", "name", b"name", "placement_problems", b"placement_problems", "revision", b"revision", "rollout", b"rollout", "stable_release", b"stable_release", "target_release", b"target_release", "update_time", b"update_time", "wanted_replicas", b"wanted_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "healthy_replicas", b"healthy_replicas", "latest_release", b"latest_release", "manifest", b"manifest", "name", b"name", "placement_problems", b"placement_problems", "rebalance_moves", b"rebalance_moves", "revision", b"revision", "rollout", b"rollout", "stable_release", b"stable_release", "target_release", b"target_release", "update_time", b"update_time", "wanted_replicas", b"wanted_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -158,6 +162,8 @@ class PlannedChange(_message.Message):
         """A replica is replaced by one of another release."""
         ACTION_UNPLACEABLE: PlannedChange._Action.ValueType  # 4
         """A replica cannot be placed."""
+        ACTION_MOVE: PlannedChange._Action.ValueType  # 50
+        """A replica moves: another starts elsewhere, then it stops; a singleton stops first."""
 
     class Action(_Action, metaclass=_ActionEnumTypeWrapper):
         """What happens."""
@@ -172,11 +178,14 @@ class PlannedChange(_message.Message):
     """A replica is replaced by one of another release."""
     ACTION_UNPLACEABLE: PlannedChange.Action.ValueType  # 4
     """A replica cannot be placed."""
+    ACTION_MOVE: PlannedChange.Action.ValueType  # 50
+    """A replica moves: another starts elsewhere, then it stops; a singleton stops first."""
 
     ACTION_FIELD_NUMBER: _builtins.int
     REPLICA_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FROM_NODE_FIELD_NUMBER: _builtins.int
     action: Global___PlannedChange.Action.ValueType
     """What happens."""
     replica: _builtins.str
@@ -185,6 +194,8 @@ class PlannedChange(_message.Message):
     """The node that it concerns, `nodes/{node}`; empty when none can be found."""
     reason: _builtins.str
     """Why."""
+    from_node: _builtins.str
+    """With move: the node that it leaves, `nodes/{node}`."""
     def __init__(
         self,
         *,
@@ -192,10 +203,11 @@ class PlannedChange(_message.Message):
         replica: _builtins.str = ...,
         node: _builtins.str = ...,
         reason: _builtins.str = ...,
+        from_node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "node", b"node", "reason", b"reason", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "from_node", b"from_node", "node", b"node", "reason", b"reason", "replica", b"replica"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -172,22 +172,26 @@ class Port(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CONTAINER_PORT_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    HOST_PORT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, unique in the manifest; empty means "http"."""
     container_port: _builtins.int
     """The port inside the container, 1 to 65535."""
     protocol: Global___PortProtocol.ValueType
     """What speaks on it."""
+    host_port: _builtins.int
+    """Also reached at this port of the host's addresses; of the replicas on a node only one has it. 0 means not."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         container_port: _builtins.int = ...,
         protocol: Global___PortProtocol.ValueType = ...,
+        host_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_port", b"container_port", "name", b"name", "protocol", b"protocol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_port", b"container_port", "host_port", b"host_port", "name", b"name", "protocol", b"protocol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -398,6 +402,44 @@ class Constraint(_message.Message):
 Global___Constraint: _TypeAlias = Constraint  # noqa: Y015
 
 @_typing.final
+class Affinity(_message.Message):
+    """Something that draws replicas to nodes or keeps them away, without being a demand. Exactly one of `label` and `app` is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Name of a label, as in Constraint."""
+    app: _builtins.str
+    """App id: the node holds a replica of this app."""
+    weight: _builtins.int
+    """-100 to 100, not 0. At 100 a node that matches is taken although it holds one more replica of the same release;
+    below 0 it is avoided.
+    """
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The label has one of these values; empty means that it exists."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+        app: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "label", b"label", "values", b"values", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
+
+@_typing.final
 class Placement(_message.Message):
     """Where replicas run."""
 
@@ -410,6 +452,9 @@ class Placement(_message.Message):
     LOST_AFTER_FIELD_NUMBER: _builtins.int
     ON_REJOIN_FIELD_NUMBER: _builtins.int
     SINGLETON_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    AFFINITIES_FIELD_NUMBER: _builtins.int
+    FENCE_AFTER_FIELD_NUMBER: _builtins.int
     replicas_per_region: _builtins.int
     """Replicas in each region; with `replicas` also 0, it means 1."""
     replicas: _builtins.int
@@ -418,6 +463,8 @@ class Placement(_message.Message):
     """What happens when it comes back after that."""
     singleton: _builtins.bool
     """Never two at a time, not even for a moment; at most one replica in all."""
+    spread: _builtins.str
+    """Name of a label: replicas of a region are spread over its values first, then over nodes; empty means over nodes."""
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Region ids; empty means every region."""
@@ -430,6 +477,16 @@ class Placement(_message.Message):
     def lost_after(self) -> _duration_pb2.Duration:
         """How long a node may be silent before its replicas are placed elsewhere; 0 means 30 s."""
 
+    @_builtins.property
+    def affinities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Affinity]:
+        """What draws replicas to nodes or keeps them away; weights add up."""
+
+    @_builtins.property
+    def fence_after(self) -> _duration_pb2.Duration:
+        """With singleton: without word from the control plane for so long, a node stops its replica by itself; 0 means a third
+        of lost_after, at most 10 s. A singleton is placed elsewhere only once that, drain and stop_timeout are over for sure.
+        """
+
     def __init__(
         self,
         *,
@@ -440,10 +497,13 @@ class Placement(_message.Message):
         lost_after: _duration_pb2.Duration | None = ...,
         on_rejoin: Global___RejoinChoice.ValueType = ...,
         singleton: _builtins.bool = ...,
+        spread: _builtins.str = ...,
+        affinities: _abc.Iterable[Global___Affinity] | None = ...,
+        fence_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lost_after", b"lost_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fence_after", b"fence_after", "lost_after", b"lost_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "lost_after", b"lost_after", "on_rejoin", b"on_rejoin", "regions", b"regions", "replicas", b"replicas", "replicas_per_region", b"replicas_per_region", "singleton", b"singleton"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinities", b"affinities", "constraints", b"constraints", "fence_after", b"fence_after", "lost_after", b"lost_after", "on_rejoin", b"on_rejoin", "regions", b"regions", "replicas", b"replicas", "replicas_per_region", b"replicas_per_region", "singleton", b"singleton", "spread", b"spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16locci/v1/replica.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\rReplicaStatus\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12%\n\x05phase\x18\x03 \x01(\x0e\x32\x16.locci.v1.ReplicaPhase\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\x10\n\x08restarts\x18\x05 \x01(\r\x12\x14\n\x0c\x63ontainer_id\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x10\n\x08log_tail\x18\t \x01(\t\x12)\n\x05since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\texit_code\x18\x0b \x01(\x05\"\xc2\x02\n\x07Replica\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0f\n\x07ordinal\x18\x03 \x01(\r\x12\x0f\n\x07release\x18\x04 \x01(\x04\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x11\n\tspec_hash\x18\x07 \x01(\t\x12/\n\x0b\x61ssign_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x63\x63\x65pted\x18\t \x01(\x08\x12\x0f\n\x07\x61pplied\x18\n \x01(\x08\x12\x0f\n\x07healthy\x18\x0b \x01(\x08\x12\'\n\x06status\x18\x0c \x01(\x0b\x32\x17.locci.v1.ReplicaStatus\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x10\n\x08stopping\x18\x0e \x01(\x08\x12\x11\n\tdisplaced\x18\x0f \x01(\x08\"\x82\x01\n\x13ListReplicasRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"T\n\x14ListReplicasResponse\x12#\n\x08replicas\x18\x01 \x03(\x0b\x32\x11.locci.v1.Replica\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetReplicaRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*\xec\x01\n\x0cReplicaPhase\x12\x1d\n\x19REPLICA_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_PHASE_PENDING\x10\x01\x12\x19\n\x15REPLICA_PHASE_PULLING\x10\x02\x12\x1a\n\x16REPLICA_PHASE_STARTING\x10\x03\x12\x19\n\x15REPLICA_PHASE_RUNNING\x10\x04\x12\x19\n\x15REPLICA_PHASE_BACKOFF\x10\x05\x12\x1a\n\x16REPLICA_PHASE_DRAINING\x10\x06\x12\x19\n\x15REPLICA_PHASE_STOPPED\x10\x07\x32\xe9\x01\n\x0eReplicaService\x12s\n\x0cListReplicas\x12\x1d.locci.v1.ListReplicasRequest\x1a\x1e.locci.v1.ListReplicasResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=apps/*}/replicas\x12\x62\n\nGetReplica\x12\x1b.locci.v1.GetReplicaRequest\x1a\x11.locci.v1.Replica\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=apps/*/replicas/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16locci/v1/replica.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\rReplicaStatus\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12%\n\x05phase\x18\x03 \x01(\x0e\x32\x16.locci.v1.ReplicaPhase\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\x10\n\x08restarts\x18\x05 \x01(\r\x12\x14\n\x0c\x63ontainer_id\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x10\n\x08log_tail\x18\t \x01(\t\x12)\n\x05since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\texit_code\x18\x0b \x01(\x05\"\x83\x03\n\x07Replica\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0f\n\x07ordinal\x18\x03 \x01(\r\x12\x0f\n\x07release\x18\x04 \x01(\x04\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x11\n\tspec_hash\x18\x07 \x01(\t\x12/\n\x0b\x61ssign_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x63\x63\x65pted\x18\t \x01(\x08\x12\x0f\n\x07\x61pplied\x18\n \x01(\x08\x12\x0f\n\x07healthy\x18\x0b \x01(\x08\x12\'\n\x06status\x18\x0c \x01(\x0b\x32\x17.locci.v1.ReplicaStatus\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x10\n\x08stopping\x18\x0e \x01(\x08\x12\x11\n\tdisplaced\x18\x0f \x01(\x08\x12\x0f\n\x07leaving\x18\x32 \x01(\x08\x12.\n\nfence_time\x18\x33 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x82\x01\n\x13ListReplicasRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"T\n\x14ListReplicasResponse\x12#\n\x08replicas\x18\x01 \x03(\x0b\x32\x11.locci.v1.Replica\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetReplicaRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*\xec\x01\n\x0cReplicaPhase\x12\x1d\n\x19REPLICA_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_PHASE_PENDING\x10\x01\x12\x19\n\x15REPLICA_PHASE_PULLING\x10\x02\x12\x1a\n\x16REPLICA_PHASE_STARTING\x10\x03\x12\x19\n\x15REPLICA_PHASE_RUNNING\x10\x04\x12\x19\n\x15REPLICA_PHASE_BACKOFF\x10\x05\x12\x1a\n\x16REPLICA_PHASE_DRAINING\x10\x06\x12\x19\n\x15REPLICA_PHASE_STOPPED\x10\x07\x32\xe9\x01\n\x0eReplicaService\x12s\n\x0cListReplicas\x12\x1d.locci.v1.ListReplicasRequest\x1a\x1e.locci.v1.ListReplicasResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=apps/*}/replicas\x12\x62\n\nGetReplica\x12\x1b.locci.v1.GetReplicaRequest\x1a\x11.locci.v1.Replica\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=apps/*/replicas/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,18 +44,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICASERVICE'].methods_by_name['ListReplicas']._serialized_options = b'\202\323\344\223\002\036\022\034/v1/{parent=apps/*}/replicas'
   _globals['_REPLICASERVICE'].methods_by_name['GetReplica']._loaded_options = None
   _globals['_REPLICASERVICE'].methods_by_name['GetReplica']._serialized_options = b'\202\323\344\223\002\036\022\034/v1/{name=apps/*/replicas/*}'
-  _globals['_REPLICAPHASE']._serialized_start=978
-  _globals['_REPLICAPHASE']._serialized_end=1214
+  _globals['_REPLICAPHASE']._serialized_start=1043
+  _globals['_REPLICAPHASE']._serialized_end=1279
   _globals['_REPLICASTATUS']._serialized_start=133
   _globals['_REPLICASTATUS']._serialized_end=390
   _globals['_REPLICA']._serialized_start=393
-  _globals['_REPLICA']._serialized_end=715
-  _globals['_LISTREPLICASREQUEST']._serialized_start=718
-  _globals['_LISTREPLICASREQUEST']._serialized_end=848
-  _globals['_LISTREPLICASRESPONSE']._serialized_start=850
-  _globals['_LISTREPLICASRESPONSE']._serialized_end=934
-  _globals['_GETREPLICAREQUEST']._serialized_start=936
-  _globals['_GETREPLICAREQUEST']._serialized_end=975
-  _globals['_REPLICASERVICE']._serialized_start=1217
-  _globals['_REPLICASERVICE']._serialized_end=1450
+  _globals['_REPLICA']._serialized_end=780
+  _globals['_LISTREPLICASREQUEST']._serialized_start=783
+  _globals['_LISTREPLICASREQUEST']._serialized_end=913
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=915
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=999
+  _globals['_GETREPLICAREQUEST']._serialized_start=1001
+  _globals['_GETREPLICAREQUEST']._serialized_end=1040
+  _globals['_REPLICASERVICE']._serialized_start=1282
+  _globals['_REPLICASERVICE']._serialized_end=1515
 # @@protoc_insertion_point(module_scope)

@@ -149,8 +149,12 @@ class Replica(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     STOPPING_FIELD_NUMBER: _builtins.int
     DISPLACED_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    FENCE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name, `apps/{app}/replicas/{ordinal}-{release}`."""
+    """Resource name, `apps/{app}/replicas/{ordinal}-{release}`. Of several of the same ordinal and release, during a move
+    or after a loss, one has this name and the others have `…/{ordinal}-{release}@{node}`, which is taken for each.
+    """
     app: _builtins.str
     """The app's id."""
     ordinal: _builtins.int
@@ -175,6 +179,8 @@ class Replica(_message.Message):
     """It is to be stopped; it exists only until the node has done so."""
     displaced: _builtins.bool
     """Its node was lost and a replacement was placed; what becomes of it is decided when the node comes back."""
+    leaving: _builtins.bool
+    """It moves to another node of its region for balance: it stops once another serves in its place."""
     @_builtins.property
     def assign_time(self) -> _timestamp_pb2.Timestamp:
         """When it was assigned to the node."""
@@ -182,6 +188,10 @@ class Replica(_message.Message):
     @_builtins.property
     def status(self) -> Global___ReplicaStatus:
         """What the node said last."""
+
+    @_builtins.property
+    def fence_time(self) -> _timestamp_pb2.Timestamp:
+        """Its node is out of the fleet, and may still run it until then; only for singletons."""
 
     def __init__(
         self,
@@ -201,10 +211,12 @@ class Replica(_message.Message):
         revision: _builtins.int = ...,
         stopping: _builtins.bool = ...,
         displaced: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
+        fence_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "fence_time", b"fence_time", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "app", b"app", "applied", b"applied", "assign_time", b"assign_time", "displaced", b"displaced", "healthy", b"healthy", "name", b"name", "node", b"node", "ordinal", b"ordinal", "region", b"region", "release", b"release", "revision", b"revision", "spec_hash", b"spec_hash", "status", b"status", "stopping", b"stopping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "app", b"app", "applied", b"applied", "assign_time", b"assign_time", "displaced", b"displaced", "fence_time", b"fence_time", "healthy", b"healthy", "leaving", b"leaving", "name", b"name", "node", b"node", "ordinal", b"ordinal", "region", b"region", "release", b"release", "revision", b"revision", "spec_hash", b"spec_hash", "status", b"status", "stopping", b"stopping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -288,7 +300,7 @@ class GetReplicaRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`apps/{app}/replicas/{ordinal}-{release}`."""
+    """`apps/{app}/replicas/{ordinal}-{release}`, or the same with `@{node}`."""
     def __init__(
         self,
         *,

@@ -166,6 +166,7 @@ class ReplicaSpec(_message.Message):
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     LOG_ROTATION_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
+    FENCE_AFTER_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     ordinal: _builtins.int
@@ -240,6 +241,10 @@ class ReplicaSpec(_message.Message):
     def verification(self) -> _container_pb2.ImageVerification:
         """Who must have signed the image."""
 
+    @_builtins.property
+    def fence_after(self) -> _duration_pb2.Duration:
+        """When set, the node runs it only while it holds a lease of it (Leases) that is younger than this."""
+
     def __init__(
         self,
         *,
@@ -265,10 +270,11 @@ class ReplicaSpec(_message.Message):
         working_dir: _builtins.str = ...,
         log_rotation: _container_pb2.LogRotation | None = ...,
         verification: _container_pb2.ImageVerification | None = ...,
+        fence_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "liveness", b"liveness", "log_rotation", b"log_rotation", "readiness", b"readiness", "resources", b"resources", "security", b"security", "stop_timeout", b"stop_timeout", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "fence_after", b"fence_after", "liveness", b"liveness", "log_rotation", b"log_rotation", "readiness", b"readiness", "resources", b"resources", "security", b"security", "stop_timeout", b"stop_timeout", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "args", b"args", "command", b"command", "drain", b"drain", "env", b"env", "files", b"files", "image", b"image", "liveness", b"liveness", "log_rotation", b"log_rotation", "ordinal", b"ordinal", "ports", b"ports", "readiness", b"readiness", "release", b"release", "resources", b"resources", "security", b"security", "spec_hash", b"spec_hash", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "args", b"args", "command", b"command", "drain", b"drain", "env", b"env", "fence_after", b"fence_after", "files", b"files", "image", b"image", "liveness", b"liveness", "log_rotation", b"log_rotation", "ordinal", b"ordinal", "ports", b"ports", "readiness", b"readiness", "release", b"release", "resources", b"resources", "security", b"security", "spec_hash", b"spec_hash", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
