@@ -250,16 +250,10 @@ def test_a_registry_that_is_not_there_is_told_from_a_server_that_is_not(locci: C
 
 
 def test_events_are_followed_while_they_happen(locci: CommandLine, region: str) -> None:
-    command = locci.command("events", "--follow", "--subject", f"regions/{region}", "-o", "json")
-    following = subprocess.Popen(
-        command,
-        env=locci.env(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever runs the tests in the background may have had the signal ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    # Whoever runs the tests in the background may have had the signal ignored.
+    command = ["env", "--default-signal=INT"]
+    command += locci.command("events", "--follow", "--subject", f"regions/{region}", "-o", "json")
+    following = subprocess.Popen(command, env=locci.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert json.loads(_line(following))["type"] == "RegionCreated"
         assert locci("regions", "rm", region).returncode == 0
