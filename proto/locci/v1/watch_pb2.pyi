@@ -73,7 +73,7 @@ Global___WatchBelowRequest: _TypeAlias = WatchBelowRequest  # noqa: Y015
 
 @_typing.final
 class Change(_message.Message):
-    """One message of a watch. A slow reader is never sent a backlog: it gets each resource as it is when it reads on."""
+    """One message of a watch. A slow reader is sent no backlog: of a resource that changed often it gets the last state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
