@@ -21,7 +21,12 @@ async def converges(rig: Rig, revision: int, count: int) -> None:
         return rig.control_plane.applied == revision and sum(s.ready for s in statuses) == count
 
     async with rig.edge.connected():
-        await eventually(done, f"revision {revision} with {count} replicas", 40.0)
+        try:
+            await eventually(done, f"revision {revision} with {count} replicas", 40.0)
+        except AssertionError:
+            print(f"applied {rig.control_plane.applied}, accepted {rig.control_plane.accepted}")
+            print(rig.control_plane.replicas, await containers(rig.host), rig.log[-6000:], sep="\n")
+            raise
     assert len(await containers(rig.host)) == count
 
 
