@@ -12,6 +12,9 @@ ROLES: Final = ("viewer", "deployer", "operator", "admin")
 """Each may do all that those before it may."""
 
 _READS: Final = re.compile(r"(Get|List|Watch|Wait|Export|Verify)[A-Z]")
+_APP_SERVICES: Final = frozenset({"AppService", "ReleaseService", "RolloutService"})
+"""What a limited token may change. Elsewhere a request may carry a name that the service does not read, so that an
+app's name in it proves nothing."""
 _ADMIN_SERVICES: Final = frozenset({"OperatorTokenService", "AuditService"})
 _LEAST: Final = {
     "AppService": "deployer",
@@ -54,7 +57,7 @@ def refusal(role: str, scopes: Sequence[str], service: str, method: str, resourc
         return f"{service}.{method} needs the role {least}; this token has the role {role}"
     if not scopes:
         return ""
-    app = re.match(r"apps/[^/]+", resource)
+    app = re.match(r"apps/[^/]+", resource) if reads_only(method) or service in _APP_SERVICES else None
     if app is not None and app.group() != "apps/-":
         if any(fnmatch.fnmatchcase(app.group(), scope) for scope in scopes):
             return ""

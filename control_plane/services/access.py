@@ -17,7 +17,7 @@ from control_plane.services.context import Context
 from control_plane.services.guard import fields_of
 from control_plane.state import Batch
 from fleet.audit import verify_chain
-from fleet.errors import failed_precondition, invalid
+from fleet.errors import LocciError, failed_precondition, invalid
 from fleet.ids import parse
 from locci.v1 import access_pb2
 
@@ -58,11 +58,19 @@ class OperatorTokenService:
             shown.token = fresh.text()
             return shown
 
-        if request.request_id and f"{caller.principal}/{request.request_id}" in self._seen:
+        given = f"{caller.principal}/{request.request_id}"
+        if request.request_id and given in self._seen:
             message = "a token was made for this request_id already; its secret is shown once: make another"
             raise failed_precondition("TOKEN_SHOWN", message)
-        self._seen.add(f"{caller.principal}/{request.request_id}")
-        return await act()
+        if not request.request_id:
+            return await act()
+        self._seen.add(given)
+        try:
+            return await act()
+        except LocciError:
+            # Nothing was made: the request may be mended and sent again.
+            self._seen.discard(given)
+            raise
 
     @property
     def _seen(self) -> set[str]:

@@ -3,7 +3,9 @@ around the implementations themselves."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
 import json
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -28,6 +30,8 @@ log = structlog.get_logger()
 
 RECORDS_MAX: Final = 20_000
 _REQUEST_MAX: Final = 4096
+_LOOK_S: Final = 1.0
+"""Longest time that a watch outlives the token that opened it."""
 _HIDDEN: Final = frozenset({"token", "secret", "password", "value", "csr_pem", "private_key_pem", "env", "content"})
 
 
@@ -55,6 +59,16 @@ class Auditor:
         if call is not None and not call.recorded:
             call.recorded = True
             self._add(batch, call, "OK", "")
+
+    def lapsed(self, caller: Caller) -> bool:
+        """Whether the token of an operator was taken back or has ended since the call began."""
+        kind, _, identifier = caller.principal.partition("/")
+        if kind != "operators":
+            return False
+        name = f"operatorTokens/{identifier}"
+        row = self._state.operator_tokens.get(name)
+        ended = row is not None and self._clock.wall() >= row.expire_time.seconds
+        return ended or self._state.secrets.get(name) is None
 
     async def record(self, call: _Call, code: str, message: str) -> None:
         """A record by itself. That it cannot be written is logged: the call has ended already."""
@@ -128,6 +142,13 @@ def resource_of(request: Any) -> str:
     return ""
 
 
+_END: Final = object()
+
+
+async def _next(answers: AsyncIterator[Any]) -> Any:
+    return await anext(answers, _END)
+
+
 class Guarded:
     """A service's implementation behind the gate; its methods are found by name, as on the implementation itself."""
 
@@ -149,18 +170,26 @@ class Guarded:
 
     def _calling(self, method: str, inner: Any) -> Any:
         async def call(request: Any, caller: Caller) -> Any:
-            if reads_only(method) or getattr(request, "validate_only", False):
+            if reads_only(method):
                 self._check(method, request, caller)
                 return await inner(request, caller)
+            # A dry run changes nothing and leaves no record; should it change something after all, that is recorded.
+            dry = bool(getattr(request, "validate_only", False))
             pending = _Call(f"{self._service.descriptor.name}.{method}", caller, request)
             token = _CALL.set(pending)
             try:
                 self._check(method, request, caller)
                 answer = await inner(request, caller)
-                if not pending.recorded:
+                if not (pending.recorded or dry):
                     await self._auditor.record(pending, "OK", "")
             except LocciError as error:
-                await self._auditor.record(pending, error.code.name, error.message)
+                if not dry:
+                    await self._auditor.record(pending, error.code.name, error.message)
+                raise
+            except Exception:
+                await self._auditor.record(
+                    pending, Code.INTERNAL.name, "a fault of the control plane: its log says more"
+                )
                 raise
             finally:
                 _CALL.reset(token)
@@ -172,10 +201,32 @@ class Guarded:
         async def call(request: Any, caller: Caller) -> AsyncIterator[Any]:
             self._check(method, request, caller)
             async with contextlib.aclosing(inner(request, caller)) as answers:
-                async for answer in answers:
+                async for answer in self._while_valid(answers, caller):
                     yield answer
 
         return call
+
+    async def _while_valid(self, answers: AsyncIterator[Any], caller: Caller) -> AsyncIterator[Any]:
+        """The answers, until the caller's token is taken back or ends. Raises UNAUTHENTICATED then."""
+        shared = contextvars.copy_context()
+        following: asyncio.Task[Any] | None = None
+        try:
+            while True:
+                if following is None:
+                    following = asyncio.get_running_loop().create_task(_next(answers), context=shared)
+                await asyncio.wait({following}, timeout=_LOOK_S)
+                if self._auditor.lapsed(caller):
+                    message = "the token was taken back or has ended: log in again with another"
+                    raise LocciError(Code.UNAUTHENTICATED, "TOKEN_LAPSED", message)
+                if following.done():
+                    answer, following = following.result(), None
+                    if answer is _END:
+                        return
+                    yield answer
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.wait({following})
 
 
 def guarded(services: list[Service], state: State, clock: Clock) -> list[Service]:

@@ -22,7 +22,7 @@ async def converges(rig: Rig, revision: int, count: int) -> None:
 
     async with rig.edge.connected():
         try:
-            await eventually(done, f"revision {revision} with {count} replicas", 40.0)
+            await eventually(done, f"revision {revision} with {count} replicas", 90.0)
         except AssertionError:
             print(f"applied {rig.control_plane.applied}, accepted {rig.control_plane.accepted}")
             print(rig.control_plane.replicas, await containers(rig.host), rig.log[-6000:], sep="\n")

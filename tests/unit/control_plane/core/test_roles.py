@@ -52,6 +52,9 @@ def test_unknown_roles_may_nothing() -> None:
         ("ReplicaService", "ListReplicas", "apps/-", True),
         ("NodeService", "CordonNode", "nodes/eu-1", False),
         ("NodeService", "GetNode", "nodes/eu-1", True),
+        ("OperatorTokenService", "CreateOperatorToken", "apps/shop-web", False),
+        ("RegionService", "CreateRegion", "apps/shop-web", False),
+        ("JoinTokenService", "CreateJoinToken", "apps/shop-web", False),
     ],
 )
 def test_scopes(service: str, method: str, resource: str, allowed: bool) -> None:
