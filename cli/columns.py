@@ -219,3 +219,17 @@ DRILL_RUNS: Final[list[Column]] = [
     ("FAILURES", lambda r: "; ".join(r.get("failures", []))),
     ("AGE", lambda r: age(r.get("create_time"))),
 ]
+
+
+def _steps(operation: Json) -> str:
+    return f"{operation.get('steps_done', 0)}/{operation['steps']}" if operation.get("steps") else ""
+
+
+OPERATIONS: Final[list[Column]] = [
+    ("OPERATION", lambda o: last(o["name"])),
+    ("KIND", lambda o: o.get("kind", "")),
+    ("STATE", lambda o: word(o.get("state", ""), "STATE_")),
+    ("STEPS", _steps),
+    ("AGE", lambda o: age(o.get("create_time"))),
+    ("REASON", lambda o: o.get("reason", "")),
+]

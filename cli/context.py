@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from fleet.files import write_atomic
 from fleet.identity import fingerprint
 
 _LOGIN = "`locci context use FILE` takes the context.json that the control plane wrote; `locci login` makes one"
+
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,19 @@ def own_path() -> Path:
     """Where `login` and `context use` keep the context of this user."""
     base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(base) / "locci" / "context.json"
+
+
+def named_path(name: str) -> Path:
+    """Where a context is kept under a name. Raises a Failure for what cannot be one."""
+    if not _NAME.fullmatch(name):
+        hint = "1-40 of `a-z0-9-`, starting with a letter or a digit"
+        raise Failure(f"{name!r} cannot be the name of a context", hint=hint, exit_code=USAGE)
+    return own_path().parent / "contexts" / f"{name}.json"
+
+
+def names() -> list[str]:
+    """The names that contexts are kept under."""
+    return sorted(path.stem for path in (own_path().parent / "contexts").glob("*.json") if _NAME.fullmatch(path.stem))
 
 
 def path_in_effect(given: Path | None = None) -> Path:

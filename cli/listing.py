@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 import typer
@@ -22,6 +23,21 @@ Filter = Annotated[
 OrderBy = Annotated[str, typer.Option("--order-by", metavar="FIELDS", help="In which order, as in 'create_time desc'.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on with changes; end with Ctrl-C.")]
 
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to list: what a command was given."""
+
+    filter: str = ""
+    order_by: str = ""
+    watch: bool = False
+
+    def within(self, restriction: str) -> How:
+        """The same within what the restriction names."""
+        both = f"{restriction} AND ({self.filter})" if self.filter else restriction
+        return replace(self, filter=both)
+
+
 WATCHED: Final = frozenset({"regions", "nodes", "apps", "replicas", "rollouts", "operations"})
 """What the API has watches of; the rest is asked for every POLL_S."""
 POLL_S: Final = 2.0
@@ -34,16 +50,13 @@ def show_list(
     columns: Sequence[Column],
     output: Format,
     empty: str,
+    how: How,
     *,
     wide: Sequence[Column] = (),
-    params: Json | None = None,
-    filter_: str = "",
-    order_by: str = "",
-    watch: bool = False,
 ) -> None:
-    """Lists what is at `path` of the API, whose answer has it as `key`; with `watch` goes on with what changes."""
-    asked = {**(params or {}), "filter": filter_, "order_by": order_by}
-    if not watch:
+    """Lists what is at `path` of the API, whose answer has it as `key`; with `how.watch` goes on with what changes."""
+    asked: Json = {"filter": how.filter, "order_by": how.order_by}
+    if not how.watch:
         show(run(lambda client: client.pages(path, key, asked)), columns, output, empty, wide=wide)
         return
     shown = wide if output is Format.WIDE and wide else columns
@@ -51,9 +64,9 @@ def show_list(
     async def go_on(client: Client) -> None:
         if output.tabular:
             line("  ".join(name for name, _ in shown))
-        source = _watched if key in WATCHED and not params else _polled
+        source = _watched if key in WATCHED else _polled
         async for change in source(client, path, key, asked):
-            _say(change, key, shown, output)
+            _say(change, shown, output)
 
     run(go_on)
 
@@ -87,7 +100,7 @@ async def _polled(client: Client, path: str, key: str, asked: Json) -> AsyncIter
         await asyncio.sleep(POLL_S)
 
 
-def _say(item: Json, key: str, columns: Sequence[Column], output: Format) -> None:
+def _say(item: Json, columns: Sequence[Column], output: Format) -> None:
     gone = set(item) == {"name"}
     if output is Format.JSON:
         line(json.dumps({**item, "removed": True} if gone else item, ensure_ascii=False))

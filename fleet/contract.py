@@ -59,10 +59,23 @@ def read_json(value: Any, message: M, path: str = "") -> M:
     """Fills `message` from a decoded JSON `value`; INVALID_ARGUMENT names every problem and the first one's field."""
     raise_first(json_problems(value, descriptor_of(message), path))
     try:
-        json_format.ParseDict(value, message)
+        json_format.ParseDict(_with_camel_masks(value, descriptor_of(message)), message)
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
         raise invalid(path, f"{path or 'the body'}: {error}") from error
     return message
+
+
+def _with_camel_masks(value: Any, descriptor: Descriptor) -> Any:
+    """A request with its field masks as proto3's JSON has them, in camelCase: ours are in snake_case, as all names."""
+    masks = {field.name for field in descriptor.fields if field.message_type and field.message_type.name == "FieldMask"}
+    if not isinstance(value, dict) or masks.isdisjoint(value):
+        return value
+    camel = {
+        name: re.sub(r"_([a-z0-9])", lambda found: found[1].upper(), value[name])
+        for name in masks & set(value)
+        if isinstance(value[name], str)
+    }
+    return {**value, **camel}
 
 
 def write_json(message: Message) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import typer
 
 from cli import columns
 from cli.client import new_request_id
-from cli.listing import Filter, OrderBy, Watch, names_of, show_list
+from cli.listing import Filter, How, OrderBy, Watch, names_of, show_list
 from cli.output import Format, Output, note, show_one
 from cli.session import name_of, run
 
@@ -21,8 +21,8 @@ App = Annotated[str, typer.Argument(metavar="APP", help="The app's id.", autocom
 def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
     """List apps."""
     empty = "no apps: `locci apply -f app.yaml` makes one"
-    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
-    show_list("apps", "apps", columns.APPS, output, empty, wide=columns.APP, **options)  # type: ignore[arg-type]
+    how = How(filter_, order_by, watch)
+    show_list("apps", "apps", columns.APPS, output, empty, how, wide=columns.APP)
 
 
 @app.command("show")
@@ -51,26 +51,25 @@ def ps(
 ) -> None:
     """List replicas: where they run, and whether they are accepted, applied and healthy."""
     parent = name_of("apps", name) if name else "apps/-"
+    how = How(filter_, order_by, watch)
     if node:
-        there = f"node = {name_of('nodes', node)}"
-        filter_ = f"{there} AND ({filter_})" if filter_ else there
-    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
-    show_list(f"{parent}/replicas", "replicas", columns.REPLICAS, output, "no replicas", **options)  # type: ignore[arg-type]
+        how = how.within(f"node = {name_of('nodes', node)}")
+    show_list(f"{parent}/replicas", "replicas", columns.REPLICAS, output, "no replicas", how)
 
 
 def releases(
     name: App, filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE
 ) -> None:
     """List an app's releases, newest first."""
-    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
+    how = How(filter_, order_by, watch)
     path = f"{name_of('apps', name)}/releases"
-    show_list(path, "releases", columns.RELEASES, output, "no releases", **options)  # type: ignore[arg-type]
+    show_list(path, "releases", columns.RELEASES, output, "no releases", how)
 
 
 def rollouts(
     name: App, filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE
 ) -> None:
     """List an app's rollouts, newest first."""
-    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
+    how = How(filter_, order_by, watch)
     path = f"{name_of('apps', name)}/rollouts"
-    show_list(path, "rollouts", columns.ROLLOUTS, output, "no rollouts", **options)  # type: ignore[arg-type]
+    show_list(path, "rollouts", columns.ROLLOUTS, output, "no rollouts", how)

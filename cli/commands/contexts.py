@@ -11,9 +11,11 @@ import typer
 from cli import context
 from cli.client import Client
 from cli.context import Context
-from cli.failure import USAGE, Failure
-from cli.output import Format, Output, note, show_one
+from cli.failure import NOT_FOUND, USAGE, Failure
+from cli.output import Column, Format, Output, note, show, show_one, yes
 from cli.session import CONTEXT_FILE, run_with
+
+Name = Annotated[str, typer.Option("--name", help="Also keep it under this name, for `locci context use NAME`.")]
 
 app = typer.Typer(help="Which control plane commands speak to.", no_args_is_help=True)
 
@@ -41,12 +43,50 @@ def show_(output: Output = Format.TABLE) -> None:
 
 
 @app.command()
+def ls(output: Output = Format.TABLE) -> None:
+    """List the contexts that are kept under names."""
+    path = context.path_in_effect(CONTEXT_FILE.get())
+    used = context.load(path) if path.exists() else None
+    rows = []
+    for name in context.names():
+        held = context.load(context.named_path(name))
+        rows.append({"name": name, "server": held.server, "token_id": held.token_id(), "in_use": held == used})
+    columns: list[Column] = [
+        ("NAME", lambda c: c["name"]),
+        ("SERVER", lambda c: c["server"]),
+        ("TOKEN ID", lambda c: c["token_id"]),
+        ("IN USE", lambda c: yes(c["in_use"])),
+    ]
+    show(rows, columns, output, "no contexts: `locci context use FILE --name NAME` keeps one")
+
+
+@app.command()
 def use(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A context file, as the control plane writes it.")],
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="A name that a context is kept under, or a context file, as the control plane writes it.",
+            autocompletion=context.names,
+        ),
+    ],
+    name: Name = "",
 ) -> None:
-    """Copy a context file to your own place, so that commands use it."""
-    held = context.load(file)
-    _keep(held)
+    """Let commands use a context that is kept under a name, or a file, which is copied to your own place."""
+    known = which in context.names()
+    _keep(context.load(context.named_path(which) if known else Path(which)), name)
+
+
+@app.command()
+def rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The context's name.", autocompletion=context.names)],
+) -> None:
+    """Forget a context. The one in use stays in use until another one is."""
+    path = context.named_path(name)
+    if name not in context.names():
+        raise Failure(f"there is no context {name!r}", hint="`locci context ls` lists them", exit_code=NOT_FOUND)
+    path.unlink()
+    note(f"{name} is forgotten; its token still holds: `locci operators rm` takes it back")
 
 
 def login(
@@ -55,6 +95,7 @@ def login(
     token: Annotated[
         str, typer.Option(envvar="LOCCI_TOKEN", help="The operator token; `-` reads it from standard input.")
     ],
+    name: Name = "",
 ) -> None:
     """Check a token with the control plane and keep it in a context file of your own."""
     secret = sys.stdin.readline().strip() if token == "-" else token.strip()  # noqa: S105
@@ -68,10 +109,12 @@ def login(
         await client.get("regions", {"page_size": 1})
 
     run_with(held, try_out)
-    _keep(held)
+    _keep(held, name)
 
 
-def _keep(held: Context) -> None:
+def _keep(held: Context, name: str = "") -> None:
+    if name:
+        context.save(held, context.named_path(name))
     path = context.own_path()
     context.save(held, path)
     note(f"commands use {held.server} now ({path})")

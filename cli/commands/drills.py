@@ -11,6 +11,7 @@ from cli import columns, drill_report
 from cli.client import Client, Json, new_request_id
 from cli.durations import seconds_text
 from cli.failure import NOT_FOUND, USAGE, Failure
+from cli.listing import Filter, How, OrderBy, Watch, show_list
 from cli.output import Format, Output, clean, dump, line, note, show, show_one
 from cli.session import name_of, run
 
@@ -22,9 +23,10 @@ _FAULTS = ("region-cut", "node-cut", "program-killed")
 
 
 @app.command()
-def ls(output: Output = Format.TABLE) -> None:
+def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
     """List drills."""
-    show(run(lambda c: c.pages("drills", "drills")), columns.DRILLS, output, "no drills: `locci drills create`")
+    empty = "no drills: `locci drills create` declares one"
+    show_list("drills", "drills", columns.DRILLS, output, empty, How(filter_, order_by, watch))
 
 
 @app.command("show")
@@ -34,10 +36,12 @@ def show_(drill: Drill, output: Output = Format.TABLE) -> None:
 
 
 @app.command()
-def runs(drill: Drill, output: Output = Format.TABLE) -> None:
+def runs(
+    drill: Drill, filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE
+) -> None:
     """List what a drill's runs measured, newest first."""
-    found = run(lambda c: c.pages(f"{name_of('drills', drill)}/runs", "runs"))
-    show(found, columns.DRILL_RUNS, output, "it never ran")
+    path = f"{name_of('drills', drill)}/runs"
+    show_list(path, "runs", columns.DRILL_RUNS, output, "it never ran", How(filter_, order_by, watch))
 
 
 Run = Annotated[int, typer.Option("--run", help="The run's number; without it, the last one.")]

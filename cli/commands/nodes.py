@@ -11,7 +11,7 @@ from cli import columns
 from cli.client import Client, Json, new_request_id
 from cli.durations import seconds_text
 from cli.failure import USAGE, Failure
-from cli.listing import Filter, OrderBy, Watch, names_of, show_list
+from cli.listing import Filter, How, OrderBy, Watch, names_of, show_list
 from cli.output import Format, Output, note, show_one
 from cli.session import name_of, pairs_of, run
 
@@ -31,12 +31,11 @@ def ls(
     output: Output = Format.TABLE,
 ) -> None:
     """List nodes."""
-    if region:
-        there = f"region = {name_of('regions', region)}"
-        filter_ = f"{there} AND ({filter_})" if filter_ else there
     empty = "no nodes: `locci tokens create --region R` makes a token that brings one in"
-    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
-    show_list("nodes", "nodes", columns.NODES, output, empty, wide=columns.NODE, **options)  # type: ignore[arg-type]
+    how = How(filter_, order_by, watch)
+    if region:
+        how = how.within(f"region = {name_of('regions', region)}")
+    show_list("nodes", "nodes", columns.NODES, output, empty, how, wide=columns.NODE)
 
 
 @app.command("show")

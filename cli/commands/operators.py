@@ -10,7 +10,8 @@ import typer
 from cli import columns
 from cli.client import Json, new_request_id
 from cli.durations import seconds_text
-from cli.output import Format, Output, dump, line, note, show
+from cli.listing import Filter, How, OrderBy, Watch, show_list
+from cli.output import Format, Output, dump, line, note
 from cli.session import name_of, run
 
 app = typer.Typer(help="Operators' tokens: who may call the API, and what for.", no_args_is_help=True)
@@ -52,10 +53,11 @@ def create(
 
 
 @app.command()
-def ls(output: Output = Format.TABLE) -> None:
+def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
     """List operators' tokens, without their secrets."""
-    rows = run(lambda c: c.pages("operatorTokens", "operator_tokens"))
-    show(rows, columns.OPERATOR_TOKENS, output, "no tokens but the first administrator's")
+    empty = "no tokens but the first administrator's"
+    how = How(filter_, order_by, watch)
+    show_list("operatorTokens", "operator_tokens", columns.OPERATOR_TOKENS, output, empty, how)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 from cli import columns
 from cli.client import Json, new_request_id
 from cli.durations import seconds_text
+from cli.listing import Filter, How, OrderBy, Watch, show_list
 from cli.output import Format, Output, note, show, show_one
 from cli.session import name_of, run
 
@@ -24,10 +25,13 @@ def _name(zone: str, owner: str, kind: str) -> str:
 
 
 @app.command()
-def ls(zone: Zone, output: Output = Format.TABLE) -> None:
+def ls(
+    zone: Zone, filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE
+) -> None:
     """List the records of a zone."""
-    rows = run(lambda c: c.pages(f"{name_of('zones', zone)}/recordSets", "record_sets"))
-    show(rows, columns.RECORD_SETS, output, "no records: `locci records set ZONE OWNER TYPE DATA…`")
+    path = f"{name_of('zones', zone)}/recordSets"
+    empty = "no records: `locci records set ZONE OWNER TYPE DATA…`"
+    show_list(path, "record_sets", columns.RECORD_SETS, output, empty, How(filter_, order_by, watch))
 
 
 @app.command("show")

@@ -9,7 +9,7 @@ import typer
 from cli import columns
 from cli.client import new_request_id
 from cli.failure import USAGE, Failure
-from cli.listing import Filter, OrderBy, Watch, names_of, show_list
+from cli.listing import Filter, How, OrderBy, Watch, names_of, show_list
 from cli.output import Format, Output, note, show, show_one
 from cli.session import name_of, pairs_of, run
 
@@ -22,8 +22,8 @@ Region = Annotated[str, typer.Argument(metavar="REGION", help="The region's id."
 def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
     """List regions."""
     empty = "no regions: `locci regions create` makes one"
-    options = {"filter_": filter_, "order_by": order_by, "watch": watch}
-    show_list("regions", "regions", columns.REGIONS, output, empty, wide=columns.REGION, **options)  # type: ignore[arg-type]
+    how = How(filter_, order_by, watch)
+    show_list("regions", "regions", columns.REGIONS, output, empty, how, wide=columns.REGION)
 
 
 @app.command("show")

@@ -10,6 +10,7 @@ import typer
 from cli import columns, drill_report
 from cli.client import Json, new_request_id
 from cli.durations import seconds_text
+from cli.listing import Filter, How, OrderBy, Watch, show_list
 from cli.output import Format, Output, dump, last, line, note, show, table, word
 from cli.session import run
 
@@ -66,10 +67,13 @@ def _hostname(hostname: Json) -> list[str]:
 
 
 @app.command()
-def overrides(output: Output = Format.TABLE) -> None:
+def overrides(
+    filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE
+) -> None:
     """List the orders that hold."""
-    rows = run(lambda c: c.pages("routingOverrides", "routing_overrides"))
-    show(rows, columns.OVERRIDES, output, "no orders: the evidence decides")
+    empty = "no orders: the evidence decides"
+    how = How(filter_, order_by, watch)
+    show_list("routingOverrides", "routing_overrides", columns.OVERRIDES, output, empty, how)
 
 
 @app.command()

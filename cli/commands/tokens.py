@@ -10,7 +10,8 @@ from cli import columns
 from cli.client import Client, Json, new_request_id
 from cli.durations import seconds_text
 from cli.failure import USAGE, Failure
-from cli.output import Format, Output, dump, line, note, show
+from cli.listing import Filter, How, OrderBy, Watch, show_list
+from cli.output import Format, Output, dump, line, note
 from cli.session import name_of, run
 
 app = typer.Typer(help="Join tokens: one-time, short-lived rights to bring a host into a region.", no_args_is_help=True)
@@ -52,10 +53,10 @@ def create(
 
 
 @app.command()
-def ls(output: Output = Format.TABLE) -> None:
+def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
     """List join tokens, without their secrets."""
-    tokens = run(lambda c: c.pages("joinTokens", "join_tokens"))
-    show(tokens, columns.TOKENS, output, "no join tokens")
+    how = How(filter_, order_by, watch)
+    show_list("joinTokens", "join_tokens", columns.TOKENS, output, "no join tokens", how)
 
 
 @app.command()

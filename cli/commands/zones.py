@@ -12,6 +12,7 @@ from cli import columns
 from cli.client import Json, new_request_id
 from cli.durations import seconds_text
 from cli.failure import USAGE, Failure
+from cli.listing import Filter, How, OrderBy, Watch, show_list
 from cli.output import Format, Output, dump, line, note, show, show_one
 from cli.session import name_of, run
 
@@ -21,9 +22,10 @@ Zone = Annotated[str, typer.Argument(metavar="ZONE", help="The zone's origin, as
 
 
 @app.command()
-def ls(output: Output = Format.TABLE) -> None:
+def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
     """List zones."""
-    show(run(lambda c: c.pages("zones", "zones")), columns.ZONES, output, "no zones: `locci zones create ORIGIN`")
+    empty = "no zones: `locci zones create ORIGIN` makes one"
+    show_list("zones", "zones", columns.ZONES, output, empty, How(filter_, order_by, watch))
 
 
 @app.command("show")

@@ -52,13 +52,16 @@ class OperationService:
                 yield self._of_drain(node)
 
     def _of_drain(self, node: node_pb2.Node) -> Operation:
+        """A drain as an operation, until the node is uncordoned, removed or back."""
         left = sum(1 for row in self._state.assignments.values() if row.node == node.name)
+        done = not node.HasField("drain_deadline_time")
         result = Operation(
             name=name_of(node.name),
             kind="drain",
             target=node.name,
-            state=Operation.STATE_RUNNING,
-            reason=f"{node.condition_reason or 'draining'}; {left} replicas are left",
+            state=Operation.STATE_SUCCEEDED if done else Operation.STATE_RUNNING,
+            done=done,
+            reason=node.condition_reason if done else f"{node.condition_reason}; {left} replicas are left",
         )
         result.create_time.CopyFrom(node.condition_time)
         return result

@@ -48,6 +48,9 @@ def test_a_patch_without_mask_changes_what_its_body_names() -> None:
     assert message.node.condition == 0
     given_mask = bind("PATCH", "/v1/nodes/a", [("update_mask", "labels,addresses")], body)
     assert list(given_mask.update_mask.paths) == ["labels", "addresses"]
+    for text in ("condition_reason,labels", "conditionReason,labels"):
+        in_either_case = bind("PATCH", "/v1/nodes/a", [("update_mask", text)], body)
+        assert list(in_either_case.update_mask.paths) == ["condition_reason", "labels"]
 
 
 @pytest.mark.parametrize(
