@@ -46,7 +46,7 @@ from control_plane.services.zones import RoutingService, ZoneService
 from control_plane.sessions import Hub
 from control_plane.settings import ServerSettings
 from control_plane.state import Batch, State
-from control_plane.views import Manifests
+from control_plane.views import Manifests, Overcommit
 from fleet.clock import Clock, SystemClock
 from fleet.errors import Code, LocciError
 from fleet.files import write_atomic
@@ -188,7 +188,7 @@ class ControlPlane:
         """Makes the parts, and the list of services that both gRPC and HTTP are derived from."""
         settings, now = self.settings, self.steady()
         self.observed = Observed(now, now + settings.restart_grace_s)
-        self.manifests = Manifests(self.state)
+        self.manifests = Manifests(self.state, Overcommit(settings.cpu_overcommit, settings.memory_overcommit))
         self.hub = Hub(self.observed, self.steady)
         woken = asyncio.Event()
         self.reports = Reports(self.state, self.observed, self.steady, woken.set)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import structlog
+from google.protobuf.message import Message
 
 from control_plane import decode, metrics
 from control_plane.core.converge import Plan, Target, converge
-from control_plane.core.model import DisplaceReplica, KeepReplica, StartReplica, Step, StopReplica
+from control_plane.core.model import DisplaceReplica, KeepReplica, LeaveReplica, StartReplica, Step, StopReplica
 from control_plane.core.rollout import TERMINAL, AppView, Rollout, advance
 from control_plane.core.rollout import State as RolloutState
 from control_plane.observed import Observed
+from control_plane.ports import Put
 from control_plane.state import Batch, State
 from control_plane.views import (
     Manifests,
     Views,
     assignment_key,
+    demand_of,
     release_ref,
     rollout_view,
     with_rollout,
@@ -23,6 +28,8 @@ from fleet.ids import last_part
 from locci.v1 import app_pb2, event_pb2, release_pb2, replica_pb2
 
 log = structlog.get_logger()
+
+M = TypeVar("M", bound=Message)
 
 _ENDINGS = {
     RolloutState.SUCCEEDED: ("RolloutSucceeded", event_pb2.SEVERITY_INFO),
@@ -61,7 +68,7 @@ class AppSteps:
     def _step_app(self, batch: Batch, app: app_pb2.App, views: Views, now: float) -> None:
         row = self._state.rollouts.get(app.rollout)
         target = self._state.releases.need(app.target_release)
-        manifest = self._manifests.of(target)
+        manifest = views.patient(app, self._manifests.of(target))
         view = views.app(app, manifest)
         rollout: Rollout | None = None
         if row is not None:
@@ -72,12 +79,12 @@ class AppSteps:
             if rollout.heading != before.heading:
                 # The manifest is another one now: the steps follow with the next look.
                 return
-        plan = converge(view, Target(release_ref(target), rollout, manifest.placement, dict(views.load)), now)
+        args = (release_ref(target), rollout, manifest.placement, views.ledger, demand_of(manifest))
+        plan = converge(view, Target(*args, app.rebalance_moves), now)
         self._note_problems(batch, app, plan)
         for step in plan.steps:
             self._carry_out(batch, app, view, step, now)
-            if isinstance(step, StartReplica):
-                views.load[step.node] += 1
+        self._note_balance(batch, app, plan)
 
     def _releases(self, app: app_pb2.App) -> dict[str, release_pb2.Release]:
         names = self._state.rollouts.need(app.rollout)
@@ -124,6 +131,20 @@ class AppSteps:
             if problem not in before:
                 batch.event("ReplicaUnplaceable", problem, app.name, severity=event_pb2.SEVERITY_WARNING)
 
+    def _note_balance(self, batch: Batch, app: app_pb2.App, plan: Plan) -> None:
+        """Ends a rebalance that has nothing left to move, or whose move failed."""
+        stays = next((s for s in plan.steps if isinstance(s, KeepReplica) and s.replica.leaving), None)
+        if not app.rebalance_moves or not (plan.balanced or stays):
+            return
+        changed = _put_in(batch, app.name, app_pb2.App) or self._state.apps.copy(app.name)
+        changed.rebalance_moves = 0
+        batch.put(self._state.apps, app.name, changed)
+        if stays is not None:
+            message = f"{app.name}: rebalancing is given up: {stays.reason}"
+            batch.event("RebalanceEnded", message, app.name, severity=event_pb2.SEVERITY_WARNING)
+        else:
+            batch.event("RebalanceEnded", f"{app.name} is balanced", app.name)
+
     # -- steps
 
     def _carry_out(self, batch: Batch, app: app_pb2.App, view: AppView, step: Step, now: float) -> None:
@@ -136,8 +157,7 @@ class AppSteps:
             return
         replica = step.replica
         key = assignment_key(view.name, replica.ordinal, replica.release, replica.node)
-        changed = next((_parsed(c.body) for c in batch.changes if c.name == key and hasattr(c, "body")), None)
-        row = changed or table.copy(key)
+        row = _put_in(batch, key, replica_pb2.Replica) or table.copy(key)
         match step:
             case StopReplica():
                 row.stopping = True
@@ -145,9 +165,12 @@ class AppSteps:
             case DisplaceReplica():
                 row.displaced = True
                 kind, what = "ReplicaDisplaced", "is replaced elsewhere"
+            case LeaveReplica():
+                row.leaving = True
+                kind, what = "ReplicaLeaving", "moves elsewhere"
             case KeepReplica():
-                row.displaced = False
-                kind, what = "ReplicaKept", "counts again"
+                kind, what = "ReplicaKept", "stays" if row.leaving else "counts again"
+                row.displaced = row.leaving = False
         batch.put(table, key, row)
         message = f"{row.name} on node {replica.node} {what}: {step.reason}"
         batch.event(kind, message, row.name, app.name, row.node)
@@ -165,5 +188,8 @@ class AppSteps:
         )
 
 
-def _parsed(body: bytes) -> replica_pb2.Replica:
-    return replica_pb2.Replica.FromString(body)
+def _put_in(batch: Batch, name: str, message: type[M]) -> M | None:
+    """What the transaction itself writes under a name."""
+    return next(
+        (message.FromString(c.body) for c in reversed(batch.changes) if isinstance(c, Put) and c.name == name), None
+    )

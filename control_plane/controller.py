@@ -138,7 +138,7 @@ class Controller:
         self._reports.record(batch, said)
         self._judge_nodes(batch, now)
         self._note_drained(batch)
-        views = Views(self._state, self._observed, now)
+        views = Views(self._state, self._observed, self._manifests, now)
         self._forget(batch, views)
         if not batch:
             # Steps follow from the fleet as it is stored: what was just found out comes first, they with the next look.
@@ -309,7 +309,7 @@ class Controller:
             return
         self._published = mark
         metrics.REVISION.set(self._state.revision)
-        views = Views(self._state, self._observed, now)
+        views = Views(self._state, self._observed, self._manifests, now)
         for healthy in (True, False):
             count = sum(1 for row in self._state.assignments.values() if row.healthy == healthy and not row.stopping)
             metrics.REPLICAS.labels(str(healthy).lower()).set(count)

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from control_plane.core.manifest import (
+    Affinity,
     Constraint,
     Kind,
     Limits,
@@ -158,7 +159,7 @@ def _port(port: manifest_pb2.Port, index: int) -> Port:
     if port.protocol > manifest_pb2.PORT_PROTOCOL_TCP:
         raise invalid(path, f"{path}: {port.protocol} is not known to this control plane")
     is_tcp = port.protocol == manifest_pb2.PORT_PROTOCOL_TCP
-    return Port(port.name, port.container_port, "tcp" if is_tcp else "http")
+    return Port(port.name, port.container_port, "tcp" if is_tcp else "http", port.host_port)
 
 
 def _probe(probe: manifest_pb2.Probe) -> Probe:
@@ -187,6 +188,9 @@ def _placement(placement: manifest_pb2.Placement) -> Placement:
         lost_after_s=_span(placement.lost_after),
         on_rejoin=_known(_REJOINS, placement.on_rejoin, "manifest.placement.on_rejoin"),
         singleton=placement.singleton,
+        spread=placement.spread,
+        affinities=tuple(Affinity(a.label, tuple(a.values), a.app, a.weight) for a in placement.affinities),
+        fence_after_s=_span(placement.fence_after),
     )
 
 
@@ -214,7 +218,10 @@ def ports_message(ports: Iterable[Port]) -> list[manifest_pb2.Port]:
     """Ports on the wire."""
     protocols = {"http": manifest_pb2.PORT_PROTOCOL_HTTP, "tcp": manifest_pb2.PORT_PROTOCOL_TCP}
     return [
-        manifest_pb2.Port(name=p.name, container_port=p.container_port, protocol=protocols[p.protocol]) for p in ports
+        manifest_pb2.Port(
+            name=p.name, container_port=p.container_port, protocol=protocols[p.protocol], host_port=p.host_port
+        )
+        for p in ports
     ]
 
 

@@ -116,6 +116,8 @@ class Publication:
             drain=decode.duration(manifest.rollout.drain_s),
         )
         pass_on(shape.manifest, spec)
+        if manifest.placement.singleton:
+            spec.fence_after.CopyFrom(decode.duration(manifest.placement.fence_after_s))
         if manifest.readiness is not None:
             spec.readiness.CopyFrom(decode.probe_message(manifest.readiness, host))
         if manifest.liveness is not None:

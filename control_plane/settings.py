@@ -36,6 +36,10 @@ class ServerSettings(ProgramSettings):
     """Silence after which a node without apps of a shorter `lost_after` is called lost."""
     restart_grace_s: float = Field(10.0, ge=0)
     """Time after the own start in which nobody is judged by silence."""
+    cpu_overcommit: float = Field(2.0, gt=0, le=1000)
+    """How many times a node's processors the replicas on it may ask for in all."""
+    memory_overcommit: float = Field(1.0, gt=0, le=1000)
+    """How many times a node's memory the replicas on it may ask for in all."""
     certificate_ttl_s: float = Field(86_400.0, ge=60)
     """Life of a node certificate."""
     insecure_registries: list[str] = Field(default_factory=list)

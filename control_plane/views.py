@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from control_plane import decode
 from control_plane.core.converge import free_of
+from control_plane.core.ledger import Ledger
 from control_plane.core.liveness import Silence
 from control_plane.core.manifest import Manifest, Surroundings, complete
-from control_plane.core.model import Condition, NodeView, ReleaseRef, Replica
+from control_plane.core.model import NOTHING, Condition, Demand, NodeView, ReleaseRef, Replica
 from control_plane.core.placement import wanted_slots
 from control_plane.core.rollout import TERMINAL, AppView, Rollout
 from control_plane.observed import Observed
@@ -38,23 +40,38 @@ class Assigned:
     view: Replica
 
 
+@dataclass(frozen=True, slots=True)
+class Overcommit:
+    """How many times what a node has its replicas may ask for in all."""
+
+    cpu: float = 2.0
+    memory: float = 1.0
+
+
+USUAL: Final = Overcommit()
+
+
 class Views:
     """Builds views. One instance serves one look at the fleet: it indexes assignments once."""
 
-    def __init__(self, state: State, observed: Observed, now: float):
+    def __init__(self, state: State, observed: Observed, manifests: Manifests, now: float):
         self._state = state
         self._observed = observed
+        self._manifests = manifests
         self._now = now
         self.nodes = self._node_views()
         self.by_app: dict[str, list[Assigned]] = defaultdict(list)
         self.by_node: dict[str, list[Assigned]] = defaultdict(list)
-        self.load: Counter[str] = Counter()
+        self.ledger = Ledger()
         for key, row in state.assignments.items():
             assigned = Assigned(key, row, self._replica(row))
             self.by_app[row.app].append(assigned)
-            self.by_node[last_part(row.node)].append(assigned)
-            if not row.stopping:
-                self.load[last_part(row.node)] += 1
+            self.by_node[assigned.view.node].append(assigned)
+            self.ledger.add(assigned.view.node, row.app, self._demand(row), counts=not row.stopping)
+
+    def _demand(self, row: replica_pb2.Replica) -> Demand:
+        release = self._state.releases.get(f"apps/{row.app}/releases/{row.release}")
+        return NOTHING if release is None else demand_of(self._manifests.of(release))
 
     def _node_views(self) -> dict[str, NodeView]:
         views: dict[str, NodeView] = {}
@@ -77,6 +94,8 @@ class Views:
                 jurisdictions=tuple(region.jurisdictions) if region else (),
                 labels=dict(node.labels),
                 drain_until=decode.seconds_of(node.drain_deadline_time),
+                cpu_millis=int(node.facts.cpus * 1000 * self._manifests.overcommit.cpu),
+                memory_bytes=int(node.facts.memory_bytes * self._manifests.overcommit.memory),
             )
         if self._observed.brake.engaged:
             return {view.id: view for view in free_of(list(views.values()))}
@@ -106,7 +125,21 @@ class Views:
             displaced=row.displaced,
             reason=reason,
             log_tail=reported.status.log_tail if reported else "",
+            leaving=row.leaving,
+            fence_until=decode.seconds_of(row.fence_time),
         )
+
+    def patient(self, app: app_pb2.App, manifest: Manifest) -> Manifest:
+        """The manifest; that of a singleton with the longest `lost_after` of the releases that nodes may still run, for
+        the fence of the old holder counts, not that of the new."""
+        if not manifest.placement.singleton:
+            return manifest
+        names = {f"{app.name}/releases/{held.row.release}" for held in self.by_app.get(last_part(app.name), ())}
+        rows = [row for name in names if (row := self._state.releases.get(name)) is not None]
+        longest_s = max(
+            [manifest.placement.lost_after_s, *(self._manifests.of(r).placement.lost_after_s for r in rows)]
+        )
+        return replace(manifest, placement=replace(manifest.placement, lost_after_s=longest_s))
 
     def app(self, app: app_pb2.App, manifest: Manifest) -> AppView:
         """The app as the cores see it, wanted by `manifest`."""
@@ -129,8 +162,9 @@ class Views:
 class Manifests:
     """Complete manifests of releases, decoded once each."""
 
-    def __init__(self, state: State):
+    def __init__(self, state: State, overcommit: Overcommit = USUAL):
         self._state = state
+        self.overcommit = overcommit
         self._cache: dict[str, Manifest] = {}
 
     def surroundings(self) -> Surroundings:
@@ -153,6 +187,12 @@ class Manifests:
         """Drops what belongs to an app; its name may be used again."""
         for name in [name for name in self._cache if name.startswith(f"apps/{app}/")]:
             del self._cache[name]
+
+
+def demand_of(manifest: Manifest) -> Demand:
+    """What each replica of a release needs of its node."""
+    ports = frozenset(port.host_port for port in manifest.ports if port.host_port)
+    return Demand(manifest.limits.cpu_millis, manifest.limits.memory_bytes, ports)
 
 
 def release_ref(release: release_pb2.Release) -> ReleaseRef:

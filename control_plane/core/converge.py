@@ -8,12 +8,17 @@ be stopped; one that only cannot be seen, because its node is suspect, may not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from control_plane.core.choosing import Chooser
+from control_plane.core.ledger import Ledger
 from control_plane.core.manifest import Placement
 from control_plane.core.model import (
+    NOTHING,
     Condition,
+    Demand,
     DisplaceReplica,
     KeepReplica,
     NodeView,
@@ -24,10 +29,12 @@ from control_plane.core.model import (
     Step,
     StopReplica,
 )
-from control_plane.core.placement import Load, choose
+from control_plane.core.moves import first_moves
 from control_plane.core.rollout import TERMINAL, AppView, Rollout, holds, open_slots
 
 _SURGE_UNBOUNDED = 1 << 30
+
+_Key = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +44,11 @@ class Target:
     release: ReleaseRef
     rollout: Rollout | None
     placement: Placement
-    load: dict[str, int]
-    """Replicas of every app by node."""
+    ledger: Ledger
+    """What nodes hold of every app. The plan enters what it starts and stops."""
+    demand: Demand = NOTHING
+    rebalance_moves: int = 0
+    """So many replicas may move at a time for balance; 0 means that none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,8 @@ class Plan:
 
     steps: tuple[Step, ...]
     problems: tuple[str, ...]
+    balanced: bool = field(default=True, compare=False)
+    """Whether no replica moves for balance and none should."""
 
 
 def converge(view: AppView, target: Target, now: float) -> Plan:
@@ -64,11 +76,15 @@ class _Planner:
         active = target.rollout is not None and target.rollout.state not in TERMINAL
         self.rollout = target.rollout if active else None
         self.heading = self.rollout.heading if self.rollout else target.release
-        self.replicas = list(view.replicas)
+        self.replicas: dict[int, dict[_Key, Replica]] = {}
+        """By ordinal, as they will be after the steps."""
+        for replica in view.replicas:
+            self.replicas.setdefault(replica.ordinal, {})[_key(replica)] = replica
         self.steps: list[Step] = []
         self.problems: list[str] = []
         self.nodes = [view.nodes[node] for node in sorted(view.nodes)]
-        self.load = Counter(target.load)
+        self.ledger = target.ledger
+        self.choosers: dict[str, Chooser] = {}
 
     def plan(self) -> Plan:
         self._rejoin()
@@ -80,26 +96,34 @@ class _Planner:
         self._start_empty(opened)
         if self.rollout is not None:
             self._exchange(opened)
-        return Plan(tuple(self.steps), tuple(self.problems))
+        balanced = self._balance()
+        return Plan(tuple(self.steps), tuple(self.problems), balanced)
 
     # -- the picture
 
+    def _every(self) -> list[Replica]:
+        return [replica for held in self.replicas.values() for replica in held.values()]
+
     def _view(self) -> AppView:
-        return replace(self.view, replicas=tuple(self.replicas))
+        return replace(self.view, replicas=tuple(self._every()))
 
     def _all(self) -> frozenset[int]:
         return frozenset(slot.ordinal for slot in self.view.slots)
 
     def _of(self, slot: Slot) -> list[Replica]:
-        return [r for r in self.replicas if not r.stopping and not r.displaced and holds(slot, r)]
+        held = self.replicas.get(slot.ordinal, {}).values()
+        return [r for r in held if not r.stopping and not r.displaced and holds(slot, r)]
 
     def _is_lost(self, replica: Replica) -> bool:
         node = self.view.nodes.get(replica.node)
+        if self.now < replica.fence_until:
+            return False
         return node is None or node.silent_s >= self.target.placement.lost_after_s
 
     def _occupied(self, slot: Slot) -> bool:
         """Whether a container of the slot may still run somewhere in reach."""
-        return any(holds(slot, r) and not r.displaced and not (r.stopping and self._is_lost(r)) for r in self.replicas)
+        held = self.replicas.get(slot.ordinal, {}).values()
+        return any(holds(slot, r) and not r.displaced and not (r.stopping and self._is_lost(r)) for r in held)
 
     def _serving_slots(self) -> int:
         return sum(1 for slot in self.view.slots if any(self.view.serves(r) for r in self._of(slot)))
@@ -107,16 +131,23 @@ class _Planner:
     def _least_serving(self) -> int:
         return len(self.view.slots) - self.view.policy.max_unavailable
 
+    def _change(self, replica: Replica, **fields: Any) -> Replica:
+        changed = replace(replica, **fields)
+        self.replicas[replica.ordinal][_key(replica)] = changed
+        return changed
+
     def _stop(self, replica: Replica, reason: str) -> None:
         self.steps.append(StopReplica(replica, reason))
-        self.replicas[self.replicas.index(replica)] = replace(replica, stopping=True)
+        self._change(replica, stopping=True)
+        if (chooser := self.choosers.get(replica.spec_hash)) is not None:
+            chooser.removed(replica.node)
 
     # -- lost nodes
 
     def _rejoin(self) -> None:
         """A displaced replica whose node is back: it or its replacement goes, as the app has declared."""
-        for original in [r for r in self.replicas if r.displaced and not r.stopping]:
-            slot = next((s for s in self.view.slots if holds(s, original)), None)
+        for original in [r for r in self._every() if r.displaced and not r.stopping]:
+            slot = self.view.slot_of(original)
             others = [] if slot is None else self._of(slot)
             back = self.view.node_is_ready(original)
             if slot is None or (self.target.placement.singleton and others):
@@ -150,7 +181,7 @@ class _Planner:
 
     def _keep(self, replica: Replica, reason: str) -> None:
         self.steps.append(KeepReplica(replica, reason))
-        self.replicas[self.replicas.index(replica)] = replace(replica, displaced=False)
+        self._change(replica, displaced=False, leaving=False)
 
     def _replace_lost(self) -> None:
         """Slots all of whose replicas are on lost nodes get another one, when there is a node for it."""
@@ -160,22 +191,25 @@ class _Planner:
                 continue
             lost = max(held, key=lambda r: (r.spec_hash == self.heading.spec_hash, r.release))
             release = ReleaseRef(lost.release, lost.spec_hash)
-            choice = choose(slot, self.target.placement, self.nodes, self._load(release), avoid=lost.node)
+            choice = self._chooser(release).choose(slot, avoid=lost.node)
             if not choice.node:
                 self.problems.append(f"replica {slot.ordinal} was on node {lost.node}, which is lost; {choice.problem}")
                 continue
             for replica in held:
                 self.steps.append(DisplaceReplica(replica, f"node {replica.node} is lost"))
-                self.replicas[self.replicas.index(replica)] = replace(replica, displaced=True)
+                self._change(replica, displaced=True)
             self._assign(slot, release, choice.node, f"node {lost.node} is lost")
 
-    # -- nodes that drain
+    # -- nodes that drain, moves for balance
 
     def _leave_draining(self) -> None:
         """Replicas leave nodes that drain: each stops once another counts in its place, or when the time is over."""
         for slot in self.view.slots:
             held = self._of(slot)
             leaving = [r for r in held if self._is_draining(r)]
+            if not leaving:
+                self._leave_for_balance(slot, held)
+                continue
             staying = [r for r in held if r not in leaving]
             served = any(self.view.counts(r, self.now) for r in staying)
             for replica in leaving:
@@ -185,7 +219,7 @@ class _Planner:
                     self._stop(replica, f"node {replica.node} drains, and the time for it is over")
                 elif self.target.placement.singleton and not staying and self._has_room(slot, replica):
                     self._stop(replica, f"node {replica.node} drains, and a singleton never runs twice")
-            if leaving and not staying and not self.target.placement.singleton:
+            if not staying and not self.target.placement.singleton:
                 self._replace_leaving(slot, max(leaving, key=lambda r: r.release))
 
     def _is_draining(self, replica: Replica) -> bool:
@@ -194,27 +228,64 @@ class _Planner:
 
     def _has_room(self, slot: Slot, leaving: Replica) -> bool:
         """Whether another node could take the slot; when none can, it stays where it is for as long as it may."""
-        choice = choose(slot, self.target.placement, self.nodes, self._load(self.target.release))
+        choice = self._chooser(self.target.release).choose(slot)
         if not choice.node:
             self.problems.append(f"replica {slot.ordinal} is on node {leaving.node}, which drains; {choice.problem}")
         return bool(choice.node)
 
     def _replace_leaving(self, slot: Slot, leaving: Replica) -> None:
         release = ReleaseRef(leaving.release, leaving.spec_hash)
-        choice = choose(slot, self.target.placement, self.nodes, self._load(release))
+        choice = self._chooser(release).choose(slot)
         if choice.node:
             self._assign(slot, release, choice.node, f"node {leaving.node} drains")
         else:
             self.problems.append(f"replica {slot.ordinal} is on node {leaving.node}, which drains; {choice.problem}")
 
+    def _leave_for_balance(self, slot: Slot, held: list[Replica]) -> None:
+        leaving = next((r for r in held if r.leaving), None)
+        if leaving is None:
+            return
+        others = [r for r in held if r is not leaving]
+        if self.rollout is not None:
+            self._keep(leaving, "a rollout places replicas anew")
+        elif any(self.view.counts(r, self.now) for r in others):
+            self._stop(leaving, "another serves in its place, where the load is less")
+        elif others and self.now - max(r.assigned_at for r in others) > self.view.policy.health_deadline_s:
+            for replica in others:
+                self._stop(replica, "it was not healthy in time, and the one that it was to replace stays")
+            self._keep(leaving, "its replacement was not healthy in time")
+        elif not others:
+            release = ReleaseRef(leaving.release, leaving.spec_hash)
+            choice = self._chooser(release).choose(slot, avoid=leaving.node, because="is the one that it leaves")
+            if choice.node:
+                self._assign(slot, release, choice.node, f"it moves away from node {leaving.node} for balance")
+            else:
+                self._keep(leaving, choice.problem)
+
+    def _balance(self) -> bool:
+        """Begins moves when they are asked for; whether there are none to make."""
+        if not self.target.rebalance_moves:
+            return True
+        given_up = any(isinstance(step, KeepReplica) and step.replica.leaving for step in self.steps)
+        if self.rollout is not None or self.problems or given_up:
+            return False
+        under_way = sum(1 for r in self._every() if r.leaving and not r.stopping)
+        steps = first_moves(
+            [r for slot in self.view.slots if not slot.node for r in self._of(slot)],
+            self._chooser(self.target.release),
+            self.view,
+            self.target.rebalance_moves - under_way,
+        )
+        self.steps.extend(steps)
+        return not steps and not under_way
+
     # -- slots
 
     def _stop_surplus(self) -> None:
         """Replicas that fill no slot go, those that serve only once the slots serve."""
-        for replica in sorted(self.replicas, key=lambda r: -r.ordinal):
-            if replica.stopping or replica.displaced or any(holds(slot, replica) for slot in self.view.slots):
-                continue
-            enough = self._serving_slots() >= self._least_serving()
+        surplus = [r for r in self._every() if not r.stopping and not r.displaced and self.view.slot_of(r) is None]
+        enough = bool(surplus) and self._serving_slots() >= self._least_serving()
+        for replica in sorted(surplus, key=lambda r: -r.ordinal):
             if enough or not replica.ready or self._is_lost(replica):
                 self._stop(replica, "it is no longer wanted")
 
@@ -257,11 +328,16 @@ class _Planner:
     def _exchange(self, opened: frozenset[int]) -> None:
         """Begins to bring slots over: a replica above the wanted number, or one of the old away first."""
         pending = [s for s in self.view.slots if s.ordinal in opened and self._needs_exchange(s)]
+        if not pending:
+            return
+        above = Counter(self._surge_key(s.region) for s in self.view.slots for _ in self._of(s)[1:])
+        serving = self._serving_slots()
         for slot in sorted(pending, key=lambda s: (any(self.view.serves(r) for r in self._of(s)), s.ordinal)):
-            if self._surge_left(slot.region) > 0:
+            if above[self._surge_key(slot.region)] < self._surge_max():
                 self._start(slot, self.heading, f"release {self.heading.number} takes over")
+                above[self._surge_key(slot.region)] += len(self._of(slot)) - 1
             elif self._surge_max() == 0:
-                self._make_room(slot)
+                serving -= self._make_room(slot, serving)
 
     def _needs_exchange(self, slot: Slot) -> bool:
         held = self._of(slot)
@@ -275,51 +351,61 @@ class _Planner:
             return _SURGE_UNBOUNDED
         return policy.max_surge or (0 if policy.max_unavailable else 1)
 
-    def _surge_left(self, region: str) -> int:
-        """Replicas that may still be started above the wanted number: in all, or by default in each region."""
-        per_region = not self.view.policy.max_surge
-        slots = [s for s in self.view.slots if not per_region or s.region == region]
-        used = sum(max(0, len(self._of(slot)) - 1) for slot in slots)
-        return self._surge_max() - used
+    def _surge_key(self, region: str) -> str:
+        """What a surge is bounded by: the whole app, or by default each region."""
+        return region if not self.view.policy.max_surge else ""
 
-    def _make_room(self, slot: Slot) -> None:
+    def _make_room(self, slot: Slot, serving: int) -> int:
+        """Stops what a slot holds when the app can do without it; by how many fewer slots serve then."""
         held = self._of(slot)
-        if any(r.ready for r in held):
-            # What was healthy when its node was heard last may still serve: it is not stopped unseen.
-            serves = any(self.view.serves(r) for r in held)
-            if not serves or self._serving_slots() - 1 < self._least_serving():
-                return
+        serves = any(self.view.serves(r) for r in held)
+        # What was healthy when its node was heard last may still serve: it is not stopped unseen.
+        if any(r.ready for r in held) and (not serves or serving - 1 < self._least_serving()):
+            return 0
         for replica in held:
             self._stop(replica, f"it makes room for release {self.heading.number}")
+        return int(serves)
 
     # -- nodes
 
-    def _load(self, release: ReleaseRef) -> Load:
-        same = Counter(r.node for r in self.replicas if r.spec_hash == release.spec_hash and not r.stopping)
-        return Load(same, self.load)
+    def _chooser(self, release: ReleaseRef) -> Chooser:
+        if release.spec_hash not in self.choosers:
+            same = Counter(r.node for r in self._every() if r.spec_hash == release.spec_hash and not r.stopping)
+            args = (self.target.placement, self.nodes, self.ledger, same, self.target.demand)
+            self.choosers[release.spec_hash] = Chooser(*args)
+        return self.choosers[release.spec_hash]
 
     def _start(self, slot: Slot, release: ReleaseRef, reason: str) -> None:
-        before = next(iter(sorted(self._predecessors(slot), key=lambda r: -r.release)), None)
-        prefer = before.node if before else ""
-        choice = choose(slot, self.target.placement, self.nodes, self._load(release), prefer=prefer)
+        before = max(self._predecessors(slot), key=lambda r: r.release, default=None)
+        choice = self._chooser(release).choose(slot, prefer=before.node if before else "")
         if choice.node:
             self._assign(slot, release, choice.node, reason)
         else:
             self.problems.append(f"replica {slot.ordinal}: {choice.problem}")
 
-    def _predecessors(self, slot: Slot) -> Iterator[Replica]:
-        return (r for r in self.replicas if r.ordinal == slot.ordinal and r.region == slot.region and not r.displaced)
+    def _predecessors(self, slot: Slot) -> list[Replica]:
+        held = self.replicas.get(slot.ordinal, {}).values()
+        return [r for r in held if r.region == slot.region and not r.displaced]
 
     def _assign(self, slot: Slot, release: ReleaseRef, node: str, reason: str) -> None:
-        taken = {(r.ordinal, r.release, r.node) for r in self.replicas}
-        if (slot.ordinal, release.number, node) in taken:
+        region, now = slot.region, self.now
+        replica = Replica(slot.ordinal, release.number, release.spec_hash, region, node, now, since=now)
+        held = self.replicas.setdefault(slot.ordinal, {})
+        if _key(replica) in held:
             # The same replica is still stopping there: it starts anew once it is gone.
             return
-        self.steps.append(StartReplica(slot.ordinal, release, slot.region, node, reason))
-        self.replicas.append(
-            Replica(slot.ordinal, release.number, release.spec_hash, slot.region, node, self.now, since=self.now)
-        )
-        self.load[node] += 1
+        self.steps.append(StartReplica(slot.ordinal, release, region, node, reason))
+        held[_key(replica)] = replica
+        self.ledger.add(node, self.view.name, self.target.demand)
+        for spec_hash, chooser in self.choosers.items():
+            if spec_hash == release.spec_hash:
+                chooser.placed(node)
+            else:
+                chooser.touched(node)
+
+
+def _key(replica: Replica) -> _Key:
+    return replica.release, replica.node
 
 
 def free_of(nodes: Sequence[NodeView]) -> list[NodeView]:

@@ -24,6 +24,16 @@ Steering = Literal["nearest", "failover", "all", "weighted", "geo"]
 REPLICAS_MAX: Final = 10_000
 PORTS_MAX: Final = 32
 DEADLINE_S_MAX: Final = 86_400.0
+CLOCK_DRIFT: Final = 0.1
+"""By which share the clocks of two hosts may run apart, with room to spare."""
+FENCE_MARGIN_S: Final = 3.0
+"""What a node's engine may take beyond the stop timeout to end a container."""
+
+_DRAIN_S = 2.0
+_STOP_TIMEOUT_S = 10.0
+_OWN_PORTS = frozenset({53, 80, 443, 7446, 7447, 7448, 7449})
+_AFFINITIES_MAX = 32
+_WEIGHT_OF_AFFINITY_MAX = 100
 
 _WEIGHT_MAX = 1000
 _PLACE = re.compile(r"[A-Z]{2}|continent:[A-Z]{2}|\*")
@@ -38,6 +48,7 @@ class Port:
     name: str
     container_port: int
     protocol: Literal["http", "tcp"] = "http"
+    host_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,16 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True)
+class Affinity:
+    """What draws replicas to nodes with a label or with another app, or keeps them away."""
+
+    label: str = ""
+    values: tuple[str, ...] = ()
+    app: str = ""
+    weight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Where replicas run. Exactly one of `per_region` and `total` is set once it is complete."""
 
@@ -77,6 +98,10 @@ class Placement:
     lost_after_s: float = 0.0
     on_rejoin: Rejoin = "replacement"
     singleton: bool = False
+    spread: str = ""
+    affinities: tuple[Affinity, ...] = ()
+    fence_after_s: float = 0.0
+    """0 unless it is a singleton, once it is complete; `lost_after_s` is then never too short for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +198,13 @@ def complete(manifest: Manifest, around: Surroundings) -> Manifest:
         ports=ports,
         readiness=_complete_readiness(manifest.readiness, ports),
         liveness=None if manifest.liveness is None else _complete_probe(manifest.liveness, "manifest.liveness", ports),
-        placement=_complete_placement(manifest.placement, manifest.kind, around),
-        rollout=_complete_rollout(manifest.rollout, manifest.placement, around),
+        placement=_fenced(_complete_placement(manifest.placement, manifest.kind, around), manifest),
+        rollout=_complete_rollout(manifest.rollout, manifest, around),
         hostnames=_complete_hostnames(manifest, ports, around),
         cache_object_bytes_max=manifest.cache_object_bytes_max or 8 << 20,
         routing=_complete_routing(manifest.routing, around),
         limits=_complete_limits(manifest.limits),
-        stop_timeout_s=_seconds(manifest.stop_timeout_s, "manifest.stop_timeout", 10.0, most=600.0),
+        stop_timeout_s=_seconds(manifest.stop_timeout_s, "manifest.stop_timeout", _STOP_TIMEOUT_S, most=600.0),
     )
 
 
@@ -224,8 +249,20 @@ def _complete_ports(ports: Sequence[Port]) -> tuple[Port, ...]:
         if any(named.container_port == other.container_port for other in result):
             at = f"{path}.container_port"
             raise invalid(at, f"{at}: {port.container_port} is listed twice")
+        _check_host_port(named, f"{path}.host_port", result)
         result.append(named)
     return tuple(result)
+
+
+def _check_host_port(port: Port, at: str, before: Sequence[Port]) -> None:
+    if not port.host_port:
+        return
+    if port.host_port > 65535:
+        raise invalid(at, f"{at}: {port.host_port} is not a port; use 1 to 65535, or leave it out")
+    if port.host_port in _OWN_PORTS:
+        raise invalid(at, f"{at}: {port.host_port} is used by this host's own programs; choose another")
+    if any(port.host_port == other.host_port for other in before):
+        raise invalid(at, f"{at}: {port.host_port} is listed twice")
 
 
 def _complete_readiness(probe: Probe | None, ports: tuple[Port, ...]) -> Probe | None:
@@ -288,14 +325,44 @@ def _complete_placement(placement: Placement, kind: Kind, around: Surroundings) 
         if not constraint.label:
             at = f"{path}.constraints[{index}].label"
             raise invalid(at, f"{at}: a constraint needs the name of a label")
+    for index, affinity in enumerate(placement.affinities):
+        _check_affinity(affinity, f"{path}.affinities[{index}]")
+    if len(placement.affinities) > _AFFINITIES_MAX:
+        raise invalid(f"{path}.affinities", f"{path}.affinities: at most {_AFFINITIES_MAX}")
+    if placement.fence_after_s and not placement.singleton:
+        raise invalid(f"{path}.fence_after", f"{path}.fence_after: only a singleton is fenced; this is none")
     total = 1 if placement.singleton else placement.total
     per_region = 0 if total or kind == "daemon" else placement.per_region or 1
     lost_after_s = _seconds(placement.lost_after_s, f"{path}.lost_after", 30.0, least=3.0)
     return replace(placement, total=total, per_region=per_region, lost_after_s=lost_after_s)
 
 
-def _complete_rollout(policy: RolloutPolicy, placement: Placement, around: Surroundings) -> RolloutPolicy:
+def _check_affinity(affinity: Affinity, at: str) -> None:
+    if bool(affinity.label) == bool(affinity.app):
+        raise invalid(at, f"{at}: give either the name of a label or an app")
+    if affinity.app:
+        check_id(affinity.app, f"{at}.app", APP_ID_LENGTH_MAX)
+    if affinity.app and affinity.values:
+        raise invalid(f"{at}.values", f"{at}.values: values belong to a label; an app has none")
+    if not 1 <= abs(affinity.weight) <= _WEIGHT_OF_AFFINITY_MAX:
+        most = _WEIGHT_OF_AFFINITY_MAX
+        raise invalid(f"{at}.weight", f"{at}.weight: {affinity.weight} must be from -{most} to {most}, and not 0")
+
+
+def _fenced(placement: Placement, manifest: Manifest) -> Placement:
+    """A singleton's placement with its fence, and with a `lost_after` after which its former node has stopped it."""
+    if not placement.singleton:
+        return placement
+    default_s = min(10.0, placement.lost_after_s / 3)
+    fence_after_s = _seconds(placement.fence_after_s, "manifest.placement.fence_after", default_s, least=1.0, most=3600)
+    stop_s = (manifest.rollout.drain_s or _DRAIN_S) + (manifest.stop_timeout_s or _STOP_TIMEOUT_S)
+    surely_s = (fence_after_s + stop_s) * (1 + CLOCK_DRIFT) + FENCE_MARGIN_S
+    return replace(placement, fence_after_s=fence_after_s, lost_after_s=max(placement.lost_after_s, surely_s))
+
+
+def _complete_rollout(policy: RolloutPolicy, manifest: Manifest, around: Surroundings) -> RolloutPolicy:
     path = "manifest.rollout"
+    placement = manifest.placement
     if policy.strategy == "blue-green":
         at = f"{path}.strategy"
         raise invalid(at, f"{at}: rolling and canary are offered; {policy.strategy} is not", "UNSUPPORTED")
@@ -319,16 +386,18 @@ def _complete_rollout(policy: RolloutPolicy, placement: Placement, around: Surro
         at = f"{path}.health_deadline"
         raise invalid(at, f"{at}: {health_deadline_s:g}s must be longer than healthy_for, {healthy_for_s:g}s")
     is_canary = policy.strategy == "canary"
+    # Where the new replica needs what the old one has, the old one goes first.
+    makes_room = any(port.host_port for port in manifest.ports) and not policy.max_surge
     return replace(
         policy,
         canary_replicas=policy.canary_replicas or int(is_canary),
         canary_bake_s=_seconds(policy.canary_bake_s, f"{path}.canary_bake", 30.0 if is_canary else 0.0),
         max_surge=0 if placement.singleton else policy.max_surge,
-        max_unavailable=1 if placement.singleton else policy.max_unavailable,
+        max_unavailable=1 if placement.singleton else policy.max_unavailable or int(makes_room),
         healthy_for_s=healthy_for_s,
         health_deadline_s=health_deadline_s,
         progress_deadline_s=_seconds(policy.progress_deadline_s, f"{path}.progress_deadline", 600.0, least=1.0),
-        drain_s=_seconds(policy.drain_s, f"{path}.drain", 2.0, most=600.0),
+        drain_s=_seconds(policy.drain_s, f"{path}.drain", _DRAIN_S, most=600.0),
     )
 
 

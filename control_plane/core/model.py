@@ -40,6 +40,10 @@ class NodeView:
     labels: Mapping[str, str] = field(default_factory=dict)
     drain_until: float = 0.0
     """While it drains: when what could not be moved is stopped."""
+    cpu_millis: int = 0
+    """What replicas may ask for in all; 0 while it is not known, and then nothing is refused for it."""
+    memory_bytes: int = 0
+    """The same of memory."""
 
     @property
     def is_in_order(self) -> bool:
@@ -54,7 +58,8 @@ class Replica:
 
     `ready` is what its node said last, `since` when that began. `confirmed` is false until the node has spoken to this
     control-plane process. `displaced`: its node was lost and a replacement was placed. `stopping`: it is no longer
-    wanted, and its node has not yet said that it is gone.
+    wanted, and its node has not yet said that it is gone. `leaving`: it moves elsewhere for balance. Before
+    `fence_until` its node, which is out of the fleet, may still run it.
     """
 
     ordinal: int
@@ -70,6 +75,20 @@ class Replica:
     displaced: bool = False
     reason: str = ""
     log_tail: str = ""
+    leaving: bool = False
+    fence_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one replica needs of its node; 0 asks for nothing."""
+
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    host_ports: frozenset[int] = frozenset()
+
+
+NOTHING: Final = Demand()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +136,19 @@ class DisplaceReplica:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepReplica:
-    """A displaced replica counts again."""
+class LeaveReplica:
+    """It is to move elsewhere for balance: it stops once another serves in its place."""
 
     replica: Replica
     reason: str
 
 
-Step: TypeAlias = StartReplica | StopReplica | DisplaceReplica | KeepReplica
+@dataclass(frozen=True, slots=True)
+class KeepReplica:
+    """A displaced replica counts again, or one that was to move stays."""
+
+    replica: Replica
+    reason: str
+
+
+Step: TypeAlias = StartReplica | StopReplica | DisplaceReplica | LeaveReplica | KeepReplica

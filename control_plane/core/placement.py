@@ -1,4 +1,4 @@
-"""Where replicas go: which slots an app wants, and which node a slot gets.
+"""Where replicas go: which slots an app wants, and which nodes may hold them.
 
 Deterministic, and moves as little as possible: a slot keeps its ordinal, its region and its node as long as they are
 allowed; ties are broken by the node's id.
@@ -8,26 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from control_plane.core.manifest import Constraint, Kind, Placement
 from control_plane.core.model import Condition, NodeView, Replica, Slot
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a node holds: replicas of the release in question, and replicas of any app."""
-
-    same: Mapping[str, int]
-    all: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The node that a slot gets, or why it gets none."""
-
-    node: str
-    problem: str = ""
 
 
 def refusal(node: NodeView, constraints: Sequence[Constraint]) -> str:
@@ -42,7 +25,7 @@ def refusal(node: NodeView, constraints: Sequence[Constraint]) -> str:
 def mismatch(node: NodeView, constraints: Sequence[Constraint]) -> str:
     """Which constraint a node does not fulfil; empty when it fulfils all."""
     for constraint in constraints:
-        values = _label_values(node, constraint.label)
+        values = label_values(node, constraint.label)
         holds = bool(values & set(constraint.values)) if constraint.values else bool(values)
         if holds == constraint.exclude:
             wanted = "|".join(constraint.values) or "set"
@@ -50,7 +33,8 @@ def mismatch(node: NodeView, constraints: Sequence[Constraint]) -> str:
     return ""
 
 
-def _label_values(node: NodeView, label: str) -> set[str]:
+def label_values(node: NodeView, label: str) -> set[str]:
+    """What a node has for a label; `region`, `architecture`, `node` and `jurisdiction` are known without one."""
     known: dict[str, set[str]] = {
         "region": {node.region},
         "architecture": {node.architecture} - {""},
@@ -136,28 +120,3 @@ def _daemon_slots(
             ordinal += 1
         slots[ordinal] = Slot(ordinal, node.region, node.id)
     return tuple(slots[ordinal] for ordinal in sorted(slots))
-
-
-def choose(
-    slot: Slot, placement: Placement, nodes: Sequence[NodeView], load: Load, prefer: str = "", avoid: str = ""
-) -> Choice:
-    """The node for a slot: the one with the fewest replicas of the release, then `prefer`, then the least loaded.
-
-    `avoid` is the node that the slot was lost with. When there is none, the choice says which reason removed how many.
-    """
-    inside = [n for n in nodes if n.region == slot.region and slot.node in ("", n.id)]
-    removed: Counter[str] = Counter()
-    fit: list[NodeView] = []
-    for node in inside:
-        reason = "was lost with it" if node.id == avoid else refusal(node, placement.constraints)
-        if reason:
-            removed[reason] += 1
-        else:
-            fit.append(node)
-    if fit:
-        best = min(fit, key=lambda n: (load.same.get(n.id, 0), n.id != prefer, load.all.get(n.id, 0), n.id))
-        return Choice(best.id)
-    if not inside:
-        return Choice("", f"region {slot.region} has no node with the role edge")
-    whys = "; ".join(f"{count} {reason}" for reason, count in sorted(removed.items()))
-    return Choice("", f"none of the {len(inside)} nodes in region {slot.region} can take it: {whys}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from control_plane.core.choosing import Chooser
+from control_plane.core.ledger import Ledger
 from control_plane.core.manifest import Placement
-from control_plane.core.model import Replica, Slot
-from control_plane.core.placement import Load, choose
-from control_plane.core.rollout import AppView, holds
+from control_plane.core.model import Demand, ReleaseRef, Replica, Slot
+from control_plane.core.rollout import AppView
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +26,23 @@ class Change:
 
 
 def preview(
-    view: AppView, release: int, spec_hash: str, placement: Placement, load: Mapping[str, int]
+    view: AppView, release: ReleaseRef, placement: Placement, ledger: Ledger, demand: Demand
 ) -> Iterator[Change]:
-    """The changes that bring the app to `release`: by slot, then what is no longer wanted."""
-    all_load = Counter(load)
-    same = Counter(r.node for r in view.replicas if r.spec_hash == spec_hash and not r.stopping)
-    nodes = [view.nodes[node] for node in sorted(view.nodes)]
+    """The changes that bring the app to `release`: by slot, then what is no longer wanted. Enters them in `ledger`."""
+    same = Counter(r.node for r in view.replicas if r.spec_hash == release.spec_hash and not r.stopping)
+    chooser = Chooser(placement, (view.nodes[node] for node in sorted(view.nodes)), ledger, same, demand)
     for slot in view.slots:
         held = view.of(slot)
-        if any(r.spec_hash == spec_hash for r in held):
+        if any(r.spec_hash == release.spec_hash for r in held):
             continue
         prefer = held[0].node if held else ""
-        choice = choose(slot, placement, nodes, Load(same, all_load), prefer=prefer)
+        choice = chooser.choose(slot, prefer=prefer)
         if choice.node:
-            same[choice.node] += 1
-            all_load[choice.node] += 1
-        yield _change(slot, held, release, choice.node, choice.problem)
+            ledger.add(choice.node, view.name, demand)
+            chooser.placed(choice.node)
+        yield _change(slot, held, release.number, choice.node, choice.problem)
     for replica in sorted(view.replicas, key=lambda r: (r.ordinal, r.node)):
-        wanted = any(holds(slot, replica) for slot in view.slots)
-        if not replica.stopping and not replica.displaced and not wanted:
+        if not replica.stopping and not replica.displaced and view.slot_of(replica) is None:
             yield Change("stop", replica.ordinal, replica.release, replica.node, "it is no longer wanted")
 
 

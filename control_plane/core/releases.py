@@ -21,7 +21,7 @@ def spec_hash(manifest: Manifest, pinned_image: str) -> str:
         "command": manifest.command,
         "args": manifest.args,
         "env": dict(sorted(manifest.env.items())),
-        "ports": [asdict(port) for port in manifest.ports],
+        "ports": [{k: v for k, v in asdict(port).items() if v or k != "host_port"} for port in manifest.ports],
         "readiness": _shape_of(manifest.readiness),
         "liveness": _shape_of(manifest.liveness),
         "limits": asdict(manifest.limits),

@@ -7,7 +7,7 @@ they are and keep no script, so that a restart in the middle changes nothing but
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from control_plane.core.manifest import RolloutPolicy
@@ -70,6 +70,20 @@ class AppView:
     nodes: Mapping[str, NodeView]
     problems: tuple[str, ...] = ()
     singleton: bool = False
+    _by_ordinal: Mapping[int, list[Replica]] = field(init=False, repr=False, compare=False)
+    _slot_by_ordinal: Mapping[int, Slot] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_ordinal: dict[int, list[Replica]] = {}
+        for replica in self.replicas:
+            by_ordinal.setdefault(replica.ordinal, []).append(replica)
+        object.__setattr__(self, "_by_ordinal", by_ordinal)
+        object.__setattr__(self, "_slot_by_ordinal", {slot.ordinal: slot for slot in self.slots})
+
+    def slot_of(self, replica: Replica) -> Slot | None:
+        """The slot that a replica fills; None when it fills none."""
+        slot = self._slot_by_ordinal.get(replica.ordinal)
+        return slot if slot is not None and holds(slot, replica) else None
 
     def node_is_ready(self, replica: Replica) -> bool:
         """Whether the replica's node is in order and has spoken to this process."""
@@ -86,7 +100,8 @@ class AppView:
 
     def of(self, slot: Slot) -> list[Replica]:
         """The slot's wanted replicas; neither those that stop nor those that were displaced."""
-        return [r for r in self.replicas if not r.stopping and not r.displaced and holds(slot, r)]
+        held = self._by_ordinal.get(slot.ordinal, ())
+        return [r for r in held if not r.stopping and not r.displaced and holds(slot, r)]
 
 
 def holds(slot: Slot, replica: Replica) -> bool:
@@ -213,7 +228,7 @@ def _is_complete(rollout: Rollout, view: AppView, now: float) -> bool:
     if not view.slots or canary_slots(view, rollout):
         return False
     extra = [r for r in view.replicas if not r.stopping and not r.displaced]
-    if any(not any(holds(slot, r) for slot in view.slots) for r in extra):
+    if any(view.slot_of(r) is None for r in extra):
         return False
     done = [_done_at(view, slot, rollout.heading, now) for slot in view.slots]
     if any(at is None for at in done):

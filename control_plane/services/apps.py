@@ -16,6 +16,7 @@ from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.edit import check_etag
 from control_plane.state import Batch
+from control_plane.views import demand_of, release_ref
 from fleet.errors import failed_precondition, invalid
 from fleet.ids import last_part, parse
 from locci.v1 import app_pb2, manifest_pb2, release_pb2
@@ -113,12 +114,9 @@ class AppService:
         self, app: app_pb2.App, manifest: Manifest, release: release_pb2.Release
     ) -> list[app_pb2.PlannedChange]:
         views = self._context.views()
-        ref = release.number, release.spec_hash
         view = replace(views.app(app, manifest), problems=())
-        return [
-            _planned(manifest.name, change)
-            for change in preview(view, ref[0], ref[1], manifest.placement, dict(views.load))
-        ]
+        changes = preview(view, release_ref(release), manifest.placement, views.ledger, demand_of(manifest))
+        return [_planned(manifest.name, change) for change in changes]
 
     async def scale_app(self, request: app_pb2.ScaleAppRequest, caller: Caller) -> app_pb2.ApplyAppResponse:
         parse(request.name, "apps/*")

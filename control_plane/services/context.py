@@ -46,4 +46,4 @@ class Context:
 
     def views(self) -> Views:
         """The fleet as the cores see it now."""
-        return Views(self.state, self.observed, self.steady())
+        return Views(self.state, self.observed, self.manifests, self.steady())

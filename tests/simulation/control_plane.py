@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from control_plane import decode
 from control_plane.controller import Controller
 from control_plane.core.rollout import TERMINAL
+from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
 from control_plane.reports import Reports, note_connected
 from control_plane.services.apps import AppService
@@ -163,6 +164,7 @@ class Simulation:
             *(self.state, self.observed, manifests, self.hub, self.controller, authority, self.registry, self.clock),
             steady=self.clock.monotonic,
             node_endpoints=(),
+            idempotency=Idempotency(self.state, self.clock),
         )
         self.apps = AppService(context)
         for node in self.nodes.values():

@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from control_plane.core.converge import Plan, Target, converge
+from control_plane.core.ledger import Ledger
 from control_plane.core.manifest import Placement, RolloutPolicy
 from control_plane.core.model import (
+    NOTHING,
     Condition,
     DisplaceReplica,
     KeepReplica,
+    LeaveReplica,
     NodeView,
     ReleaseRef,
     Replica,
@@ -55,6 +58,9 @@ class Fleet:
         self.start_s = 1.0
         self.problems: tuple[str, ...] = ()
         self.moves = 0
+        self.demand = NOTHING
+        self.rebalance_moves = 0
+        self.others: dict[str, int] = {}
         self.serving_min = 10**9
 
     def apply(self, target: ReleaseRef) -> None:
@@ -79,12 +85,21 @@ class Fleet:
                 elif self.rollout.state is State.ROLLING_BACK:
                     self.target = self.rollout.source
         assert self.target is not None
-        load: dict[str, int] = {}
-        plan = converge(self.view(), Target(self.target, self.rollout, self.placement, load), self.now)
+        target = Target(self.target, self.rollout, self.placement, self.ledger(), self.demand, self.rebalance_moves)
+        plan = converge(self.view(), target, self.now)
+        if plan.balanced:
+            self.rebalance_moves = 0
         self.problems = plan.problems
         for step in plan.steps:
             self._take(step)
         return plan
+
+    def ledger(self) -> Ledger:
+        """What nodes hold of this app and of others."""
+        ledger = Ledger(self.others)
+        for replica in self.replicas.values():
+            ledger.add(replica.node, "app", self.demand, counts=not replica.stopping)
+        return ledger
 
     def _take(self, step: Any) -> None:
         self.moves += 1
@@ -100,8 +115,12 @@ class Fleet:
                 self._change(step.replica, stopping=True)
             case DisplaceReplica():
                 self._change(step.replica, displaced=True)
+            case LeaveReplica():
+                self._change(step.replica, leaving=True)
             case KeepReplica():
-                self._change(step.replica, displaced=False)
+                self._change(step.replica, displaced=False, leaving=False)
+                if step.replica.leaving:
+                    self.rebalance_moves = 0
 
     def _change(self, replica: Replica, **fields: Any) -> None:
         key = (replica.ordinal, replica.release, replica.node)

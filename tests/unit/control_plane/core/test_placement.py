@@ -1,4 +1,4 @@
-"""Which slots, which node, and why none."""
+"""Which slots an app wants."""
 
 from __future__ import annotations
 
@@ -7,53 +7,15 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.core.manifest import Constraint, Placement
-from control_plane.core.model import Condition, NodeView, Replica, Slot
-from control_plane.core.placement import Load, choose, wanted_slots
+from control_plane.core.manifest import Placement
+from control_plane.core.model import Replica
+from control_plane.core.placement import wanted_slots
 from control_plane.core.tiers import Place, distance_km, region_order
 from tests.unit.control_plane.core.fleet import node
-
-EMPTY = Load({}, {})
 
 
 def replica(ordinal: int, region: str, on: str = "n") -> Replica:
     return Replica(ordinal, 1, "h", region, on, 0.0)
-
-
-def test_reasons_are_counted() -> None:
-    nodes = [
-        node("a", cordoned=True),
-        node("b", condition=Condition.SUSPECT),
-        node("c", labels={"disk": "hdd"}),
-        node("d"),
-        node("e", "us"),
-    ]
-    placement = Placement(per_region=1, constraints=(Constraint("disk", ("ssd",)),))
-    problem = choose(Slot(0, "eu"), placement, nodes, EMPTY).problem
-    assert "none of the 4 nodes in region eu" in problem
-    assert "1 is cordoned" in problem
-    assert "1 is suspect" in problem
-    assert "2 does not match disk=ssd" in problem
-    assert "no node" in choose(Slot(0, "ap"), placement, nodes, EMPTY).problem
-
-
-def test_known_labels_and_exclusion() -> None:
-    nodes = [node("a", architecture="amd64", jurisdictions=("eu",)), node("b", architecture="arm64")]
-    for constraint, expected in [
-        (Constraint("architecture", ("arm64",)), "b"),
-        (Constraint("architecture", ("arm64",), exclude=True), "a"),
-        (Constraint("jurisdiction", ("eu", "ch")), "a"),
-        (Constraint("node", ("b",)), "b"),
-        (Constraint("jurisdiction"), "a"),
-    ]:
-        assert choose(Slot(0, "eu"), Placement(constraints=(constraint,)), nodes, EMPTY).node == expected
-
-
-def test_replicas_spread_then_stay_then_balance() -> None:
-    nodes = [node("a"), node("b"), node("c")]
-    assert choose(Slot(0, "eu"), Placement(), nodes, Load({"a": 1}, {})).node == "b"
-    assert choose(Slot(0, "eu"), Placement(), nodes, Load({}, {"a": 5}), prefer="a").node == "a"
-    assert choose(Slot(0, "eu"), Placement(), nodes, Load({}, {"a": 5, "b": 1})).node == "c"
 
 
 def test_total_is_spread_over_regions_that_have_nodes() -> None:
@@ -88,14 +50,6 @@ def test_slots_are_exact_stable_and_keep_ordinals(held: dict[int, str], allowed:
     again = wanted_slots(placement, "service", allowed, [], [replica(s.ordinal, s.region) for s in slots])
     assert again == slots
     assert wanted_slots(placement, "service", allowed, [], list(reversed(replicas))) == slots
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8))
-def test_the_choice_does_not_depend_on_the_order_of_nodes(loads: list[tuple[int, int]]) -> None:
-    nodes: list[NodeView] = [node(f"n{i}") for i in range(len(loads))]
-    load = Load({f"n{i}": s for i, (s, _) in enumerate(loads)}, {f"n{i}": a for i, (_, a) in enumerate(loads)})
-    forward = choose(Slot(0, "eu"), Placement(), nodes, load)
-    assert forward == choose(Slot(0, "eu"), Placement(), list(reversed(nodes)), load)
 
 
 def test_regions_are_ordered_by_distance() -> None:
