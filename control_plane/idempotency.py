@@ -129,9 +129,7 @@ def _check(request: Any, before: bytes, digest: bytes) -> None:
 def _answer(request: Any, value: bytes) -> Message:
     packed = any_pb2.Any.FromString(value[_HASH_BYTES + _TIME_BYTES :])
     if not packed.type_url:
-        message = (
-            f"request_id: {request.request_id!r} was done; its answer was lost in a crash: read the resource"
-        )
+        message = f"request_id: {request.request_id!r} was done; its answer was lost in a crash: read the resource"
         raise LocciError(Code.ABORTED, "DONE_BEFORE", message, field="request_id")
     kind = symbol_database.Default().GetSymbol(packed.type_url.rpartition("/")[2])
     answer: Message = kind.FromString(packed.value)

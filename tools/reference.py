@@ -60,7 +60,8 @@ def cli() -> str:
     """The commands, their arguments and options."""
     lines = [GENERATED, "", "# Command line", ""]
     lines += [
-        "Data goes to standard output, progress and advice to standard error. `-o table|wide|json|yaml` chooses the form",
+        "Data goes to standard output, progress and advice to standard error. `-o table|wide|json|yaml` chooses the "
+        "form",
         "of data: JSON and YAML are the API's own, and a table's columns keep their order. `NO_COLOR` is honoured, and",
         "a row is one line, however long. Errors read `error: WHAT (where)` with a hint below.",
         "",
