@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from locci.v1 import access_pb2, access_pb2_grpc, region_pb2, region_pb2_grpc, watch_pb2, watch_pb2_grpc
+from locci.v1 import access_pb2, access_pb2_grpc, node_pb2, region_pb2, region_pb2_grpc, watch_pb2, watch_pb2_grpc
 from tests.integration.control_plane.rig import Rig, running
 from tests.integration.control_plane.test_access import as_, token_of
 
@@ -93,3 +93,17 @@ async def test_whatever_is_changed_is_recorded_also_when_it_says_that_it_changes
     await rig.regions.CreateRegion(asked)
     after = await audit.VerifyAudit(access_pb2.VerifyAuditRequest())
     assert after.records - before.records == (rig.plane.state.revision > revision) == (not dry)
+
+
+async def test_a_dry_run_that_is_not_offered_changes_nothing(rig: Rig) -> None:
+    await rig.host("eu-1", "eu")
+    for request, call in (
+        (node_pb2.CordonNodeRequest(name="nodes/eu-1", validate_only=True), rig.nodes.CordonNode),
+        (node_pb2.RevokeNodeRequest(name="nodes/eu-1", validate_only=True), rig.nodes.RevokeNode),
+        (node_pb2.DrainNodeRequest(name="nodes/eu-1", validate_only=True), rig.nodes.DrainNode),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(request)
+        assert "no dry run" in (caught.value.details() or "")
+    node = await rig.nodes.GetNode(node_pb2.GetNodeRequest(name="nodes/eu-1"))
+    assert (node.condition, node.cordoned) == (node_pb2.NODE_CONDITION_READY, False)

@@ -59,7 +59,11 @@ def test_a_region_is_updated(locci: CommandLine, label: str) -> None:
 def lines_of(locci: CommandLine, *command: str) -> Iterator[list[str]]:
     """What a command that goes on writes, line by line."""
     process = subprocess.Popen(
-        locci.command(*command), env=locci.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["env", "--default-signal=INT", *locci.command(*command)],
+        env=locci.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     lines: list[str] = []
     arrived = threading.Condition()
