@@ -9,7 +9,6 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from locci.v1 import edge_policy_pb2 as _edge_policy_pb2
 from locci.v1 import manifest_pb2 as _manifest_pb2
 from locci.v1 import resource_pb2 as _resource_pb2
 import builtins as _builtins
@@ -64,7 +63,6 @@ class EdgeRoute(_message.Message):
     CACHE_FIELD_NUMBER: _builtins.int
     LOCAL_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
-    EDGE_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     @_builtins.property
@@ -83,10 +81,6 @@ class EdgeRoute(_message.Message):
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.PeerEndpoint]:
         """Other edges, in the order in which they are tried."""
 
-    @_builtins.property
-    def edge(self) -> _edge_policy_pb2.EdgePolicy:
-        """What it does with requests and responses."""
-
     def __init__(
         self,
         *,
@@ -95,11 +89,10 @@ class EdgeRoute(_message.Message):
         cache: _manifest_pb2.CachePolicy | None = ...,
         local: _abc.Iterable[Global___LocalEndpoint] | None = ...,
         peers: _abc.Iterable[_resource_pb2.PeerEndpoint] | None = ...,
-        edge: _edge_policy_pb2.EdgePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "edge", b"edge"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "edge", b"edge", "hostnames", b"hostnames", "local", b"local", "peers", b"peers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,8 +110,6 @@ class EdgeConfig(_message.Message):
     ROUTES_FIELD_NUMBER: _builtins.int
     IDENTITY_DIR_FIELD_NUMBER: _builtins.int
     TRUST_DOMAIN_FIELD_NUMBER: _builtins.int
-    CERTIFICATES_FIELD_NUMBER: _builtins.int
-    PURGES_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """Rises with every change, also over restarts of the agent."""
     node: _builtins.str
@@ -133,14 +124,6 @@ class EdgeConfig(_message.Message):
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeRoute]:
         """The routes."""
 
-    @_builtins.property
-    def certificates(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.TlsCertificate]:
-        """What it shows to clients over HTTPS."""
-
-    @_builtins.property
-    def purges(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.PurgeMarks]:
-        """What it may use no more of what it has stored."""
-
     def __init__(
         self,
         *,
@@ -150,12 +133,10 @@ class EdgeConfig(_message.Message):
         routes: _abc.Iterable[Global___EdgeRoute] | None = ...,
         identity_dir: _builtins.str = ...,
         trust_domain: _builtins.str = ...,
-        certificates: _abc.Iterable[_resource_pb2.TlsCertificate] | None = ...,
-        purges: _abc.Iterable[_resource_pb2.PurgeMarks] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "generation", b"generation", "identity_dir", b"identity_dir", "node", b"node", "purges", b"purges", "region", b"region", "routes", b"routes", "trust_domain", b"trust_domain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "identity_dir", b"identity_dir", "node", b"node", "region", b"region", "routes", b"routes", "trust_domain", b"trust_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

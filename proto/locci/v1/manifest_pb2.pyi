@@ -12,7 +12,6 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from locci.v1 import container_pb2 as _container_pb2
-from locci.v1 import edge_policy_pb2 as _edge_policy_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -857,7 +856,6 @@ class AppManifest(_message.Message):
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     LOG_ROTATION_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
-    EDGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's id: 1-40 of `a-z0-9-`, starting with a letter, ending with a letter or digit."""
     image: _builtins.str
@@ -948,10 +946,6 @@ class AppManifest(_message.Message):
     def verification(self) -> _container_pb2.ImageVerification:
         """Who must have signed the image."""
 
-    @_builtins.property
-    def edge(self) -> _edge_policy_pb2.EdgePolicy:
-        """What the edge does with requests and responses."""
-
     def __init__(
         self,
         *,
@@ -980,11 +974,10 @@ class AppManifest(_message.Message):
         working_dir: _builtins.str = ...,
         log_rotation: _container_pb2.LogRotation | None = ...,
         verification: _container_pb2.ImageVerification | None = ...,
-        edge: _edge_policy_pb2.EdgePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "edge", b"edge", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "edge", b"edge", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

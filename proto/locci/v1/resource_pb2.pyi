@@ -11,7 +11,6 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from locci.v1 import container_pb2 as _container_pb2
-from locci.v1 import edge_policy_pb2 as _edge_policy_pb2
 from locci.v1 import manifest_pb2 as _manifest_pb2
 from locci.v1 import node_pb2 as _node_pb2
 import builtins as _builtins
@@ -67,11 +66,9 @@ class Resource(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
-    CERTIFICATE_FIELD_NUMBER: _builtins.int
-    PURGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
-    replicas, routes, regions, hostnames, zones, certificates and purges, each with its own body below.
+    replicas, routes, regions, hostnames and zones, each with its own body below.
     """
     version: _builtins.str
     """Differs whenever the body differs; opaque."""
@@ -99,14 +96,6 @@ class Resource(_message.Message):
     def zone(self) -> Global___ZoneData:
         """`zones/{origin}`: a zone. Role dns."""
 
-    @_builtins.property
-    def certificate(self) -> Global___TlsCertificate:
-        """`certificates/{id}`: what edges show to clients. Role edge."""
-
-    @_builtins.property
-    def purges(self) -> Global___PurgeMarks:
-        """`purges/{app}`: what edges have stored of an app and may use no more. Role edge."""
-
     def __init__(
         self,
         *,
@@ -118,128 +107,16 @@ class Resource(_message.Message):
         region: Global___RegionRouting | None = ...,
         hostname: Global___HostnameRouting | None = ...,
         zone: Global___ZoneData | None = ...,
-        certificate: Global___TlsCertificate | None = ...,
-        purges: Global___PurgeMarks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "purges", b"purges", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "zone", b"zone"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "zone", b"zone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "name", b"name", "purges", b"purges", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "certificate", "purges"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___Resource: _TypeAlias = Resource  # noqa: Y015
-
-@_typing.final
-class TlsCertificate(_message.Message):
-    """A certificate for clients of the edge, with its key."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ID_FIELD_NUMBER: _builtins.int
-    HOSTNAMES_FIELD_NUMBER: _builtins.int
-    CHAIN_PEM_FIELD_NUMBER: _builtins.int
-    PRIVATE_KEY_PEM_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    """The certificate's id."""
-    chain_pem: _builtins.str
-    """The certificate and those that lead to its issuer, in PEM, the own one first."""
-    private_key_pem: _builtins.str
-    """The private key in PEM."""
-    @_builtins.property
-    def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Host names that it is for, lower case; the first label may be `*`."""
-
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        hostnames: _abc.Iterable[_builtins.str] | None = ...,
-        chain_pem: _builtins.str = ...,
-        private_key_pem: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_pem", b"chain_pem", "hostnames", b"hostnames", "id", b"id", "private_key_pem", b"private_key_pem"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TlsCertificate: _TypeAlias = TlsCertificate  # noqa: Y015
-
-@_typing.final
-class PurgeMarks(_message.Message):
-    """What of an app's stored responses may be used no more. A stored response carries the sequence that its edge knew when
-    it was fetched; a mark with a higher sequence is about it, whatever the clocks say.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    APP_FIELD_NUMBER: _builtins.int
-    FLOOR_FIELD_NUMBER: _builtins.int
-    MARKS_FIELD_NUMBER: _builtins.int
-    app: _builtins.str
-    """The app's id."""
-    floor: _builtins.int
-    """Everything that was fetched before this sequence is gone."""
-    @_builtins.property
-    def marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurgeMark]:
-        """Orders with a higher sequence than `floor`, in their order."""
-
-    def __init__(
-        self,
-        *,
-        app: _builtins.str = ...,
-        floor: _builtins.int = ...,
-        marks: _abc.Iterable[Global___PurgeMark] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "floor", b"floor", "marks", b"marks"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PurgeMarks: _TypeAlias = PurgeMarks  # noqa: Y015
-
-@_typing.final
-class PurgeMark(_message.Message):
-    """One order."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SEQUENCE_FIELD_NUMBER: _builtins.int
-    URL_FIELD_NUMBER: _builtins.int
-    PREFIX_FIELD_NUMBER: _builtins.int
-    TAG_FIELD_NUMBER: _builtins.int
-    SOFT_FIELD_NUMBER: _builtins.int
-    sequence: _builtins.int
-    """Its sequence; rises with every order of the app."""
-    url: _builtins.str
-    """Host and target, as in `www.example.net/a?b=c`."""
-    prefix: _builtins.str
-    """Host and the beginning of the target."""
-    tag: _builtins.str
-    """A tag."""
-    soft: _builtins.bool
-    """Stale instead of gone."""
-    def __init__(
-        self,
-        *,
-        sequence: _builtins.int = ...,
-        url: _builtins.str = ...,
-        prefix: _builtins.str = ...,
-        tag: _builtins.str = ...,
-        soft: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "tag", b"tag", "url", b"url", "what", b"what"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "sequence", b"sequence", "soft", b"soft", "tag", b"tag", "url", b"url", "what", b"what"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["url", "prefix", "tag"]  # noqa: Y015
-    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
-
-Global___PurgeMark: _TypeAlias = PurgeMark  # noqa: Y015
 
 @_typing.final
 class ReplicaSpec(_message.Message):
@@ -413,7 +290,6 @@ class AppRoute(_message.Message):
     HOSTNAMES_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
-    EDGE_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     @_builtins.property
@@ -428,10 +304,6 @@ class AppRoute(_message.Message):
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerEndpoint]:
         """Other nodes with healthy replicas: those of the own region first, then region by region, nearest first."""
 
-    @_builtins.property
-    def edge(self) -> _edge_policy_pb2.EdgePolicy:
-        """What the edge does with requests and responses."""
-
     def __init__(
         self,
         *,
@@ -439,11 +311,10 @@ class AppRoute(_message.Message):
         hostnames: _abc.Iterable[_builtins.str] | None = ...,
         cache: _manifest_pb2.CachePolicy | None = ...,
         peers: _abc.Iterable[Global___PeerEndpoint] | None = ...,
-        edge: _edge_policy_pb2.EdgePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "edge", b"edge"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "edge", b"edge", "hostnames", b"hostnames", "peers", b"peers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "peers", b"peers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
