@@ -16,6 +16,7 @@ from agent.adapters import host_facts, policy_file
 from agent.adapters.engine import Engine
 from agent.adapters.engine_events import EngineEvents
 from agent.adapters.image_log import ImageLog
+from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
 from agent.adapters.state import StateFile, StateLock
 from agent.adapters.status_socket import StatusSocket
@@ -65,6 +66,8 @@ class Agent:
         self._identity = identity
         self._metrics = Metrics()
         self._state = StateFile(settings.state_dir / "state.json")
+        settings.run_dir.mkdir(parents=True, exist_ok=True)
+        self._leases = LeaseFile(settings.run_dir / "leases.json")
         self._outbox = Outbox(settings.state_dir / "events.pb")
         self._policy = policy_file.load(settings.policy_file)
         engine = Engine(
@@ -78,6 +81,7 @@ class Agent:
             images=ImageLog(settings.state_dir / "images.json"),
             identity=identity,
             state=self._state,
+            leases=self._leases,
             edge_path=settings.run_dir / "edge.sock",
             data_path=settings.state_dir,
             clock=clock,
@@ -95,6 +99,7 @@ class Agent:
             clock=clock,
             rng=rng,
             events_recorded=self._shell.events_recorded,
+            leases_renewed=self._shell.leases_renewed,
         )
         self._shell.wake_link = self._link.wake
         self._caretaker = Caretaker(
@@ -133,6 +138,7 @@ class Agent:
             work = (
                 self._link.run(),
                 self._state.run(),
+                self._leases.run(),
                 self._outbox.run(),
                 self._engine.sandboxes.run(),
                 self._caretaker.run(),

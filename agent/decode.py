@@ -106,7 +106,7 @@ def _replica_problems(name: str, spec: resource_pb2.ReplicaSpec) -> Iterator[str
     yield from _port_problems(spec)
     yield from _probe_problems("readiness", spec, spec.readiness)
     yield from _probe_problems("liveness", spec, spec.liveness)
-    for field in ("stop_timeout", "drain"):
+    for field in ("stop_timeout", "drain", "fence_after"):
         yield from _duration_problems(field, span_s(getattr(spec, field)))
 
 
@@ -114,6 +114,8 @@ def _port_problems(spec: resource_pb2.ReplicaSpec) -> Iterator[str]:
     for index, port in enumerate(spec.ports):
         if not 1 <= port.container_port <= 65535:
             yield f"ports[{index}].container_port: {port.container_port} is not from 1 to 65535"
+        if port.host_port > 65535:
+            yield f"ports[{index}].host_port: {port.host_port} is not from 1 to 65535"
     for port_name, count in Counter(port.name or "http" for port in spec.ports).items():
         if count > 1:
             yield f"ports: {count} ports have the name {port_name!r}"
@@ -216,6 +218,8 @@ def _replica(resource: resource_pb2.Resource) -> Replica:
         stop_timeout_s=_seconds(spec.stop_timeout, STOP_TIMEOUT_DEFAULT_S),
         drain_s=_seconds(spec.drain, DRAIN_DEFAULT_S),
         options=decode_options.options(spec),
+        fence_after_s=span_s(spec.fence_after),
+        host_ports=tuple((port.container_port, port.host_port) for port in spec.ports if port.host_port),
     )
 
 

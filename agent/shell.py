@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -17,6 +18,7 @@ from agent.adapters.edge_socket import EdgeSocket
 from agent.adapters.engine import Engine
 from agent.adapters.engine_errors import EngineError, PullError
 from agent.adapters.image_log import ImageLog
+from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
 from agent.adapters.state import StateFile
 from agent.adapters.usage import Usage
@@ -37,6 +39,8 @@ from agent.core.messages import (
     EngineObserved,
     Event,
     ImagePulled,
+    LeasesLost,
+    LeasesRenewed,
     LogTailCollected,
     Observe,
     ObserveFailed,
@@ -69,6 +73,7 @@ from locci.v1 import agent_pb2
 log = structlog.get_logger()
 
 USAGE_EVERY_HEARTBEATS: Final = 10
+_ASLEEP_S: Final = 0.5
 
 
 class Shell:
@@ -83,6 +88,7 @@ class Shell:
         images: ImageLog,
         identity: IdentityDirectory,
         state: StateFile,
+        leases: LeaseFile,
         edge_path: Path,
         data_path: Path,
         clock: Clock,
@@ -97,6 +103,8 @@ class Shell:
         self._identity = identity
         self._node = identity.facts()
         self._state = state
+        self._leases = leases
+        self._asleep_s = asleep_s()
         self._data_path = data_path
         self._clock = clock
         self._metrics = metrics
@@ -110,7 +118,7 @@ class Shell:
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self.edge = EdgeSocket(edge_path, self.post)
         self.reporter = Reporter(clock, outbox)
-        self.machine = Machine(generation=state.generation, presumed_ready=state.ready)
+        self.machine = Machine(generation=state.generation, presumed_ready=state.ready, leases=leases.leases)
         self.wake_link: Callable[[], None] = lambda: None
         """Called when there is something to tell the control plane."""
 
@@ -162,12 +170,19 @@ class Shell:
         if self.reporter.outbox.untold:
             self.wake_link()
 
+    def leases_renewed(self, resources: frozenset[str], at: float) -> None:
+        """The control plane lets this node go on to run these replicas."""
+        self.post(LeasesRenewed(resources, at))
+
     def evidence(self) -> agent_pb2.Evidence | None:
         return None
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
         beat = host_facts.heartbeat(self._data_path)
         self._beats += 1
+        if asleep_s() - self._asleep_s > _ASLEEP_S:
+            self._asleep_s = asleep_s()
+            self.post(LeasesLost())
         if self._beats % USAGE_EVERY_HEARTBEATS == 0:
             for resource, used in self.usage.items():
                 beat.usage.add(resource=resource, cpus=used.cpus, memory_bytes=used.memory_bytes)
@@ -204,6 +219,8 @@ class Shell:
                 self._metrics.commands.labels(type(command).__name__).inc()
                 self._carry_out(command)
             begun += commands
+            if isinstance(event, LeasesRenewed | LeasesLost | SnapshotAccepted):
+                self._leases.keep(self.machine.world.leases)
             if isinstance(event, EdgeServing):
                 self._metrics.edges.set(event.edges)
                 self._metrics.edge_generation.labels("serving").set(self.machine.edge_generation)
@@ -314,3 +331,8 @@ class Shell:
             self.post(LogTailCollected(container_id, text, out_of_memory))
         except EngineError as error:
             log.warning("log_tail_unavailable", container=container_id[:12], reason=error.reason)
+
+
+def asleep_s() -> float:
+    """For how long this host was suspended since its boot: time that the monotonic clock leaves out."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()

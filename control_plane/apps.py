@@ -164,6 +164,8 @@ class AppSteps:
                 kind, what = "ReplicaStopping", "stops"
             case DisplaceReplica():
                 row.displaced = True
+                if view.singleton:
+                    self._observed.given_away.add(key)
                 kind, what = "ReplicaDisplaced", "is replaced elsewhere"
             case LeaveReplica():
                 row.leaving = True

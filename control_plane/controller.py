@@ -127,6 +127,8 @@ class Controller:
         except BaseException:
             self._reports.restore(said)
             raise
+        finally:
+            self._observed.given_away.clear()
         self._hub.events_recorded({(node, role): t for node, u in said.items() for role, t in u.through.items()})
         if stepped:
             self.wake()
@@ -139,7 +141,7 @@ class Controller:
         self._judge_nodes(batch, now)
         self._note_drained(batch)
         views = Views(self._state, self._observed, self._manifests, now)
-        self._forget(batch, views)
+        self._forget(batch, views, now)
         if not batch:
             # Steps follow from the fleet as it is stored: what was just found out comes first, they with the next look.
             self._apps.step(batch, views, now)
@@ -261,14 +263,22 @@ class Controller:
                     del vantages[vantage]
                     self._observed.evidence_changes += 1
 
+    def may_run(self, key: str) -> bool:
+        """Whether a node may go on to run the singleton of an assignment. Asked at the moment of the answer: from the
+        decision to give it away on it may not, though the decision is not yet in the store."""
+        row = self._state.assignments.get(key)
+        return row is not None and not (row.stopping or row.displaced or key in self._observed.given_away)
+
     # -- what nobody reports any more
 
-    def _forget(self, batch: Batch, views: Views) -> None:
+    def _forget(self, batch: Batch, views: Views, now: float) -> None:
         """Assignments of nodes that are gone for good, and stopping ones that their node never held."""
         for assigned in [a for held in views.by_node.values() for a in held]:
             if batch.removes(self._state.assignments, assigned.key):
                 continue
             node = self._state.nodes.get(assigned.row.node)
+            if now < assigned.view.fence_until:
+                continue
             if is_gone(views.nodes.get(assigned.view.node)):
                 why = "was removed" if node is None else "is revoked"
             elif assigned.row.stopping and self._never_held(assigned):
@@ -284,7 +294,8 @@ class Controller:
         session = self._observed.session(assigned.view.node, node_pb2.NODE_ROLE_EDGE)
         name = resource_name(assigned.row)
         unknown = self._observed.reported(assigned.view.node, name) is None
-        return session.connected and session.confirmed and unknown and name not in session.holds
+        answered = session.connected and session.confirmed and not session.unanswered
+        return answered and unknown and name not in session.holds
 
     # -- publication
 

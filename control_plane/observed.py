@@ -30,6 +30,8 @@ class SessionFacts:
     """A complete status came in this or an earlier session with this process."""
     holds: frozenset[str] = frozenset()
     """Names of resources that the node has accepted."""
+    unanswered: bool = False
+    """A delta was sent that the node has neither accepted nor refused so far."""
     heartbeat: agent_pb2.Heartbeat = field(default_factory=agent_pb2.Heartbeat)
 
 
@@ -58,6 +60,9 @@ class Observed:
         self.evidence_changes = 0
         self.problems: dict[str, tuple[str, ...]] = {}
         """By app id: why replicas cannot be placed."""
+        self.given_away: set[str] = set()
+        """Keys of assignments of singletons that this look gives to another node: no lease of them is renewed, even
+        before that is in the store."""
 
     def session(self, node: str, role: Role) -> SessionFacts:
         """The facts of a node's session; made when there are none."""

@@ -56,6 +56,7 @@ class Publication:
         self._record_sets = _by_zone(state.record_sets.values())
         self.regions = [self._region(region_id) for region_id in sorted(self._places)]
         self._apps = [(app, *target) for app in state.apps.values() if (target := self._target(app)) is not None]
+        self._singletons = frozenset(m.name for _, _, m in self._apps if m.placement.singleton)
         self.hostnames = [h for app, _, manifest in self._apps for h in self._hostnames(app, manifest)]
         self.zones = [self._zone(last_part(name)) for name in state.zones]
         self._shared = _named(
@@ -66,6 +67,8 @@ class Publication:
             ]
         )
         self._routes: dict[str, Resources] = {}
+        self.fenced = self._fenced()
+        """By node: keys of assignments and names of the singletons that it holds."""
 
     def table(self) -> routing_pb2.RoutingTable:
         """The routing table that DNS servers hold together."""
@@ -78,7 +81,8 @@ class Publication:
         types = set(TYPES.get(role, ())) & set(understood)  # type: ignore[call-overload]
         result = {name: r for name, r in self._shared.items() if name.partition("/")[0] in types}
         if "replicas" in types:
-            result.update(_named(self._replica(a) for a in self._views.by_node.get(node_id, []) if not a.row.stopping))
+            held = (a for a in self._views.by_node.get(node_id, []) if self._is_for_node(a))
+            result.update(_named(self._replica(a) for a in held))
         if "routes" in types:
             result.update(self._routes_of(node_id))
         return result
@@ -88,6 +92,22 @@ class Publication:
         return None if release is None else (release, self._manifests.of(release))
 
     # -- replicas
+
+    def _is_for_node(self, assigned: Assigned) -> bool:
+        """Whether its node is to hold it. A singleton that was given away is not offered again."""
+        row = assigned.row
+        return not row.stopping and not (row.displaced and self._singleton(row.app))
+
+    def _singleton(self, app_id: str) -> bool:
+        return app_id in self._singletons
+
+    def _fenced(self) -> dict[str, list[tuple[str, str]]]:
+        result: dict[str, list[tuple[str, str]]] = {}
+        for app_id in sorted(self._singletons):
+            for assigned in self._views.by_app.get(app_id, ()):
+                if self._is_for_node(assigned):
+                    result.setdefault(assigned.view.node, []).append((assigned.key, resource_name(assigned.row)))
+        return result
 
     def _replica(self, assigned: Assigned) -> resource_pb2.Resource:
         row = assigned.row

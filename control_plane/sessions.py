@@ -88,6 +88,7 @@ class Hub:
         facts.holds = frozenset(session.delivery.held or ())
         facts.accepted_revision = session.delivery.accepted_revision
         facts.refused_reason = ""
+        facts.unanswered = False
         self._count()
 
     def leave(self, session: Session) -> None:
@@ -140,6 +141,14 @@ class Hub:
             if session.delivery.refused is not None:
                 self.deliver(session)
 
+    def renew_leases(self, session: Session, sequence: int, may_run: Callable[[str], bool]) -> None:
+        """Answers a heartbeat with the singletons that the node may go on to run, when it has any."""
+        fenced = self._publication.fenced.get(session.node) if self._publication is not None else None
+        if fenced and session.role == node_pb2.NODE_ROLE_EDGE and self.current(session):
+            names = [name for key, name in fenced if may_run(key)]
+            leases = agent_pb2.Leases(sequence=sequence, resources=names)
+            session.say(agent_pb2.ControlMessage(leases=leases))
+
     def deliver(self, session: Session) -> None:
         """Sends the next delta when one is due."""
         if self._publication is None or not self.current(session):
@@ -174,6 +183,7 @@ class Hub:
         facts.sent_revision = session.delivery.sent_revision
         facts.accepted_revision = session.delivery.accepted_revision
         facts.refused_reason = session.delivery.refused_reason
+        facts.unanswered = session.delivery.in_flight is not None
         facts.holds = frozenset(session.delivery.held or ())
         return facts
 

@@ -79,6 +79,8 @@ def host_settings(replica: Replica, files: Path | None = None, sandbox: str = ""
         settings["nano_cpus"] = replica.cpu_millis * 1_000_000
     if replica.memory_bytes:
         settings["mem_limit"] = replica.memory_bytes
+    if replica.host_ports:
+        settings["port_bindings"] = {f"{port}/tcp": host_port for port, host_port in replica.host_ports}
     if sandbox:
         settings["network_mode"] = f"{JOINED}{sandbox}"
     return settings

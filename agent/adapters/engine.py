@@ -76,7 +76,8 @@ class Engine:
 
     async def create_and_start(self, replica: Replica) -> Container:
         """A fresh container that runs, or did for a moment. What could not be started is removed again."""
-        box = self.sandboxes.take()
+        # Ports of the host are bound when a network is made; one that was made ahead of time has none.
+        box = None if replica.host_ports else self.sandboxes.take()
         try:
             return await self._call(self._starting, lambda client: self._create_and_start(client, replica, box))
         finally:
@@ -187,6 +188,7 @@ class Engine:
             labels=shapes.labels_of(replica, self._node),
             user=replica.options.user or None,
             working_dir=replica.options.working_dir or None,
+            ports=[(port, "tcp") for port, _ in replica.host_ports] or None,
             host_config=client.create_host_config(**settings),
         )["Id"]
         try:

@@ -6,7 +6,9 @@ edge must serve, and what to report.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import assert_never
 
 from agent.core import health as healths
@@ -29,6 +31,8 @@ from agent.core.messages import (
     EngineObserved,
     Event,
     ImagePulled,
+    LeasesLost,
+    LeasesRenewed,
     LogTailCollected,
     ObserveFailed,
     ProbeFailed,
@@ -62,10 +66,16 @@ _Probing = dict[tuple[str, Purpose], tuple[Probe, str]]
 class Machine:
     """`handle` takes what happened and returns what to do, in order."""
 
-    def __init__(self, *, generation: int = 0, presumed_ready: frozenset[str] = frozenset()):
+    def __init__(
+        self,
+        *,
+        generation: int = 0,
+        presumed_ready: frozenset[str] = frozenset(),
+        leases: Mapping[str, float] = MappingProxyType({}),
+    ):
         """`generation` is the edge's last one; `presumed_ready` are the containers that were ready before a restart
-        of the agent: they stay so until a probe says otherwise."""
-        self.world = World()
+        of the agent: they stay so until a probe says otherwise. `leases` are those of the same boot of the host."""
+        self.world = World(leases=dict(leases))
         self._out: list[Command] = []
         self._engine = EngineView(self.world, presumed_ready)
         self._setbacks = Setbacks(self.world)
@@ -151,6 +161,11 @@ class Machine:
                 self._edges(event, now)
             case EdgeSeen(generation):
                 return self._edge_seen(generation)
+            case LeasesRenewed(resources, at):
+                for resource in resources:
+                    self.world.leases[resource] = max(at, self.world.leases.get(resource, at))
+            case LeasesLost():
+                self.world.leases.clear()
             case Ticked():
                 self._wake_at = None
             case _:
@@ -161,6 +176,8 @@ class Machine:
         world = self.world
         world.target = target
         world.last_known.update(target.replicas)
+        wanted = {replica.resource for replica in target.replicas.values()}
+        world.leases = {resource: at for resource, at in world.leases.items() if resource in wanted}
         images = {replica.image for replica in target.replicas.values()}
         world.images &= images
         world.pull_setbacks = {image: s for image, s in world.pull_setbacks.items() if image in images}

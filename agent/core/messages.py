@@ -170,6 +170,19 @@ class EdgeSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class LeasesRenewed:
+    """The control plane lets this node run these replicas, counted from the moment `at` at which it was asked."""
+
+    resources: frozenset[str]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesLost:
+    """This host stood still for a time that its clock does not tell: no lease can be relied on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """The time of WakeAt has come."""
 
@@ -195,6 +208,8 @@ Event = (
     | ProbeFailed
     | EdgeServing
     | EdgeSeen
+    | LeasesRenewed
+    | LeasesLost
     | Ticked
 )
 

@@ -78,6 +78,10 @@ class Replica:
     stop_timeout_s: float = STOP_TIMEOUT_DEFAULT_S
     drain_s: float = DRAIN_DEFAULT_S
     options: Options = field(default_factory=Options)
+    fence_after_s: float = 0.0
+    """It runs only while its lease is younger than this; 0 means without one."""
+    host_ports: tuple[tuple[int, int], ...] = ()
+    """Ports of the container that the host's addresses have too: container's and host's."""
 
     @property
     def identity(self) -> Identity:

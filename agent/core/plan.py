@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from agent.core import fence
 from agent.core.messages import (
     BeginDrain,
     CancelPull,
@@ -47,6 +48,8 @@ def next_time(world: World, now: float) -> float | None:
     replicas = world.replicas
     times = [world.remembered(identity).retry_at for identity in replicas]
     times += [setback.retry_at for setback in (*world.pull_setbacks.values(), *world.end_setbacks.values())]
+    ends = (fence.end_of(world, replica) for replica in replicas.values())
+    times += [end for end in ends if end is not None]
     times += [drain_end(world, container_id) for container_id in world.drains if container_id not in world.stopping]
     return min((time for time in times if time > now), default=None)
 
@@ -76,6 +79,7 @@ def _starts(world: World, chosen: dict[Identity, Container], now: float) -> list
         for identity, replica in sorted(world.replicas.items())
         if identity not in world.starting
         and world.remembered(identity).retry_at <= now
+        and fence.may_start(world, replica, now)
         and (step := _start(world, replica, chosen.get(identity), now)) is not None
     ]
     return due[: max(0, STARTS_MAX - len(world.starting))]
@@ -100,17 +104,20 @@ def _ends(world: World, chosen: dict[Identity, Container], now: float) -> list[S
         and container.id not in world.removing
         and container.identity not in world.starting
         and _may_end(world, container.id, now)
-        and (step := _unhealthy(world, container) if container.id in kept else _end(world, container, now)) is not None
+        and (step := _unwell(world, container, now) if container.id in kept else _end(world, container, now))
+        is not None
     ]
     drains = [step for step in due if isinstance(step, BeginDrain)]
     rest = [step for step in due if not isinstance(step, BeginDrain)]
     return [*drains, *rest[: max(0, ENDS_MAX - len(world.stopping) - len(world.removing))]]
 
 
-def _unhealthy(world: World, container: Container) -> Step | None:
-    """A wanted container is only ever stopped when its liveness probe says so, or when nobody can reach it any more."""
+def _unwell(world: World, container: Container, now: float) -> Step | None:
+    """A wanted container is only ever stopped when its liveness probe says so, when nobody can reach it any more, or
+    when its lease is over."""
     health = world.liveness.get(container.id)
-    if container.running and (container.stranded or (health is not None and not health.good)):
+    fenced = fence.is_over(world, world.replicas[container.identity], now)
+    if container.running and (fenced or container.stranded or (health is not None and not health.good)):
         return StopContainer(container.id, _stop_timeout_s(world, container))
     return None
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
+from agent.core import fence
 from agent.core.model import Container, Identity, Phase, Replica, ReplicaStatus
 from agent.core.world import World
+
+_UNWANTED: Final = "it is no longer wanted here"
 
 
 def statuses(
@@ -25,6 +29,12 @@ def statuses(
     for container in world.containers.values():
         if world.target is not None and container.id not in kept and container.resource not in found:
             found[container.resource] = _since(_ending(world, container), before.get(container.resource), now)
+    for identity in world.starting:
+        # A start that is no longer wanted cannot be called back: until it is over, the replica is not gone.
+        known = None if identity in world.replicas else world.last_known.get(identity)
+        if known is not None and known.resource not in found:
+            status = ReplicaStatus(known.resource, "", Phase.DRAINING, reason=_UNWANTED)
+            found[known.resource] = _since(status, before.get(known.resource), now)
     return found
 
 
@@ -79,6 +89,8 @@ def _phase(world: World, replica: Replica, container: Container | None, now: flo
         return (Phase.PULLING if replica.image in world.pulling else Phase.BACKOFF), setback.reason
     if container is None and replica.image in world.pulling:
         return Phase.PULLING, "its image is being pulled"
+    if not fence.may_start(world, replica, now):
+        return Phase.PENDING, fence.REASON
     return Phase.PENDING, memory.reason or "it waits for its turn"
 
 
@@ -100,5 +112,5 @@ def _ending(world: World, container: Container) -> ReplicaStatus:
         version="",
         phase=Phase.DRAINING,
         container_id=container.id,
-        reason=setback.reason if setback else "it is no longer wanted here",
+        reason=setback.reason if setback else _UNWANTED,
     )

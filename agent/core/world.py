@@ -41,6 +41,8 @@ class World:
     """By container."""
     inherited: set[str] = field(default_factory=set)
     """Containers that ran before the agent did: an edge may know them although this agent never published them."""
+    leases: dict[str, float] = field(default_factory=dict)
+    """By resource: up to when the control plane is known to have let this node run it, in the past."""
     edges: int = 0
     served: EdgeView = field(default_factory=EdgeView)
     """What was published last."""

@@ -156,7 +156,7 @@ class _Planner:
             elif others:
                 if back:
                     self._choose_between(original, others)
-            elif not self._is_lost(original):
+            elif not self._is_lost(original) and not (self.target.placement.singleton and self._occupied(slot)):
                 self._keep(original, "its node is back, and it was not replaced")
 
     def _choose_between(self, original: Replica, others: list[Replica]) -> None:

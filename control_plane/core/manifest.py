@@ -29,6 +29,7 @@ CLOCK_DRIFT: Final = 0.1
 FENCE_MARGIN_S: Final = 3.0
 """What a node's engine may take beyond the stop timeout to end a container."""
 
+_FENCE_AFTER_S_MIN = 3.0
 _DRAIN_S = 2.0
 _STOP_TIMEOUT_S = 10.0
 _OWN_PORTS = frozenset({53, 80, 443, 7446, 7447, 7448, 7449})
@@ -353,8 +354,9 @@ def _fenced(placement: Placement, manifest: Manifest) -> Placement:
     """A singleton's placement with its fence, and with a `lost_after` after which its former node has stopped it."""
     if not placement.singleton:
         return placement
-    default_s = min(10.0, placement.lost_after_s / 3)
-    fence_after_s = _seconds(placement.fence_after_s, "manifest.placement.fence_after", default_s, least=1.0, most=3600)
+    default_s = max(_FENCE_AFTER_S_MIN, min(10.0, placement.lost_after_s / 3))
+    at = "manifest.placement.fence_after"
+    fence_after_s = _seconds(placement.fence_after_s, at, default_s, least=_FENCE_AFTER_S_MIN, most=3600.0)
     stop_s = (manifest.rollout.drain_s or _DRAIN_S) + (manifest.stop_timeout_s or _STOP_TIMEOUT_S)
     surely_s = (fence_after_s + stop_s) * (1 + CLOCK_DRIFT) + FENCE_MARGIN_S
     return replace(placement, fence_after_s=fence_after_s, lost_after_s=max(placement.lost_after_s, surely_s))

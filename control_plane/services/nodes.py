@@ -70,6 +70,7 @@ class NodeService:
                 row = self._state.nodes.need(request.name)
                 if not request.force:
                     self._refuse_busy(row)
+                self._fence(batch, request.name)
                 batch.delete(self._state.nodes, request.name)
                 message = f"{caller.principal} removed node {node_id}"
                 batch.event("NodeRemoved", message, request.name, row.region, severity=event_pb2.SEVERITY_WARNING)
@@ -90,6 +91,19 @@ class NodeService:
         if connected or held:
             what = "is connected" if connected else f"holds {held} replicas"
             raise failed_precondition("NODE_IN_USE", f"{node.name} {what}: stop it first, or remove it with force")
+
+    def _fence(self, batch: Batch, node: str) -> None:
+        """Singletons on a node that leaves the fleet are not given away before it must have stopped them."""
+        for key, row in self._state.assignments.items():
+            app = self._state.apps.get(f"apps/{row.app}") if row.node == node else None
+            if app is None or not app.manifest.placement.singleton:
+                continue
+            manifest = self._context.manifests.of(self._state.releases.need(app.target_release))
+            views = self._context.views()
+            fenced = self._state.assignments.copy(key)
+            until = self._context.steady() + views.patient(app, manifest).placement.lost_after_s
+            fenced.fence_time.CopyFrom(decode.timestamp(until))
+            batch.put(self._state.assignments, key, fenced)
 
     async def cordon_node(self, request: node_pb2.CordonNodeRequest, caller: Caller) -> node_pb2.Node:
         return await self._set_cordoned(request.name, True, caller)
@@ -164,6 +178,7 @@ class NodeService:
             row.condition_reason = reason
             row.condition_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
             batch.put(self._state.nodes, request.name, row)
+            self._fence(batch, row.name)
             message = f"{caller.principal} revoked {request.name}: {reason}"
             batch.event("NodeRevoked", message, request.name, row.region, severity=event_pb2.SEVERITY_WARNING)
 

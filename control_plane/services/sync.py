@@ -170,6 +170,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
             case "heartbeat":
                 facts = self._context.observed.session(session.node, session.role)
                 facts.heartbeat = message.heartbeat
+                self._context.hub.renew_leases(session, message.heartbeat.sequence, self._context.controller.may_run)
             case "status":
                 self._reports.status(session.node, session.role, message.status)
             case "evidence":

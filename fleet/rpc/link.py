@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +39,7 @@ _RENEWAL_CHECK_S: Final = 60.0
 _RENEWAL_DEADLINE_S: Final = 20.0
 _EVIDENCE_EVERY_HEARTBEATS: Final = 5
 _OUTGOING_MAX: Final = 64
+_BEATS_MAX: Final = 256
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -94,10 +95,15 @@ class NodeLink:
         clock: Clock,
         rng: random.Random,
         events_recorded: Callable[[agent_pb2.EventsRecorded], None] = lambda _: None,
+        leases_renewed: Callable[[frozenset[str], float], None] = lambda _names, _at: None,
     ):
-        """`events_recorded` is told which events of the consumer's statuses the control plane has in its store."""
+        """`events_recorded` is told which events of the consumer's statuses the control plane has in its store,
+        `leases_renewed` which replicas this node may go on to run, counted from which moment of the monotonic clock."""
         self._role = role
         self._events_recorded = events_recorded
+        self._leases_renewed = leases_renewed
+        self._beats: OrderedDict[int, float] = OrderedDict()
+        """When each of the last heartbeats was made, on the monotonic clock, before it could be sent."""
         self._identity = identity
         self._file = file
         self._consumer = consumer
@@ -231,6 +237,8 @@ class NodeLink:
                     self._events_recorded(message.events_recorded)
                 case "operation":
                     self._operate(message.operation)
+                case "leases":
+                    self._renew_leases(message.leases)
                 case "goodbye":
                     raise _ended(message.goodbye)
                 case _:
@@ -260,9 +268,18 @@ class NodeLink:
                     self._say(agent_pb2.NodeMessage(status=change))
                 self._say_evidence()
 
+    def _renew_leases(self, leases: agent_pb2.Leases) -> None:
+        """A lease counts from before its heartbeat was sent; one of a forgotten heartbeat is too old to count."""
+        made_at = self._beats.get(leases.sequence)
+        if made_at is not None:
+            self._leases_renewed(frozenset(leases.resources), made_at)
+
     def _heartbeat(self) -> agent_pb2.Heartbeat:
-        beat = self._consumer.heartbeat()
         self._sequence += 1
+        self._beats[self._sequence] = self._clock.monotonic()
+        if len(self._beats) > _BEATS_MAX:
+            self._beats.popitem(last=False)
+        beat = self._consumer.heartbeat()
         beat.sequence = self._sequence
         beat.time.FromMilliseconds(int(self._clock.wall() * 1000))
         return beat

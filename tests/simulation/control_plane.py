@@ -160,13 +160,13 @@ class Simulation:
             lost_after_s=20.0,
         )
         authority: Any = None
-        context = Context(
+        self.context = Context(
             *(self.state, self.observed, manifests, self.hub, self.controller, authority, self.registry, self.clock),
             steady=self.clock.monotonic,
             node_endpoints=(),
             idempotency=Idempotency(self.state, self.clock),
         )
-        self.apps = AppService(context)
+        self.apps = AppService(self.context)
         for node in self.nodes.values():
             node.session = None
 
@@ -267,23 +267,31 @@ class Simulation:
             snapshot_hash=node.snapshot.hash,
             revision=node.snapshot.revision,
         )
-        facts = self.observed.session(node.name, node.role)
-        stored = [s.epoch for s in self.state.nodes.need(f"nodes/{node.name}").sessions if s.role == node.role]
-        epoch = 1 + max([facts.epoch, *stored])
-        if epoch <= node.snapshot.epoch:
-            self.violations.append(f"the epoch of {node.name} went back")
-        session = Session(node.name, hello, epoch)
-        try:
-            await note_connected(self.state, node.name, hello, epoch, self.clock.now)
-        except LocciError:
+        session = await self.welcome(node.name, hello)
+        if session is None:
             return
-        self.hub.enter(session)
-        self.hub.deliver(session)
+        epoch = session.epoch
         node.session = session
         node.snapshot = node.snapshot.with_epoch(epoch)
         status = node.status(self.clock.now, complete=True)
         assert status is not None
         self.reports.status(node.name, node.role, status)
+
+    async def welcome(self, name: str, hello: agent_pb2.Hello) -> Session | None:
+        """A session of a node, as the control plane begins it; None while its store is out of order."""
+        facts = self.observed.session(name, hello.role)
+        stored = [s.epoch for s in self.state.nodes.need(f"nodes/{name}").sessions if s.role == hello.role]
+        epoch = 1 + max([facts.epoch, *stored])
+        if epoch <= hello.epoch:
+            self.violations.append(f"the epoch of {name} went back")
+        session = Session(name, hello, epoch)
+        try:
+            await note_connected(self.state, name, hello, epoch, self.clock.now)
+        except LocciError:
+            return None
+        self.hub.enter(session)
+        self.hub.deliver(session)
+        return session
 
     def _take(self, node: Node, session: Session, delta: agent_pb2.Delta) -> None:
         if self.rng.random() < 0.02 and not self.quiet:

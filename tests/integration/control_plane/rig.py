@@ -68,6 +68,7 @@ class Host:
         self.running: dict[str, replica_pb2.ReplicaStatus] = {}
         self._said: dict[str, bytes] = {}
         self.found: dict[str, bool] = {}
+        self.leases: dict[str, float] = {}
         self._role, self._types = role, types
         self.directory = directory
         self.path = path
@@ -84,6 +85,7 @@ class Host:
             facts=lambda: node_pb2.NodeFacts(hostname="h", architecture="amd64"),
             clock=SystemClock(),
             rng=random.Random(1),
+            leases_renewed=self._leased,
         )
         self.accepted(self.link.snapshot)
         self._task = asyncio.create_task(self.link.run())
@@ -93,6 +95,9 @@ class Host:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _leased(self, resources: frozenset[str], at: float) -> None:
+        self.leases = dict.fromkeys(resources, at)
 
     # -- SnapshotConsumer
 
