@@ -89,7 +89,7 @@ class EngineHost:
 
     def client(self) -> docker.APIClient:
         """A client of the engine; the caller closes it."""
-        return docker.APIClient(base_url=self.socket, version="auto", timeout=20)
+        return docker.APIClient(base_url=self.socket, version="auto", timeout=60)
 
     def start_engine(self) -> None:
         """Starts dockerd, and returns when it answers."""
@@ -205,7 +205,7 @@ class EngineHost:
             return False
 
 
-def wait_for(condition: Callable[[], object], what: str, deadline_s: float = 15.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
     """Returns when `condition` holds; fails after the deadline."""
     end = time.monotonic() + deadline_s
     while not condition():

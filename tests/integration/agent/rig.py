@@ -27,7 +27,7 @@ NODE = "eu-1"
 SANDBOXES = 2
 
 
-async def eventually(condition: Callable[[], object], what: str, deadline_s: float = 20.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
     """Returns when `condition` holds; fails after the deadline."""
     try:
         async with asyncio.timeout(deadline_s):
@@ -261,7 +261,7 @@ class Rig:
     async def status(self) -> dict[str, object]:
         """What `locci-agent status` says."""
         argv = [own_program("locci-agent"), "status", "-o", "json", "--config", str(self.folder / "agent.toml")]
-        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=20, check=False)
+        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         answer: dict[str, object] = json.loads(done.stdout)
         return answer
@@ -272,7 +272,7 @@ async def containers(host: EngineHost) -> dict[str, str]:
     return await asyncio.to_thread(host.containers)
 
 
-async def until(check: Callable[[], Awaitable[bool]], what: str, deadline_s: float = 20.0) -> None:
+async def until(check: Callable[[], Awaitable[bool]], what: str, deadline_s: float = 60.0) -> None:
     """As `eventually`, for a condition that has to be awaited."""
     try:
         async with asyncio.timeout(deadline_s):

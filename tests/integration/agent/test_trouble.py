@@ -139,7 +139,7 @@ async def test_a_second_agent_on_the_same_state_is_refused(rig: Rig) -> None:
     rig.start()
     await eventually(lambda: rig.control_plane.sessions, "the first one connects")
     argv = rig.host.command(own_program("locci-agent"), "run", "--config", str(rig.folder / "agent.toml"))
-    second = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=20, check=False)
+    second = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
     assert "another agent works on" in second.stderr
     await rig.status()
@@ -147,7 +147,7 @@ async def test_a_second_agent_on_the_same_state_is_refused(rig: Rig) -> None:
 
 async def test_status_without_an_agent_says_so(rig: Rig) -> None:
     argv = [own_program("locci-agent"), "status", "--config", str(rig.folder / "agent.toml")]
-    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=20, check=False)
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "no agent answers" in done.stderr
 

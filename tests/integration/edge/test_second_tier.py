@@ -65,7 +65,7 @@ async def keys(redis: Redis) -> int:
 
 
 async def wait_for_keys(redis: Redis, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await keys(redis) != count:
             await asyncio.sleep(0.01)
 

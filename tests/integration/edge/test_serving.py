@@ -148,7 +148,7 @@ async def test_a_stream_is_passed_on_as_it_comes(edge: Edge, origin: Origin) -> 
     origin.handler = events
     async with await Client.open(edge.port) as client:
         await client.send(b"GET /events HTTP/1.1\r\nHost: hello.test\r\n\r\n")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             head = await client.reader.readuntil(b"\r\n\r\n")
         assert b"text/event-stream" in head
         go_on.set()

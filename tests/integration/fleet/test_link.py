@@ -243,7 +243,7 @@ async def test_a_resource_with_a_time_to_live_ends_by_itself(rig: Rig) -> None:
     script, outcome = result_of(play)
     async with rig.running(script):
         await within(outcome)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(rig.consumer.taken) < 2:
                 await asyncio.sleep(0.02)
     assert [sorted(s.resources) for s in rig.consumer.taken] == [["routes/a", "routes/short"], ["routes/a"]]

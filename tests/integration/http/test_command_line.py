@@ -277,7 +277,7 @@ def _line(process: subprocess.Popen[str]) -> str:
 def test_output_to_who_has_gone_is_no_traceback(locci: CommandLine, region: str) -> None:
     command = " ".join([*locci.command("regions", "ls"), "| head -c 1"])
     done = subprocess.run(
-        ["sh", "-c", command], env=locci.env(), capture_output=True, text=True, timeout=20, check=False
+        ["sh", "-c", command], env=locci.env(), capture_output=True, text=True, timeout=60, check=False
     )
     assert "Traceback" not in done.stderr
 

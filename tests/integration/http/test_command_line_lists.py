@@ -81,7 +81,7 @@ def lines_of(locci: CommandLine, *command: str) -> Iterator[list[str]]:
     class Lines(list[str]):
         def until(self, part: str) -> None:
             with arrived:
-                enough = arrived.wait_for(lambda: any(part in text for text in lines), timeout=20)
+                enough = arrived.wait_for(lambda: any(part in text for text in lines), timeout=60)
             assert enough, (part, lines)
 
     try:
@@ -89,7 +89,7 @@ def lines_of(locci: CommandLine, *command: str) -> Iterator[list[str]]:
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 130
-        reader.join(timeout=5)
+        reader.join(timeout=30)
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

@@ -256,14 +256,14 @@ async def test_what_is_no_tls(served: Served, content: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", served.listener.port)
     writer.write(content)
     if content and not content.startswith(b"\x16"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await reader.read()
     writer.close()
     assert (await served.call("GET", "/v1/regions"))[0] == 200
 
 
 async def read_stream(served: Served, query: str, headers: dict[str, str] | None = None) -> str:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async with served.client.get(f"{served.url}/v1/events:watch{query}", headers=headers or {}) as response:
             assert response.content_type == "text/event-stream"
             return (await response.read()).decode()

@@ -278,7 +278,7 @@ def test_without_root_it_says_so() -> None:
         [*user, sys.executable, "-m", "lab.main", "up"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 3

@@ -31,8 +31,8 @@ RECORDS = (
 )
 
 
-def declared() -> list[resource_pb2.Resource]:
-    resources = whole()
+def declared(port: int) -> list[resource_pb2.Resource]:
+    resources = whole(port)
     for resource in resources:
         if resource.name.startswith("zones/"):
             for owner, kind, data in RECORDS:
@@ -43,7 +43,7 @@ def declared() -> list[resource_pb2.Resource]:
 @pytest.mark.parametrize("compiled", [True, False])
 async def test_declared_records(rig: Rig, compiled: bool) -> None:
     assert hot_answers.load() is not None or not compiled, "the compiled loop was not built"
-    rig.keep(declared())
+    rig.keep(declared(rig.edges.port))
     async with rig.running(compiled=compiled) as app:
         (port,) = app.ports
         for _ in range(2):
@@ -62,7 +62,7 @@ async def test_declared_records(rig: Rig, compiled: bool) -> None:
 
 @pytest.mark.parametrize("compiled", [True, False])
 async def test_cookies_and_names_of_the_server(rig: Rig, compiled: bool) -> None:
-    rig.keep(declared())
+    rig.keep(declared(rig.edges.port))
     async with rig.running(compiled=compiled) as app:
         (port,) = app.ports
         for _ in range(2):
@@ -82,34 +82,37 @@ async def test_cookies_and_names_of_the_server(rig: Rig, compiled: bool) -> None
 
 @pytest.mark.parametrize("compiled", [True, False])
 async def test_a_flood_is_limited_and_real_clients_get_through(rig: Rig, compiled: bool) -> None:
-    rig.keep(declared())
+    rig.keep(declared(rig.edges.port))
     async with rig.running(compiled=compiled, responses_per_second=5) as app:
         (port,) = app.ports
         query = dns.message.make_query("hello.example.net", "A")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
             flood.setblocking(False)
             flood.connect(("127.0.0.1", port))
+            begin = asyncio.get_running_loop().time()
             for _ in range(100):
                 flood.send(query.to_wire())
             answers: list[dns.message.Message] = []
-            deadline = asyncio.get_running_loop().time() + 1
-            while asyncio.get_running_loop().time() < deadline:
+            quiet_since = begin
+            while asyncio.get_running_loop().time() < quiet_since + 1:
                 try:
                     answers.append(dns.message.from_wire(flood.recv(4096)))
+                    quiet_since = asyncio.get_running_loop().time()
                 except BlockingIOError:
                     await asyncio.sleep(0.01)
         whole_answers = [a for a in answers if a.answer]
         cut = [a for a in answers if a.flags & dns.flags.TC]
-        # The flood may lie across two seconds.
-        assert 5 <= len(whole_answers) <= 10
-        assert 40 <= len(cut) <= 50
+        # The flood may lie across two seconds, or more on a busy machine.
+        allowed = 5 * (int(quiet_since - begin) + 2)
+        assert 5 <= len(whole_answers) <= allowed
+        assert (100 - allowed) // 2 <= len(cut) <= 50
         assert len(whole_answers) + len(cut) == len(answers)
-        answer = await dns.asyncquery.tcp(query, "127.0.0.1", port=port, timeout=3)
+        answer = await dns.asyncquery.tcp(query, "127.0.0.1", port=port, timeout=30)
         assert answer.answer
         cookie = dns.message.make_query("hello.example.net", "A")
         cookie.use_edns(0, options=[dns.edns.CookieOption(bytes(range(8)), b"")])
         for _ in range(30):
-            answer, _ = await asyncio.wait_for(_ask(cookie, port), 3)
+            answer, _ = await asyncio.wait_for(_ask(cookie, port), 30)
             found = next(o for o in answer.options if isinstance(o, dns.edns.CookieOption))
             cookie.use_edns(0, options=[dns.edns.CookieOption(bytes(range(8)), found.server)])
         assert answer.rcode() == dns.rcode.NOERROR
@@ -118,7 +121,7 @@ async def test_a_flood_is_limited_and_real_clients_get_through(rig: Rig, compile
 
 async def _ask(query: dns.message.Message, port: int) -> tuple[dns.message.Message, int]:
     """The answer, asked again when it was dropped."""
-    for attempt in range(20):
+    for attempt in range(100):
         try:
             return await dns.asyncquery.udp(query, "127.0.0.1", port=port, timeout=0.1), attempt
         except dns.exception.Timeout:
@@ -127,7 +130,7 @@ async def _ask(query: dns.message.Message, port: int) -> tuple[dns.message.Messa
 
 
 async def test_a_secret_that_is_none_is_told(rig: Rig) -> None:
-    rig.keep(declared())
+    rig.keep(declared(rig.edges.port))
     (rig.path / "state" / "cookie.secret").write_text("not a secret\n")
     with pytest.raises(Exception, match=r"cookie\.secret: each line must be 32 hexadecimal digits"):
         async with rig.running():
@@ -135,7 +138,7 @@ async def test_a_secret_that_is_none_is_told(rig: Rig) -> None:
 
 
 async def test_addresses_keep_working_when_answers_are_learnt(rig: Rig) -> None:
-    rig.keep(declared())
+    rig.keep(declared(rig.edges.port))
     async with rig.running() as app:
         (port,) = app.ports
         for _ in range(3):

@@ -23,9 +23,9 @@ from tests.unit.routing.adapters.resources import region, whole
 
 
 async def dig(port: int, *arguments: str) -> str:
-    command = ["dig", "@127.0.0.1", "-p", str(port), "+norec", "+time=2", "+tries=1", *arguments]
+    command = ["dig", "@127.0.0.1", "-p", str(port), "+norec", "+time=10", "+tries=1", *arguments]
     process = await asyncio.create_subprocess_exec(*command, stdout=-1, stderr=-1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         out, _ = await process.communicate()
     assert process.returncode == 0, out
     return out.decode()
@@ -110,7 +110,7 @@ async def test_a_real_resolver(rig: Rig) -> None:
             ("hello.example.net", "TXT", dns.rcode.NOERROR),
             ("example.net", "NS", dns.rcode.NOERROR),
         ):
-            answer = await dns.asyncquery.udp(dns.message.make_query(name, kind), "127.0.0.1", port=port, timeout=5)
+            answer = await dns.asyncquery.udp(dns.message.make_query(name, kind), "127.0.0.1", port=port, timeout=30)
             assert answer.rcode() == rcode, (name, kind)
         # Its cached answer lives for 5 s; then the change of health shows.
         rig.edges.stop("eu")
@@ -118,7 +118,7 @@ async def test_a_real_resolver(rig: Rig) -> None:
         async def withdrawn() -> bool:
             return await addresses(port) == {"127.0.1.2", "127.0.1.3"}
 
-        await eventually(withdrawn, 12)
+        await eventually(withdrawn)
 
 
 def framed(query: dns.message.Message) -> bytes:
@@ -127,7 +127,7 @@ def framed(query: dns.message.Message) -> bytes:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> dns.message.Message:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         size = int.from_bytes(await reader.readexactly(2), "big")
         return dns.message.from_wire(await reader.readexactly(size))
 
@@ -152,7 +152,7 @@ async def test_tcp_bears_garbage_and_half_queries(rig: Rig) -> None:
         writer.write(b"\0\0" + b"\0\x05junk!" + framed(dns.message.make_query("hello.example.net", "A")))
         assert (await read_answer(reader)).rcode() == dns.rcode.NOERROR
         writer.write(b"\xff\xffhalf a query")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         await eventually(lambda: app._tcp.connections == 0)
 
@@ -185,9 +185,9 @@ async def test_large_answers_go_over_tcp(rig: Rig) -> None:
     rig.keep([crowd, *(r for r in whole(rig.edges.port) if r.name != "regions/eu")])
     async with rig.running() as app:
         query = dns.message.make_query("hello.example.net", "AAAA")
-        short = await dns.asyncquery.udp(query, "127.0.0.1", port=app.ports[0], timeout=2)
+        short = await dns.asyncquery.udp(query, "127.0.0.1", port=app.ports[0], timeout=10)
         assert short.flags & dns.flags.TC
-        answer, tcp = await dns.asyncquery.udp_with_fallback(query, "127.0.0.1", port=app.ports[0], timeout=2)
+        answer, tcp = await dns.asyncquery.udp_with_fallback(query, "127.0.0.1", port=app.ports[0], timeout=10)
         assert tcp
         assert len(answer.answer[0]) == 22
 
@@ -196,7 +196,7 @@ async def test_large_answers_go_over_tcp(rig: Rig) -> None:
 async def test_ipv6(rig: Rig) -> None:
     async with rig.running(listen=["[::1]:0", "127.0.0.1:0"]) as app:
         query = dns.message.make_query("hello.example.net", "A")
-        answer = await dns.asyncquery.udp(query, "::1", port=app.ports[0], timeout=2)
+        answer = await dns.asyncquery.udp(query, "::1", port=app.ports[0], timeout=10)
         assert answer.answer
         assert await addresses(app.ports[1])
 

@@ -63,7 +63,7 @@ class Deployed:
         path.write_text((example_folder() / "app.yaml").read_text() + line + "\n")
         environment = clean_environment({"LOCCI_CONTEXT": str(self.fleet.layout.context), "NO_COLOR": "1"})
         command = [own_program("locci"), "apply", "-f", str(path)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment, check=False)
 
     def replicas(self) -> list[dict[str, Any]]:
         """The app's replicas as the API shows them."""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.lab
 def locci(deployed: Deployed, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = clean_environment({"LOCCI_CONTEXT": str(deployed.fleet.layout.context), "NO_COLOR": "1"})
     return subprocess.run(
-        [own_program("locci"), *arguments], capture_output=True, text=True, timeout=30, env=environment, check=False
+        [own_program("locci"), *arguments], capture_output=True, text=True, timeout=90, env=environment, check=False
     )
 
 
@@ -46,7 +46,7 @@ def join(deployed: Deployed, folder: Path, secret: str, name: str) -> subprocess
         enter(deployed.fleet.topology.namespace(control), command),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         env=clean_environment(),
         check=False,
     )
