@@ -155,6 +155,7 @@ ZONES: Final[list[Column]] = [
     ("CONTACT", lambda z: z.get("contact", "")),
     ("TTL", lambda z: z.get("ttl", "")),
     ("NEGATIVE TTL", lambda z: z.get("negative_ttl", "")),
+    ("SIGNED", lambda z: "yes" if z.get("dnssec") else "no"),
     ("AGE", lambda z: age(z.get("create_time"))),
 ]
 RECORD_SETS: Final[list[Column]] = [

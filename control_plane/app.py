@@ -16,6 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from control_plane.adapters.ca import FileAuthority
 from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sql_store import SqlStore
+from control_plane.adapters.vault import FileVault
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
 from control_plane.core.quota import Quota, Quotas
@@ -127,6 +128,7 @@ class ControlPlane:
             self.authority = FileAuthority(
                 directory / "ca", self.settings.trust_domain, self.settings.certificate_ttl_s, self.clock.wall
             )
+            self.vault = FileVault(directory / "master.key")
         except PermissionError as error:
             message = f"{error.filename}: {error.strerror}; run as the owner of {directory}, or change data_dir"
             raise LocciError(Code.PERMISSION_DENIED, "NOT_PERMITTED", message) from error
@@ -199,6 +201,7 @@ class ControlPlane:
             self.hub,
             self.reports,
             woken,
+            self.vault,
             self.clock,
             self.steady,
             suspect_after_s=settings.suspect_after_s,
@@ -216,6 +219,7 @@ class ControlPlane:
             steady=self.steady,
             node_endpoints=tuple(self._node_endpoints()),
             idempotency=Idempotency(self.state, self.clock),
+            vault=self.vault,
         )
         return guarded(services(self.context), self.state, self.clock)
 

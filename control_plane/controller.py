@@ -21,6 +21,7 @@ from control_plane.core.converge import is_gone
 from control_plane.core.liveness import Judgement, Silence, judge
 from control_plane.core.model import Condition
 from control_plane.observed import Observed
+from control_plane.ports import Vault
 from control_plane.reports import Reports, Unrecorded
 from control_plane.resources import Publication
 from control_plane.sessions import Hub
@@ -57,6 +58,7 @@ class Controller:
         hub: Hub,
         reports: Reports,
         woken: asyncio.Event,
+        vault: Vault,
         clock: Clock,
         steady: Callable[[], float],
         *,
@@ -68,6 +70,7 @@ class Controller:
         self._manifests = manifests
         self._hub = hub
         self._reports = reports
+        self._vault = vault
         self._clock = clock
         self._steady = steady
         self._suspect_after_s = suspect_after_s
@@ -324,7 +327,7 @@ class Controller:
         for healthy in (True, False):
             count = sum(1 for row in self._state.assignments.values() if row.healthy == healthy and not row.stopping)
             metrics.REPLICAS.labels(str(healthy).lower()).set(count)
-        self.publication = Publication(self._state, self._observed, self._manifests, views)
+        self.publication = Publication(self._state, self._observed, self._manifests, views, self._vault)
         self._hub.publish(self.publication)
         changed, self._table_changed = self._table_changed, asyncio.Event()
         changed.set()

@@ -116,6 +116,18 @@ class Issued:
     """Seconds since 1970."""
 
 
+class Vault(Protocol):
+    """Seals what must not lie in the store in clear."""
+
+    def seal(self, content: bytes, context: str) -> bytes:
+        """`content` for the store; it opens under the same `context` only, which says what it is and whose."""
+        ...
+
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """What was sealed. Raises FAILED_PRECONDITION (SEALED_UNREADABLE) when it does not open."""
+        ...
+
+
 class CertificateAuthority(Protocol):
     """Signs node certificates."""
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane import decode, zone_files
+from control_plane import decode, zone_files, zone_keys
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.tiers import Place, region_order
 from control_plane.decode_container import pass_on
 from control_plane.observed import Observed
+from control_plane.ports import Vault
 from control_plane.state import State
 from control_plane.views import Assigned, Manifests, Views, resource_name
 from fleet.ids import last_part
@@ -24,7 +25,7 @@ PROBE_PORT: Final = 80
 
 TYPES: Final = {
     node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions"),
-    node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones"),
+    node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys"),
 }
 
 Resources = dict[str, resource_pb2.Resource]
@@ -43,7 +44,10 @@ class Peer:
 class Publication:
     """Everything that is to be held by anyone, at one moment."""
 
-    def __init__(self, state: State, observed: Observed, manifests: Manifests, views: Views):
+    def __init__(
+        self, state: State, observed: Observed, manifests: Manifests, views: Views, vault: Vault | None = None
+    ):
+        """Without a vault there is nothing in it that is sealed."""
         self._state = state
         self._observed = observed
         self._manifests = manifests
@@ -64,6 +68,7 @@ class Publication:
                 *(resource_pb2.Resource(name=f"regions/{r.region}", region=r) for r in self.regions),
                 *(resource_pb2.Resource(name=f"hostnames/{h.hostname}", hostname=h) for h in self.hostnames),
                 *(resource_pb2.Resource(name=f"zones/{z.origin}", zone=z) for z in self.zones),
+                *_zone_keys(state, vault),
             ]
         )
         self._routes: dict[str, Resources] = {}
@@ -282,6 +287,14 @@ class Publication:
             digest = hashlib.sha256(content.SerializeToString(deterministic=True) + "\n".join(names).encode())
             result[zone.origin] = digest.hexdigest()
         return result
+
+
+def _zone_keys(state: State, vault: Vault | None) -> Iterable[resource_pb2.Resource]:
+    if vault is None:
+        return
+    for name, sealed in state.zone_keys.items():
+        origin = last_part(name)
+        yield resource_pb2.Resource(name=f"zonekeys/{origin}", zone_keys=zone_keys.unseal(vault, origin, sealed))
 
 
 def _by_zone(rows: Iterable[zone_pb2.RecordSet]) -> dict[str, list[zone_pb2.RecordSet]]:

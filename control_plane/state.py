@@ -173,6 +173,8 @@ class State:
         self.zones = Table("zones", zone_pb2.Zone)
         self.overrides = Table("routingOverrides", routing_pb2.RoutingOverride)
         self.record_sets = Table("recordSets", zone_pb2.RecordSet)
+        self.zone_keys = Table("zoneKeys", BytesValue)
+        """By `zones/{origin}`: the keys of a signed zone, a sealed `ZoneKeys`."""
         self.zone_contents = Table("zoneContents", StringValue)
         """By origin: the hash of what the zone serves; its revision is the zone's serial."""
         self.secrets = Table("secretHashes", StringValue)

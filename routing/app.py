@@ -19,7 +19,7 @@ from fleet.identity import IdentityDirectory
 from fleet.rpc.link import NodeLink
 from fleet.snapshot import SnapshotFile
 from locci.v1 import node_pb2
-from routing.adapters import cookie_secret, explanation, host_facts, hot_answers, local_socket
+from routing.adapters import cookie_secret, explanation, host_facts, hot_answers, local_socket, zone_keys
 from routing.adapters.endpoints import parse_listen
 from routing.adapters.feed import Feed
 from routing.adapters.geo_database import GeoDatabase
@@ -33,6 +33,7 @@ from routing.adapters.verdict_file import VerdictFile
 from routing.core.answer import Manners
 from routing.core.cadence import Cadence
 from routing.core.cookies import CookieJar
+from routing.core.dnssec import Signer
 from routing.core.failover import ChangeRotation, Command, Failover, LookAround
 from routing.core.model import RoutingTable
 from routing.core.rate_limit import RateLimiter
@@ -214,7 +215,8 @@ class DnsApp:
 
 def _manners(settings: DnsSettings, node: str) -> Manners:
     jar = CookieJar(cookie_secret.load(settings.cookie_secret, secrets.token_bytes)) if settings.cookies else None
-    return Manners(node if settings.identity is None else settings.identity, settings.version, jar)
+    identity = node if settings.identity is None else settings.identity
+    return Manners(identity, settings.version, jar, Signer(zone_keys.sign))
 
 
 async def serve(settings: DnsSettings) -> None:

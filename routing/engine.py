@@ -128,6 +128,11 @@ class Engine:
         self.limiter.now_s = int(self._clock.monotonic())
         if orders_at(self.table.regions, self._clock.wall()) != self.orders:
             self._swap()
+        signer = self.manners.signer
+        if signer is not None:
+            period, signer.now_s = signer.period, int(self._clock.wall())
+            if self.hot is not None and signer.period != period:
+                self.hot.forget(self.places)
         if self.manners.jar is not None:
             self.manners.jar.now_s = int(self._clock.wall())
         if self.hot is not None:

@@ -40,18 +40,73 @@ def create(
     contact: Annotated[str, typer.Option(help="Mail address of who looks after it.")] = "",
     ttl: Annotated[str, typer.Option(help="Time to live of SOA, NS and name servers' addresses, as in 1h.")] = "",
     negative_ttl: Annotated[str, typer.Option(help="Time to live of negative answers, as in 10s.")] = "",
+    dnssec: Annotated[bool, typer.Option("--dnssec", help="Sign its answers.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Create a zone. Its name servers are the nodes with the role dns, as NODE.ns.ZONE."""
     identifier = name_of("zones", zone).partition("/")[2]
-    body: Json = {"contact": contact}
+    body = _body(contact, ttl, negative_ttl) | ({"dnssec": True} if dnssec else {})
+    params = {"zone_id": identifier, "request_id": new_request_id()}
+    show([run(lambda c: c.call("POST", "zones", params=params, body=body))], columns.ZONES, output, "")
+    note(f"next: delegate {identifier} to NODE.ns.{identifier} of your DNS nodes at its parent")
+
+
+def _body(contact: str, ttl: str, negative_ttl: str) -> Json:
+    body: Json = {"contact": contact} if contact else {}
     if ttl:
         body["ttl"] = seconds_text(ttl, "--ttl")
     if negative_ttl:
         body["negative_ttl"] = seconds_text(negative_ttl, "--negative-ttl")
-    params = {"zone_id": identifier, "request_id": new_request_id()}
-    show([run(lambda c: c.call("POST", "zones", params=params, body=body))], columns.ZONES, output, "")
-    note(f"next: delegate {identifier} to NODE.ns.{identifier} of your DNS nodes at its parent")
+    return body
+
+
+@app.command()
+def update(
+    zone: Zone,
+    contact: Annotated[str, typer.Option(help="Mail address of who looks after it.")] = "",
+    ttl: Annotated[str, typer.Option(help="Time to live of SOA, NS and name servers' addresses, as in 1h.")] = "",
+    negative_ttl: Annotated[str, typer.Option(help="Time to live of negative answers, as in 10s.")] = "",
+    dnssec: Annotated[
+        bool | None, typer.Option("--dnssec/--no-dnssec", help="Sign its answers, or no more.", show_default=False)
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a zone. Before --no-dnssec take the DS records away at its parent, and wait for their time to live."""
+    body = _body(contact, ttl, negative_ttl) | ({} if dnssec is None else {"dnssec": dnssec})
+    if not body:
+        raise Failure("nothing to change: give at least one option, as in --dnssec", exit_code=USAGE)
+    params = {"update_mask": ",".join(body), "request_id": new_request_id()}
+    found = run(lambda c: c.call("PATCH", name_of("zones", zone), params=params, body=body))
+    show([found], columns.ZONES, output, "")
+    if dnssec:
+        _say_ds(found)
+
+
+@app.command("add-key")
+def add_key(zone: Zone, output: Output = Format.TABLE) -> None:
+    """Let one more key sign a zone, to replace the old one later."""
+    body = {"request_id": new_request_id()}
+    found = run(lambda c: c.call("POST", f"{name_of('zones', zone)}:addKey", body=body))
+    show([found], columns.ZONES, output, "")
+    _say_ds(found)
+
+
+@app.command("retire-key")
+def retire_key(
+    zone: Zone,
+    key_tag: Annotated[int, typer.Argument(metavar="TAG", help="The first number of the key's DS record.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """End a key: its DS record must be gone at the parent for as long as that record's time to live."""
+    found = run(lambda c: c.call("POST", f"{name_of('zones', zone)}:retireKey", body={"key_tag": key_tag}))
+    show([found], columns.ZONES, output, "")
+    _say_ds(found)
+
+
+def _say_ds(zone: Json) -> None:
+    origin = str(zone.get("name", "")).partition("/")[2]
+    for text in zone.get("ds", []):
+        note(f"at the parent: {origin}. DS {text}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TypeVar
 from control_plane.controller import Controller
 from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
-from control_plane.ports import CertificateAuthority, ImageRegistry
+from control_plane.ports import CertificateAuthority, ImageRegistry, Vault
 from control_plane.sessions import Hub
 from control_plane.state import Batch, State
 from control_plane.views import Manifests, Views
@@ -33,6 +33,7 @@ class Context:
     steady: Callable[[], float]
     node_endpoints: tuple[str, ...]
     idempotency: Idempotency
+    vault: Vault
     last_use: dict[str, float] = field(default_factory=dict)
     """When each operator's token was used last, seconds since 1970, by its name."""
     token_requests: set[str] = field(default_factory=set)

@@ -28,6 +28,7 @@ struct answer {
     uint32_t limited_as; /* 0: by name, else by this rcode */
     uint16_t key_bytes;
     uint8_t by_place;
+    uint8_t dnssec; /* 0: for every query, 1: without the DO bit, 2: with it */
     const uint8_t *heads;   /* 4 x HEAD_BYTES */
     const uint32_t *starts; /* bodies + 1 offsets into body */
     const uint8_t *body;
@@ -150,23 +151,22 @@ void hot_policy(struct hot *hot, uint32_t per_second, const uint8_t *secret) {
 const uint64_t *hot_rcodes(const struct hot *hot) { return hot->rcodes; }
 
 static struct answer *find(const struct hot *hot, uint64_t hash, const uint8_t *key, size_t key_bytes, uint32_t bucket,
-                           int *known) {
+                           int dnssec_ok) {
     for (struct answer *a = hot->slots[hash & hot->mask]; a; a = a->next)
         if (a->hash == hash && a->key_bytes == key_bytes && !memcmp(a->key, key, key_bytes)) {
-            *known = a->by_place ? 2 : 1;
+            if (a->dnssec && a->dnssec != 1 + dnssec_ok) continue;
             if (!a->by_place || a->bucket == bucket) return a;
         }
     return NULL;
 }
 
-/* Takes an answer: its key (lower-case name and type), whether it depends on the place and if so its bucket, its heads
- * and bodies. 0 when it was taken or was known already, -1 when there is no memory. */
+/* Takes an answer: its key (lower-case name and type), whether it depends on the place and if so its bucket, whether it
+ * depends on the DO bit (RFC 3225), its heads and bodies. 0 when it was taken or was known already, -1 when there is no memory. */
 int hot_learn(struct hot *hot, const uint8_t *key, uint32_t key_bytes, uint32_t by_place, uint32_t bucket,
-              const uint8_t *heads, uint32_t bodies, const uint32_t *sizes, const uint8_t *body) {
-    int known = 0;
+              uint32_t dnssec, const uint8_t *heads, uint32_t bodies, const uint32_t *sizes, const uint8_t *body) {
     uint64_t hash = hash_bytes(hot->seed, key, key_bytes);
     if (key_bytes > KEY_MAX_BYTES || !bodies) return -1;
-    if (find(hot, hash, key, key_bytes, bucket, &known)) return 0;
+    if (find(hot, hash, key, key_bytes, bucket, dnssec == 2)) return 0;
     if (hot->held >= hot->held_max) hot_forget(hot);
     uint32_t total = 0;
     for (uint32_t i = 0; i < bodies; i++) total += sizes[i];
@@ -177,6 +177,7 @@ int hot_learn(struct hot *hot, const uint8_t *key, uint32_t key_bytes, uint32_t 
     uint32_t *starts = (uint32_t *)(a->key + key_room);
     uint8_t *room = (uint8_t *)starts + starts_bytes;
     a->hash = hash; a->bucket = bucket; a->bodies = bodies; a->by_place = by_place != 0;
+    a->dnssec = (uint8_t)dnssec;
     a->key_bytes = (uint16_t)key_bytes;
     a->limited_as = heads[1] & 15;
     memcpy(a->key, key, key_bytes);
@@ -232,7 +233,7 @@ static int read_cookie(struct query *q, const uint8_t *p, size_t left) {
 
 /* OPT and nothing else, with at most an IPv4 /24 and a cookie in it. 0 when the query is not so common. */
 static int read_opt(const struct hot *hot, struct query *q, const uint8_t *opt, size_t bytes) {
-    if (bytes < 11 || opt[0] || opt[1] || opt[2] != 41 || opt[6]) return 0;
+    if (bytes < 11 || opt[0] || opt[1] || opt[2] != 41 || opt[6] || opt[7] & 0x40) return 0;
     size_t left = bytes - 11, size = (size_t)opt[3] << 8 | opt[4];
     if (((size_t)opt[9] << 8 | opt[10]) != left) return 0;
     const uint8_t *p = opt + 11;
@@ -310,7 +311,6 @@ static size_t answer_one(struct hot *hot, const uint8_t *data, size_t bytes, con
     uint64_t hash = hash_bytes(hot->seed, key, key_bytes);
     uint32_t bucket = 0;
     uint8_t scope = 0;
-    int known = 0;
     const uint8_t *place = q.network ? q.network : source;
     if (hot->buckets && (q.network || source_bytes == 4)) {
         uint32_t index = (uint32_t)place[0] << 16 | (uint32_t)place[1] << 8 | place[2];
@@ -318,7 +318,7 @@ static size_t answer_one(struct hot *hot, const uint8_t *data, size_t bytes, con
         if (entry && entry != MIXED) { bucket = entry - 1u; scope = hot->scopes[index]; }
         else bucket = UINT32_MAX;
     } else if (hot->buckets) bucket = UINT32_MAX;
-    const struct answer *a = find(hot, hash, key, key_bytes, bucket, &known);
+    const struct answer *a = find(hot, hash, key, key_bytes, bucket, q.dnssec_ok);
     if (!a) return 0;
     if (!a->by_place) scope = 0;
     uint32_t turn = data[1] % a->bodies;

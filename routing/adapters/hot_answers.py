@@ -42,7 +42,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
         ("hot_time", None, (pointer, u32, u32)),
         ("hot_policy", None, (pointer, u32, text)),
         ("hot_rcodes", pointer, (pointer,)),
-        ("hot_learn", ctypes.c_int, (pointer, text, u32, u32, u32, text, u32, pointer, text)),
+        ("hot_learn", ctypes.c_int, (pointer, text, u32, u32, u32, u32, text, u32, pointer, text)),
         (
             "hot_answer",
             u32,
@@ -115,6 +115,7 @@ class HotAnswers:
             len(lesson.key),
             lesson.by_place,
             lesson.bucket,
+            lesson.dnssec,
             b"".join(lesson.tail.heads),
             len(bodies),
             sizes,

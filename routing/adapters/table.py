@@ -16,6 +16,8 @@ from fleet.errors import LocciError, invalid
 from fleet.ids import check_hostname
 from fleet.snapshot import Snapshot
 from locci.v1 import agent_pb2, manifest_pb2, node_pb2, resource_pb2
+from routing.adapters import zone_keys
+from routing.adapters.resource_body import body_of
 from routing.core.model import (
     ALIAS,
     Condition,
@@ -33,7 +35,7 @@ from routing.core.model import (
     Zone,
 )
 
-RESOURCE_TYPES: Final = ("hostnames", "regions", "zones")
+RESOURCE_TYPES: Final = ("hostnames", "regions", "zonekeys", "zones")
 
 _CONDITIONS: Final = {
     node_pb2.NODE_CONDITION_JOINING: Condition.JOINING,
@@ -91,9 +93,10 @@ class TableReader:
         zones = collect("zones", read_zone)
         regions = collect("regions", read_region)
         hostnames = collect("hostnames", read_hostname)
+        keys = collect("zonekeys", zone_keys.read)
         problems += _twice(regions)
         self._known = known
-        return RoutingTable(snapshot.revision, zones, regions, hostnames), problems
+        return RoutingTable(snapshot.revision, zones, regions, hostnames, keys), problems
 
 
 def _twice(regions: Mapping[str, Region]) -> Iterable[agent_pb2.ResourceProblem]:
@@ -109,7 +112,7 @@ def _twice(regions: Mapping[str, Region]) -> Iterable[agent_pb2.ResourceProblem]
 
 def read_region(name: str, resource: resource_pb2.Resource) -> Region:
     """The region in a resource, or INVALID_ARGUMENT."""
-    body = _body(name, resource, "region", resource.region.region)
+    body = body_of(name, resource, "region", resource.region.region)
     _check_degrees(body.latitude, 90, "latitude")
     _check_degrees(body.longitude, 180, "longitude")
     for network in body.networks:
@@ -156,7 +159,7 @@ def _override(body: resource_pb2.EdgeEndpoint) -> Override | None:
 
 def read_hostname(name: str, resource: resource_pb2.Resource) -> Hostname:
     """The hostname in a resource, or INVALID_ARGUMENT."""
-    body = _body(name, resource, "hostname", resource.hostname.hostname)
+    body = body_of(name, resource, "hostname", resource.hostname.hostname)
     _check_lower(body.hostname, "hostname")
     policy = _POLICIES.get(body.routing.policy)
     if policy is None:
@@ -182,7 +185,7 @@ def read_hostname(name: str, resource: resource_pb2.Resource) -> Hostname:
 
 def read_zone(name: str, resource: resource_pb2.Resource) -> Zone:
     """The zone in a resource, or INVALID_ARGUMENT."""
-    body = _body(name, resource, "zone", resource.zone.origin)
+    body = body_of(name, resource, "zone", resource.zone.origin)
     _check_lower(body.origin, "origin")
     if body.contact:
         local, at, domain = body.contact.partition("@")
@@ -214,7 +217,8 @@ def _record_set(body: resource_pb2.ZoneRecords, origin: str) -> RecordSet:
     kind = "CNAME" if body.type == "ALIAS" else body.type
     try:
         rdatas = [dns.rdata.from_text("IN", kind, text) for text in body.data]
-        data = tuple(rdata.to_wire() or b"" for rdata in rdatas)
+        # The canonical form (RFC 4034, section 6.2): names in lower case, so that what is signed is what is sent.
+        data = tuple(rdata.to_digestable() for rdata in rdatas)
         number = int(rdatas[0].rdtype) if rdatas else int(dns.rdatatype.from_text(kind))
     except (dns.exception.DNSException, ValueError, UnicodeError) as error:
         raise invalid("records", f"{where}: {error}") from error
@@ -224,14 +228,6 @@ def _record_set(body: resource_pb2.ZoneRecords, origin: str) -> RecordSet:
             raise invalid("records", f"{where}: there can be only one")
         target = str(rdatas[0].to_text()).lower().removesuffix(".")
     return RecordSet(body.owner, ALIAS if body.type == "ALIAS" else number, ttl_s, data, target)
-
-
-def _body(name: str, resource: resource_pb2.Resource, kind: str, called: str) -> Any:
-    if resource.WhichOneof("body") != kind:
-        raise invalid("body", f"body: {name} holds {resource.WhichOneof('body') or 'nothing'} instead of a {kind}")
-    if name.partition("/")[2] != called:
-        raise invalid("body", f"body: {name} holds the {kind} {called!r}")
-    return getattr(resource, kind)
 
 
 def _addresses(texts: Iterable[str], field: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from routing.core import wire, zone
 from routing.core.cookies import CLIENT_BYTES, CookieJar
+from routing.core.dnssec import SignedAnswers, Signer
 from routing.core.geo import PlaceMap
 from routing.core.model import Family, Policy, Region, TargetKey
 from routing.core.overrides import Orders
@@ -35,7 +36,7 @@ _COMMON: Final = {
 }
 """Flags (any of RD, AD and CD) and counts of common queries, to the number of their head."""
 
-_SPECIAL: Final = wire.META_TYPES | {wire.OPT, wire.AXFR, wire.IXFR}
+_SPECIAL: Final = wire.META_TYPES | {wire.OPT, wire.AXFR, wire.IXFR, wire.DS, wire.NSEC, wire.RRSIG, wire.NXNAME}
 _OPT_START: Final = b"\0\0\x29"
 _OPT_REPLY: Final = tuple(b"\0\0\x29" + wire.UDP_SIZE.to_bytes(2, "big") + bytes((0, 0, do, 0)) for do in (0, 0x80))
 _OPT_PLAIN: Final = tuple(reply + b"\0\0" for reply in _OPT_REPLY)
@@ -53,6 +54,7 @@ class Manners:
     identity: str = ""
     version: str = ""
     jar: CookieJar | None = None
+    signer: Signer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Lesson:
     by_place: bool
     bucket: int
     tail: Tail
+    dnssec: int = 0
+    """0: whether DNSSEC is asked for or not; 1: only when it is not; 2: only when it is."""
 
 
 class _SteeredClass:
@@ -100,6 +104,8 @@ class Responder:
         self._places = places
         self._regions = regions
         self._rotation = self._orders.rotation(rotation, regions)
+        signer = self._manners.signer
+        self._signed = None if signer is None else SignedAnswers(names, signer)
         draining = bool(self._orders.drains)
         self._steered = tuple(
             _SteeredClass(depends_on_place(hostname), draining or hostname.policy is Policy.WEIGHTED)
@@ -135,6 +141,8 @@ class Responder:
             if opt[:3] != _OPT_START or len(opt) != 11 or opt[6] or opt[9] << 8 | opt[10] != len(option):
                 return None
             dnssec_ok = opt[7] >> 7
+            if dnssec_ok and (entry.zone.keys or entry.alias):
+                return None
             if not option:
                 found, _ = self._find(entry, qtype, source)
                 ending = _OPT_PLAIN[dnssec_ok]
@@ -166,6 +174,8 @@ class Responder:
         qtype = key[-2:]
         if kind is None or entry is None or entry.alias or qtype in _SPECIAL or data[end - 2 : end] != wire.IN:
             return None
+        if kind >= 2 and data[end + 7] & 0x40:
+            return None
         option = data[end + 11 :]
         network = option[8:] if option[:8] == _ECS_24 and len(option) == 11 else b""
         if option and not network:
@@ -181,7 +191,12 @@ class Responder:
         by_place = steered is not None and steered.by_place and qtype in steered.tails and found is not entry.nodata
         if found.error is not None or (by_place and len(address) != 4):
             return None
-        return Lesson(key, by_place, self._places.bucket_v4(address)[0] if by_place else 0, found)
+        bucket = self._places.bucket_v4(address)[0] if by_place else 0
+        if self._signed is None or not entry.zone.keys:
+            return Lesson(key, by_place, bucket, found)
+        if kind < 2 or not data[end + 7] >> 7:
+            return Lesson(key, by_place, bucket, found, 1)
+        return Lesson(key, by_place, bucket, self._signed.sign(found, key[:-2], qtype, False), 2)
 
     def _find_for_cookie(
         self, entry: Entry, qtype: bytes, network: bytes, client: bytes, source: bytes
@@ -281,6 +296,8 @@ class Responder:
         if problem:
             return self._error(data, query, problem, source)
         found, scope = self._answer(query, source)
+        if self._signed is not None and self._signed.any and query.edns is not None and query.edns.dnssec_ok:
+            found = self._signed.sign(found, query.qname, query.qtype, query.edns.compact_ok)
         subnet = query.edns.subnet if query.edns else None
         return self._finish(data, query, found, scope if subnet and subnet.source_bits else 0, source, tcp)
 
@@ -291,9 +308,17 @@ class Responder:
         if query.qtype in (wire.AXFR, wire.IXFR):
             return zone.NO_TRANSFER, 0
         within, offset = holder
+        above = self._names.zone_above(within) if query.qtype == wire.DS and query.qname == within.wire_name else None
+        if above is not None:
+            # The parent speaks for its child's DS records (RFC 4035, section 3.1.4.1), and here it is ours too.
+            within, offset = above, wire.HEADER_BYTES + len(query.qname) - len(above.wire_name)
         cut = self._names.cut_of(query.qname, within)
         if cut is not None:
             return _beyond(cut, query, within, offset), 0
+        if above is not None:
+            return within.negative(Rcode.NOERROR, offset), 0
+        if within.keys and self._signed is not None and query.qtype in (wire.NSEC, wire.RRSIG):
+            return self._signed.about(within, query.qname, query.qtype), 0
         entry = self._names.find(query.qname, within)
         if entry is None:
             return within.negative(Rcode.NXDOMAIN, offset), 0
@@ -377,7 +402,7 @@ class Responder:
 
 def _refusal(query: Query) -> Rcode:
     """What is wrong with a well-formed question, whatever the zones are."""
-    if query.qtype == wire.OPT:
+    if query.qtype in (wire.OPT, wire.NXNAME):
         return Rcode.FORMERR
     if query.qtype in wire.META_TYPES:
         return Rcode.NOTIMP

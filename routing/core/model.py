@@ -132,6 +132,16 @@ class NameServer:
     ipv6: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key of a zone: ECDSA P-256 (RFC 6605). `public` are 64 bytes, `private` 32. One that is not active is only
+    published."""
+
+    public: bytes
+    private: bytes = field(repr=False)
+    active: bool = True
+
+
 ALIAS: Final = 0
 """The type of a record set that has the addresses of another name of ours; no type of the DNS itself."""
 
@@ -172,6 +182,8 @@ class RoutingTable:
     zones: Mapping[str, Zone] = field(default_factory=dict)
     regions: Mapping[str, Region] = field(default_factory=dict)
     hostnames: Mapping[str, Hostname] = field(default_factory=dict)
+    keys: Mapping[str, tuple[SigningKey, ...]] = field(default_factory=dict)
+    """By origin, for zones that are signed."""
 
 
 TargetKey = tuple[str, Family]

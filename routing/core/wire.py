@@ -39,6 +39,13 @@ TXT: Final = b"\x00\x10"
 AAAA: Final = b"\x00\x1c"
 OPT: Final = b"\x00\x29"
 DS: Final = b"\x00\x2b"
+RRSIG: Final = b"\x00\x2e"
+NSEC: Final = b"\x00\x2f"
+DNSKEY: Final = b"\x00\x30"
+CDS: Final = b"\x00\x3b"
+CDNSKEY: Final = b"\x00\x3c"
+NXNAME: Final = b"\x00\x80"
+"""Says within an NSEC record that its owner does not exist; nothing that could be asked for (RFC 9824, section 3.5)."""
 IXFR: Final = b"\x00\xfb"
 AXFR: Final = b"\x00\xfc"
 ANY: Final = b"\x00\xff"
@@ -128,6 +135,8 @@ class Edns:
     subnet: Subnet | None = None
     cookie: bytes = b""
     nsid: bool = False
+    compact_ok: bool = False
+    """Understands NXDOMAIN beside a compact denial (RFC 9824, section 5.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +267,8 @@ def _additional(data: bytes, at: int) -> Edns | _BrokenOptions | None:
 
 def _edns(data: bytes, at: int, end: int) -> Edns | _BrokenOptions:
     size = int.from_bytes(data[at + 2 : at + 4], "big")
-    version, dnssec_ok = data[at + 5], bool(data[at + 6] & 0x80)
-    edns = Edns(size, version, dnssec_ok)
+    version, dnssec_ok, compact_ok = data[at + 5], bool(data[at + 6] & 0x80), bool(data[at + 6] & 0x40)
+    edns = Edns(size, version, dnssec_ok, compact_ok=compact_ok)
     if version:
         return edns
     subnet, cookie, nsid_asked, at = None, b"", False, at + 10
@@ -280,7 +289,7 @@ def _edns(data: bytes, at: int, end: int) -> Edns | _BrokenOptions:
         elif code == _OPT_NSID:
             nsid_asked = True
         at = stop
-    return Edns(size, version, dnssec_ok, subnet, cookie, nsid_asked)
+    return Edns(size, version, dnssec_ok, subnet, cookie, nsid_asked, compact_ok)
 
 
 def _is_cookie(content: bytes) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from routing.core import wire
-from routing.core.model import ALIAS, Hostname, NameServer, RecordSet, RoutingTable, Zone
+from routing.core.model import ALIAS, Hostname, NameServer, RecordSet, RoutingTable, SigningKey, Zone
 from routing.core.wire import ExtendedError, Rcode
+from routing.core.zone_keys import own_records
 
 _SOA_REFRESH_S: Final = 3600
 _SOA_RETRY_S: Final = 600
@@ -86,6 +87,7 @@ class CompiledZone:
 
     zone: Zone
     wire_name: bytes
+    keys: tuple[SigningKey, ...] = ()
     _negative: dict[tuple[Rcode, int], Tail] = field(default_factory=dict, repr=False, compare=False)
 
     def negative(self, rcode: Rcode, offset: int) -> Tail:
@@ -206,6 +208,12 @@ class Names:
                 return None
             at += 1 + qname[at]
 
+    def zone_above(self, zone: CompiledZone) -> CompiledZone | None:
+        """The zone that holds the parent of a zone's name."""
+        parent = zone.wire_name[1 + zone.wire_name[0] :]
+        found = self.zone_of(parent) if parent else None
+        return None if found is None else found[0]
+
     def cut_of(self, qname: bytes, zone: CompiledZone) -> Cut | None:
         """The delegation that holds a name of `zone`: the one closest to the zone's own name."""
         found, at = None, 0
@@ -233,7 +241,10 @@ def compile_names(table: RoutingTable) -> Names:
     A name server's name keeps its own addresses, also when a hostname is called the same. What lies below a
     delegation is the child's to answer.
     """
-    zones = {wire.name(origin): CompiledZone(zone, wire.name(origin)) for origin, zone in table.zones.items()}
+    zones = {
+        wire.name(origin): CompiledZone(zone, wire.name(origin), table.keys.get(origin, ()))
+        for origin, zone in table.zones.items()
+    }
     cuts = {cut.owner: cut for zone in zones.values() for cut in _cuts(zone)}
     names = Names({}, zones, (), cuts)
     classes: dict[Hostname, int] = {}
@@ -335,7 +346,9 @@ def _add_ancestors(names: Names, wire_name: bytes) -> None:
 
 def _apex(zone: CompiledZone) -> dict[bytes, Tail]:
     ns = zone.ns()
-    return {wire.SOA: zone.soa()} | ({} if ns is None else {wire.NS: ns})
+    keys = own_records(zone.wire_name, zone.zone.ttl_s, zone.keys)
+    fixed = {wire.SOA: zone.soa()} | {kind: rrset_tail(rrset) for kind, rrset in keys.items()}
+    return fixed if ns is None else fixed | {wire.NS: ns}
 
 
 def _packed(server: NameServer) -> Iterable[tuple[bytes, bytes]]:

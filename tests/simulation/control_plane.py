@@ -147,6 +147,7 @@ class Simulation:
         manifests = Manifests(self.state)
         woken = asyncio.Event()
         self.reports = Reports(self.state, self.observed, self.clock.monotonic, woken.set)
+        nothing_sealed: Any = None
         self.controller = Controller(
             self.state,
             self.observed,
@@ -154,6 +155,7 @@ class Simulation:
             self.hub,
             self.reports,
             woken,
+            nothing_sealed,
             self.clock,
             self.clock.monotonic,
             suspect_after_s=2.5,
@@ -165,6 +167,7 @@ class Simulation:
             steady=self.clock.monotonic,
             node_endpoints=(),
             idempotency=Idempotency(self.state, self.clock),
+            vault=nothing_sealed,
         )
         self.apps = AppService(self.context)
         for node in self.nodes.values():

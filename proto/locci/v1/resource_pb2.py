@@ -29,7 +29,7 @@ from locci.v1 import manifest_pb2 as locci_dot_v1_dot_manifest__pb2
 from locci.v1 import node_pb2 as locci_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17locci/v1/resource.proto\x12\x08locci.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18locci/v1/container.proto\x1a\x17locci/v1/manifest.proto\x1a\x13locci/v1/node.proto\"\xaf\x02\n\x08Resource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\x0ctime_to_live\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x07replica\x18\n \x01(\x0b\x32\x15.locci.v1.ReplicaSpecH\x00\x12#\n\x05route\x18\x0b \x01(\x0b\x32\x12.locci.v1.AppRouteH\x00\x12)\n\x06region\x18\x0c \x01(\x0b\x32\x17.locci.v1.RegionRoutingH\x00\x12-\n\x08hostname\x18\r \x01(\x0b\x32\x19.locci.v1.HostnameRoutingH\x00\x12\"\n\x04zone\x18\x0e \x01(\x0b\x32\x12.locci.v1.ZoneDataH\x00\x42\x06\n\x04\x62ody\"\x8f\x06\n\x0bReplicaSpec\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\r\x12\x0f\n\x07release\x18\x03 \x01(\x04\x12\x11\n\tspec_hash\x18\x04 \x01(\t\x12\r\n\x05image\x18\x05 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x06 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x07 \x03(\t\x12+\n\x03\x65nv\x18\x08 \x03(\x0b\x32\x1e.locci.v1.ReplicaSpec.EnvEntry\x12\x1d\n\x05ports\x18\t \x03(\x0b\x32\x0e.locci.v1.Port\x12\"\n\treadiness\x18\n \x01(\x0b\x32\x0f.locci.v1.Probe\x12!\n\x08liveness\x18\x0b \x01(\x0b\x32\x0f.locci.v1.Probe\x12+\n\tresources\x18\x0c \x01(\x0b\x32\x18.locci.v1.ResourceLimits\x12/\n\x0cstop_timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x64rain\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x07volumes\x18\x46 \x03(\x0b\x32\x10.locci.v1.Volume\x12#\n\x05\x66iles\x18G \x03(\x0b\x32\x14.locci.v1.ConfigFile\x12+\n\x08security\x18H \x01(\x0b\x32\x19.locci.v1.SecurityOptions\x12!\n\x07ulimits\x18I \x03(\x0b\x32\x10.locci.v1.Ulimit\x12\x0c\n\x04user\x18J \x01(\t\x12\x13\n\x0bworking_dir\x18K \x01(\t\x12+\n\x0clog_rotation\x18L \x01(\x0b\x32\x15.locci.v1.LogRotation\x12\x31\n\x0cverification\x18M \x01(\x0b\x32\x1b.locci.v1.ImageVerification\x12.\n\x0b\x66\x65nce_after\x18\x32 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"w\n\x08\x41ppRoute\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x11\n\thostnames\x18\x02 \x03(\t\x12$\n\x05\x63\x61\x63he\x18\x03 \x01(\x0b\x32\x15.locci.v1.CachePolicy\x12%\n\x05peers\x18\x04 \x03(\x0b\x32\x16.locci.v1.PeerEndpoint\"W\n\x0cPeerEndpoint\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x18\n\x10healthy_replicas\x18\x04 \x01(\r\"k\n\x10\x45ndpointEvidence\x12\x0f\n\x07vantage\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x13\n\x0bin_rotation\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xcb\x01\n\x0c\x45\x64geEndpoint\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12*\n\tcondition\x18\x03 \x01(\x0e\x32\x17.locci.v1.NodeCondition\x12\x12\n\nprobe_port\x18\x04 \x01(\r\x12,\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\x1a.locci.v1.EndpointEvidence\x12,\n\x08override\x18Z \x01(\x0b\x32\x1a.locci.v1.EndpointOverride\"\x8a\x01\n\x10\x45ndpointOverride\x12$\n\x04mode\x18\x01 \x01(\x0e\x32\x16.locci.v1.OverrideMode\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xc9\x01\n\rRegionRouting\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08latitude\x18\x02 \x01(\x01\x12\x11\n\tlongitude\x18\x03 \x01(\x01\x12\x11\n\tcontinent\x18\x04 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x05 \x01(\t\x12\x15\n\rjurisdictions\x18\x06 \x03(\t\x12\x10\n\x08networks\x18\x07 \x03(\t\x12%\n\x05\x65\x64ges\x18\x08 \x03(\x0b\x32\x16.locci.v1.EdgeEndpoint\x12\x0f\n\x07\x62ias_km\x18Z \x01(\x01\"J\n\x10HostnameEndpoint\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x18\n\x10healthy_replicas\x18\x03 \x01(\r\"\x89\x01\n\x0fHostnameRouting\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12(\n\x07routing\x18\x03 \x01(\x0b\x32\x17.locci.v1.RoutingPolicy\x12-\n\tendpoints\x18\x04 \x03(\x0b\x32\x1a.locci.v1.HostnameEndpoint\"1\n\nNameServer\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"\xe8\x01\n\x08ZoneData\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cnegative_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x0cname_servers\x18\x06 \x03(\x0b\x32\x14.locci.v1.NameServer\x12&\n\x07records\x18Z \x03(\x0b\x32\x15.locci.v1.ZoneRecords\"`\n\x0bZoneRecords\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x64\x61ta\x18\x04 \x03(\t\"V\n\x0cNodeSnapshot\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12%\n\tresources\x18\x02 \x03(\x0b\x32\x12.locci.v1.Resource\x12\r\n\x05\x65poch\x18\x03 \x01(\x04*s\n\x0cOverrideMode\x12\x1d\n\x19OVERRIDE_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OVERRIDE_MODE_IN\x10\x01\x12\x15\n\x11OVERRIDE_MODE_OUT\x10\x02\x12\x17\n\x13OVERRIDE_MODE_DRAIN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17locci/v1/resource.proto\x12\x08locci.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18locci/v1/container.proto\x1a\x17locci/v1/manifest.proto\x1a\x13locci/v1/node.proto\"\xd8\x02\n\x08Resource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\x0ctime_to_live\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x07replica\x18\n \x01(\x0b\x32\x15.locci.v1.ReplicaSpecH\x00\x12#\n\x05route\x18\x0b \x01(\x0b\x32\x12.locci.v1.AppRouteH\x00\x12)\n\x06region\x18\x0c \x01(\x0b\x32\x17.locci.v1.RegionRoutingH\x00\x12-\n\x08hostname\x18\r \x01(\x0b\x32\x19.locci.v1.HostnameRoutingH\x00\x12\"\n\x04zone\x18\x0e \x01(\x0b\x32\x12.locci.v1.ZoneDataH\x00\x12\'\n\tzone_keys\x18Z \x01(\x0b\x32\x12.locci.v1.ZoneKeysH\x00\x42\x06\n\x04\x62ody\"\x8f\x06\n\x0bReplicaSpec\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\r\x12\x0f\n\x07release\x18\x03 \x01(\x04\x12\x11\n\tspec_hash\x18\x04 \x01(\t\x12\r\n\x05image\x18\x05 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x06 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x07 \x03(\t\x12+\n\x03\x65nv\x18\x08 \x03(\x0b\x32\x1e.locci.v1.ReplicaSpec.EnvEntry\x12\x1d\n\x05ports\x18\t \x03(\x0b\x32\x0e.locci.v1.Port\x12\"\n\treadiness\x18\n \x01(\x0b\x32\x0f.locci.v1.Probe\x12!\n\x08liveness\x18\x0b \x01(\x0b\x32\x0f.locci.v1.Probe\x12+\n\tresources\x18\x0c \x01(\x0b\x32\x18.locci.v1.ResourceLimits\x12/\n\x0cstop_timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x64rain\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x07volumes\x18\x46 \x03(\x0b\x32\x10.locci.v1.Volume\x12#\n\x05\x66iles\x18G \x03(\x0b\x32\x14.locci.v1.ConfigFile\x12+\n\x08security\x18H \x01(\x0b\x32\x19.locci.v1.SecurityOptions\x12!\n\x07ulimits\x18I \x03(\x0b\x32\x10.locci.v1.Ulimit\x12\x0c\n\x04user\x18J \x01(\t\x12\x13\n\x0bworking_dir\x18K \x01(\t\x12+\n\x0clog_rotation\x18L \x01(\x0b\x32\x15.locci.v1.LogRotation\x12\x31\n\x0cverification\x18M \x01(\x0b\x32\x1b.locci.v1.ImageVerification\x12.\n\x0b\x66\x65nce_after\x18\x32 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"w\n\x08\x41ppRoute\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x11\n\thostnames\x18\x02 \x03(\t\x12$\n\x05\x63\x61\x63he\x18\x03 \x01(\x0b\x32\x15.locci.v1.CachePolicy\x12%\n\x05peers\x18\x04 \x03(\x0b\x32\x16.locci.v1.PeerEndpoint\"W\n\x0cPeerEndpoint\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x18\n\x10healthy_replicas\x18\x04 \x01(\r\"k\n\x10\x45ndpointEvidence\x12\x0f\n\x07vantage\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x13\n\x0bin_rotation\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xcb\x01\n\x0c\x45\x64geEndpoint\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12*\n\tcondition\x18\x03 \x01(\x0e\x32\x17.locci.v1.NodeCondition\x12\x12\n\nprobe_port\x18\x04 \x01(\r\x12,\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\x1a.locci.v1.EndpointEvidence\x12,\n\x08override\x18Z \x01(\x0b\x32\x1a.locci.v1.EndpointOverride\"\x8a\x01\n\x10\x45ndpointOverride\x12$\n\x04mode\x18\x01 \x01(\x0e\x32\x16.locci.v1.OverrideMode\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xc9\x01\n\rRegionRouting\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08latitude\x18\x02 \x01(\x01\x12\x11\n\tlongitude\x18\x03 \x01(\x01\x12\x11\n\tcontinent\x18\x04 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x05 \x01(\t\x12\x15\n\rjurisdictions\x18\x06 \x03(\t\x12\x10\n\x08networks\x18\x07 \x03(\t\x12%\n\x05\x65\x64ges\x18\x08 \x03(\x0b\x32\x16.locci.v1.EdgeEndpoint\x12\x0f\n\x07\x62ias_km\x18Z \x01(\x01\"J\n\x10HostnameEndpoint\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x18\n\x10healthy_replicas\x18\x03 \x01(\r\"\x89\x01\n\x0fHostnameRouting\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12(\n\x07routing\x18\x03 \x01(\x0b\x32\x17.locci.v1.RoutingPolicy\x12-\n\tendpoints\x18\x04 \x03(\x0b\x32\x1a.locci.v1.HostnameEndpoint\"1\n\nNameServer\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"\xe8\x01\n\x08ZoneData\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cnegative_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x0cname_servers\x18\x06 \x03(\x0b\x32\x14.locci.v1.NameServer\x12&\n\x07records\x18Z \x03(\x0b\x32\x15.locci.v1.ZoneRecords\";\n\x08ZoneKeys\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x1f\n\x04keys\x18\x02 \x03(\x0b\x32\x11.locci.v1.ZoneKey\"3\n\x07ZoneKey\x12\x18\n\x0bprivate_key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\"`\n\x0bZoneRecords\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x64\x61ta\x18\x04 \x03(\t\"V\n\x0cNodeSnapshot\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12%\n\tresources\x18\x02 \x03(\x0b\x32\x12.locci.v1.Resource\x12\r\n\x05\x65poch\x18\x03 \x01(\x04*s\n\x0cOverrideMode\x12\x1d\n\x19OVERRIDE_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OVERRIDE_MODE_IN\x10\x01\x12\x15\n\x11OVERRIDE_MODE_OUT\x10\x02\x12\x17\n\x13OVERRIDE_MODE_DRAIN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,36 +38,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REPLICASPEC_ENVENTRY']._loaded_options = None
   _globals['_REPLICASPEC_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_OVERRIDEMODE']._serialized_start=2824
-  _globals['_OVERRIDEMODE']._serialized_end=2939
+  _globals['_ZONEKEY'].fields_by_name['private_key']._loaded_options = None
+  _globals['_ZONEKEY'].fields_by_name['private_key']._serialized_options = b'\200\001\001'
+  _globals['_OVERRIDEMODE']._serialized_start=2979
+  _globals['_OVERRIDEMODE']._serialized_end=3094
   _globals['_RESOURCE']._serialized_start=175
-  _globals['_RESOURCE']._serialized_end=478
-  _globals['_REPLICASPEC']._serialized_start=481
-  _globals['_REPLICASPEC']._serialized_end=1264
-  _globals['_REPLICASPEC_ENVENTRY']._serialized_start=1222
-  _globals['_REPLICASPEC_ENVENTRY']._serialized_end=1264
-  _globals['_APPROUTE']._serialized_start=1266
-  _globals['_APPROUTE']._serialized_end=1385
-  _globals['_PEERENDPOINT']._serialized_start=1387
-  _globals['_PEERENDPOINT']._serialized_end=1474
-  _globals['_ENDPOINTEVIDENCE']._serialized_start=1476
-  _globals['_ENDPOINTEVIDENCE']._serialized_end=1583
-  _globals['_EDGEENDPOINT']._serialized_start=1586
-  _globals['_EDGEENDPOINT']._serialized_end=1789
-  _globals['_ENDPOINTOVERRIDE']._serialized_start=1792
-  _globals['_ENDPOINTOVERRIDE']._serialized_end=1930
-  _globals['_REGIONROUTING']._serialized_start=1933
-  _globals['_REGIONROUTING']._serialized_end=2134
-  _globals['_HOSTNAMEENDPOINT']._serialized_start=2136
-  _globals['_HOSTNAMEENDPOINT']._serialized_end=2210
-  _globals['_HOSTNAMEROUTING']._serialized_start=2213
-  _globals['_HOSTNAMEROUTING']._serialized_end=2350
-  _globals['_NAMESERVER']._serialized_start=2352
-  _globals['_NAMESERVER']._serialized_end=2401
-  _globals['_ZONEDATA']._serialized_start=2404
-  _globals['_ZONEDATA']._serialized_end=2636
-  _globals['_ZONERECORDS']._serialized_start=2638
-  _globals['_ZONERECORDS']._serialized_end=2734
-  _globals['_NODESNAPSHOT']._serialized_start=2736
-  _globals['_NODESNAPSHOT']._serialized_end=2822
+  _globals['_RESOURCE']._serialized_end=519
+  _globals['_REPLICASPEC']._serialized_start=522
+  _globals['_REPLICASPEC']._serialized_end=1305
+  _globals['_REPLICASPEC_ENVENTRY']._serialized_start=1263
+  _globals['_REPLICASPEC_ENVENTRY']._serialized_end=1305
+  _globals['_APPROUTE']._serialized_start=1307
+  _globals['_APPROUTE']._serialized_end=1426
+  _globals['_PEERENDPOINT']._serialized_start=1428
+  _globals['_PEERENDPOINT']._serialized_end=1515
+  _globals['_ENDPOINTEVIDENCE']._serialized_start=1517
+  _globals['_ENDPOINTEVIDENCE']._serialized_end=1624
+  _globals['_EDGEENDPOINT']._serialized_start=1627
+  _globals['_EDGEENDPOINT']._serialized_end=1830
+  _globals['_ENDPOINTOVERRIDE']._serialized_start=1833
+  _globals['_ENDPOINTOVERRIDE']._serialized_end=1971
+  _globals['_REGIONROUTING']._serialized_start=1974
+  _globals['_REGIONROUTING']._serialized_end=2175
+  _globals['_HOSTNAMEENDPOINT']._serialized_start=2177
+  _globals['_HOSTNAMEENDPOINT']._serialized_end=2251
+  _globals['_HOSTNAMEROUTING']._serialized_start=2254
+  _globals['_HOSTNAMEROUTING']._serialized_end=2391
+  _globals['_NAMESERVER']._serialized_start=2393
+  _globals['_NAMESERVER']._serialized_end=2442
+  _globals['_ZONEDATA']._serialized_start=2445
+  _globals['_ZONEDATA']._serialized_end=2677
+  _globals['_ZONEKEYS']._serialized_start=2679
+  _globals['_ZONEKEYS']._serialized_end=2738
+  _globals['_ZONEKEY']._serialized_start=2740
+  _globals['_ZONEKEY']._serialized_end=2791
+  _globals['_ZONERECORDS']._serialized_start=2793
+  _globals['_ZONERECORDS']._serialized_end=2889
+  _globals['_NODESNAPSHOT']._serialized_start=2891
+  _globals['_NODESNAPSHOT']._serialized_end=2977
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,7 @@ class Resource(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
+    ZONE_KEYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
     replicas, routes, regions, hostnames and zones, each with its own body below.
@@ -96,6 +97,10 @@ class Resource(_message.Message):
     def zone(self) -> Global___ZoneData:
         """`zones/{origin}`: a zone. Role dns."""
 
+    @_builtins.property
+    def zone_keys(self) -> Global___ZoneKeys:
+        """`zonekeys/{origin}`: what a signed zone is signed with. Role dns."""
+
     def __init__(
         self,
         *,
@@ -107,12 +112,13 @@ class Resource(_message.Message):
         region: Global___RegionRouting | None = ...,
         hostname: Global___HostnameRouting | None = ...,
         zone: Global___ZoneData | None = ...,
+        zone_keys: Global___ZoneKeys | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "zone", b"zone"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -685,6 +691,60 @@ class ZoneData(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ZoneData: _TypeAlias = ZoneData  # noqa: Y015
+
+@_typing.final
+class ZoneKeys(_message.Message):
+    """The keys that DNS servers sign a zone's answers with. They go to hosts with the role dns and to nobody else."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """Origin of the zone, lower case, without the last dot."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ZoneKey]:
+        """The keys: all are published, those that are active sign."""
+
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        keys: _abc.Iterable[Global___ZoneKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ZoneKeys: _TypeAlias = ZoneKeys  # noqa: Y015
+
+@_typing.final
+class ZoneKey(_message.Message):
+    """A key of a zone: ECDSA P-256 with SHA-256 (RFC 6605), which signs everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIVATE_KEY_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    private_key: _builtins.bytes
+    """The private key, 32 bytes."""
+    active: _builtins.bool
+    """Whether it signs; else it is only published."""
+    def __init__(
+        self,
+        *,
+        private_key: _builtins.bytes = ...,
+        active: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "private_key", b"private_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ZoneKey: _TypeAlias = ZoneKey  # noqa: Y015
 
 @_typing.final
 class ZoneRecords(_message.Message):

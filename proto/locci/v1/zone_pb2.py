@@ -26,10 +26,11 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/zone.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x01\n\x04Zone\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cnegative_ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x03\"[\n\x10ListZonesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"K\n\x11ListZonesResponse\x12\x1d\n\x05zones\x18\x01 \x03(\x0b\x32\x0e.locci.v1.Zone\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0eGetZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x11\x43reateZoneRequest\x12\x15\n\x07zone_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x04zone\x18\x02 \x01(\x0b\x32\x0e.locci.v1.Zone\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\'\n\x11\x44\x65leteZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xe1\x01\n\tRecordSet\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\x04\x64\x61ta\x18\x05 \x03(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x07 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"v\n\x15ListRecordSetsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"[\n\x16ListRecordSetsResponse\x12(\n\x0brecord_sets\x18\x01 \x03(\x0b\x32\x13.locci.v1.RecordSet\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13GetRecordSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"r\n\x16UpdateRecordSetRequest\x12-\n\nrecord_set\x18\x01 \x01(\x0b\x32\x13.locci.v1.RecordSetB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\":\n\x16\x44\x65leteRecordSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"z\n\x11ImportZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07replace\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"V\n\x12ImportZoneResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\x0f\n\x07removed\x18\x03 \x03(\t\x12\x0f\n\x07skipped\x18\x04 \x03(\t\"\'\n\x11\x45xportZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"%\n\x12\x45xportZoneResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t2\xea\x02\n\x0bZoneService\x12W\n\tListZones\x12\x1a.locci.v1.ListZonesRequest\x1a\x1b.locci.v1.ListZonesResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/zones\x12O\n\x07GetZone\x12\x18.locci.v1.GetZoneRequest\x1a\x0e.locci.v1.Zone\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=zones/*}\x12R\n\nCreateZone\x12\x1b.locci.v1.CreateZoneRequest\x1a\x0e.locci.v1.Zone\"\x17\x82\xd3\xe4\x93\x02\x11\"\t/v1/zones:\x04zone\x12]\n\nDeleteZone\x12\x1b.locci.v1.DeleteZoneRequest\x1a\x16.google.protobuf.Empty\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=zones/*}2\xd9\x05\n\x10RecordSetService\x12|\n\x0eListRecordSets\x12\x1f.locci.v1.ListRecordSetsRequest\x1a .locci.v1.ListRecordSetsResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=zones/*}/recordSets\x12k\n\x0cGetRecordSet\x12\x1d.locci.v1.GetRecordSetRequest\x1a\x13.locci.v1.RecordSet\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=zones/*/recordSets/*}\x12\x88\x01\n\x0fUpdateRecordSet\x12 .locci.v1.UpdateRecordSetRequest\x1a\x13.locci.v1.RecordSet\">\x82\xd3\xe4\x93\x02\x38\x32*/v1/{record_set.name=zones/*/recordSets/*}:\nrecord_set\x12t\n\x0f\x44\x65leteRecordSet\x12 .locci.v1.DeleteRecordSetRequest\x1a\x16.google.protobuf.Empty\"\'\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=zones/*/recordSets/*}\x12m\n\nImportZone\x12\x1b.locci.v1.ImportZoneRequest\x1a\x1c.locci.v1.ImportZoneResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=zones/*}:import:\x01*\x12j\n\nExportZone\x12\x1b.locci.v1.ExportZoneRequest\x1a\x1c.locci.v1.ExportZoneResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=zones/*}:exportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/zone.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x02\n\x04Zone\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cnegative_ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0e\n\x06\x64nssec\x18Z \x01(\x08\x12\x10\n\x02\x64s\x18[ \x03(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\\ \x01(\t\"\x93\x01\n\x11UpdateZoneRequest\x12\"\n\x04zone\x18\x01 \x01(\x0b\x32\x0e.locci.v1.ZoneB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\";\n\x11\x41\x64\x64ZoneKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"A\n\x14RetireZoneKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07key_tag\x18\x02 \x01(\rB\x04\xe2\x41\x01\x02\"[\n\x10ListZonesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"K\n\x11ListZonesResponse\x12\x1d\n\x05zones\x18\x01 \x03(\x0b\x32\x0e.locci.v1.Zone\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0eGetZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x11\x43reateZoneRequest\x12\x15\n\x07zone_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x04zone\x18\x02 \x01(\x0b\x32\x0e.locci.v1.Zone\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\'\n\x11\x44\x65leteZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xe1\x01\n\tRecordSet\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\x04\x64\x61ta\x18\x05 \x03(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x07 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"v\n\x15ListRecordSetsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"[\n\x16ListRecordSetsResponse\x12(\n\x0brecord_sets\x18\x01 \x03(\x0b\x32\x13.locci.v1.RecordSet\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13GetRecordSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"r\n\x16UpdateRecordSetRequest\x12-\n\nrecord_set\x18\x01 \x01(\x0b\x32\x13.locci.v1.RecordSetB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\":\n\x16\x44\x65leteRecordSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"z\n\x11ImportZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07replace\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"V\n\x12ImportZoneResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\x0f\n\x07removed\x18\x03 \x03(\t\x12\x0f\n\x07skipped\x18\x04 \x03(\t\"\'\n\x11\x45xportZoneRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"%\n\x12\x45xportZoneResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t2\x97\x05\n\x0bZoneService\x12W\n\tListZones\x12\x1a.locci.v1.ListZonesRequest\x1a\x1b.locci.v1.ListZonesResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/zones\x12O\n\x07GetZone\x12\x18.locci.v1.GetZoneRequest\x1a\x0e.locci.v1.Zone\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=zones/*}\x12R\n\nCreateZone\x12\x1b.locci.v1.CreateZoneRequest\x1a\x0e.locci.v1.Zone\"\x17\x82\xd3\xe4\x93\x02\x11\"\t/v1/zones:\x04zone\x12`\n\nUpdateZone\x12\x1b.locci.v1.UpdateZoneRequest\x1a\x0e.locci.v1.Zone\"%\x82\xd3\xe4\x93\x02\x1f\x32\x17/v1/{zone.name=zones/*}:\x04zone\x12_\n\nAddZoneKey\x12\x1b.locci.v1.AddZoneKeyRequest\x1a\x0e.locci.v1.Zone\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=zones/*}:addKey:\x01*\x12h\n\rRetireZoneKey\x12\x1e.locci.v1.RetireZoneKeyRequest\x1a\x0e.locci.v1.Zone\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=zones/*}:retireKey:\x01*\x12]\n\nDeleteZone\x12\x1b.locci.v1.DeleteZoneRequest\x1a\x16.google.protobuf.Empty\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=zones/*}2\xd9\x05\n\x10RecordSetService\x12|\n\x0eListRecordSets\x12\x1f.locci.v1.ListRecordSetsRequest\x1a .locci.v1.ListRecordSetsResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=zones/*}/recordSets\x12k\n\x0cGetRecordSet\x12\x1d.locci.v1.GetRecordSetRequest\x1a\x13.locci.v1.RecordSet\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=zones/*/recordSets/*}\x12\x88\x01\n\x0fUpdateRecordSet\x12 .locci.v1.UpdateRecordSetRequest\x1a\x13.locci.v1.RecordSet\">\x82\xd3\xe4\x93\x02\x38\x32*/v1/{record_set.name=zones/*/recordSets/*}:\nrecord_set\x12t\n\x0f\x44\x65leteRecordSet\x12 .locci.v1.DeleteRecordSetRequest\x1a\x16.google.protobuf.Empty\"\'\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=zones/*/recordSets/*}\x12m\n\nImportZone\x12\x1b.locci.v1.ImportZoneRequest\x1a\x1c.locci.v1.ImportZoneResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=zones/*}:import:\x01*\x12j\n\nExportZone\x12\x1b.locci.v1.ExportZoneRequest\x1a\x1c.locci.v1.ExportZoneResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=zones/*}:exportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +43,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ZONE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_ZONE'].fields_by_name['revision']._loaded_options = None
   _globals['_ZONE'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_ZONE'].fields_by_name['ds']._loaded_options = None
+  _globals['_ZONE'].fields_by_name['ds']._serialized_options = b'\342A\001\003'
+  _globals['_UPDATEZONEREQUEST'].fields_by_name['zone']._loaded_options = None
+  _globals['_UPDATEZONEREQUEST'].fields_by_name['zone']._serialized_options = b'\342A\001\002'
+  _globals['_ADDZONEKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ADDZONEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_RETIREZONEKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RETIREZONEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_RETIREZONEKEYREQUEST'].fields_by_name['key_tag']._loaded_options = None
+  _globals['_RETIREZONEKEYREQUEST'].fields_by_name['key_tag']._serialized_options = b'\342A\001\002'
   _globals['_GETZONEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETZONEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CREATEZONEREQUEST'].fields_by_name['zone_id']._loaded_options = None
@@ -80,6 +91,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ZONESERVICE'].methods_by_name['GetZone']._serialized_options = b'\202\323\344\223\002\024\022\022/v1/{name=zones/*}'
   _globals['_ZONESERVICE'].methods_by_name['CreateZone']._loaded_options = None
   _globals['_ZONESERVICE'].methods_by_name['CreateZone']._serialized_options = b'\202\323\344\223\002\021\"\t/v1/zones:\004zone'
+  _globals['_ZONESERVICE'].methods_by_name['UpdateZone']._loaded_options = None
+  _globals['_ZONESERVICE'].methods_by_name['UpdateZone']._serialized_options = b'\202\323\344\223\002\0372\027/v1/{zone.name=zones/*}:\004zone'
+  _globals['_ZONESERVICE'].methods_by_name['AddZoneKey']._loaded_options = None
+  _globals['_ZONESERVICE'].methods_by_name['AddZoneKey']._serialized_options = b'\202\323\344\223\002\036\"\031/v1/{name=zones/*}:addKey:\001*'
+  _globals['_ZONESERVICE'].methods_by_name['RetireZoneKey']._loaded_options = None
+  _globals['_ZONESERVICE'].methods_by_name['RetireZoneKey']._serialized_options = b'\202\323\344\223\002!\"\034/v1/{name=zones/*}:retireKey:\001*'
   _globals['_ZONESERVICE'].methods_by_name['DeleteZone']._loaded_options = None
   _globals['_ZONESERVICE'].methods_by_name['DeleteZone']._serialized_options = b'\202\323\344\223\002\024*\022/v1/{name=zones/*}'
   _globals['_RECORDSETSERVICE'].methods_by_name['ListRecordSets']._loaded_options = None
@@ -94,40 +111,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDSETSERVICE'].methods_by_name['ImportZone']._serialized_options = b'\202\323\344\223\002\036\"\031/v1/{name=zones/*}:import:\001*'
   _globals['_RECORDSETSERVICE'].methods_by_name['ExportZone']._loaded_options = None
   _globals['_RECORDSETSERVICE'].methods_by_name['ExportZone']._serialized_options = b'\202\323\344\223\002\033\022\031/v1/{name=zones/*}:export'
-  _globals['_ZONE']._serialized_start=191
-  _globals['_ZONE']._serialized_end=402
-  _globals['_LISTZONESREQUEST']._serialized_start=404
-  _globals['_LISTZONESREQUEST']._serialized_end=495
-  _globals['_LISTZONESRESPONSE']._serialized_start=497
-  _globals['_LISTZONESRESPONSE']._serialized_end=572
-  _globals['_GETZONEREQUEST']._serialized_start=574
-  _globals['_GETZONEREQUEST']._serialized_end=610
-  _globals['_CREATEZONEREQUEST']._serialized_start=612
-  _globals['_CREATEZONEREQUEST']._serialized_end=704
-  _globals['_DELETEZONEREQUEST']._serialized_start=706
-  _globals['_DELETEZONEREQUEST']._serialized_end=745
-  _globals['_RECORDSET']._serialized_start=748
-  _globals['_RECORDSET']._serialized_end=973
-  _globals['_LISTRECORDSETSREQUEST']._serialized_start=975
-  _globals['_LISTRECORDSETSREQUEST']._serialized_end=1093
-  _globals['_LISTRECORDSETSRESPONSE']._serialized_start=1095
-  _globals['_LISTRECORDSETSRESPONSE']._serialized_end=1186
-  _globals['_GETRECORDSETREQUEST']._serialized_start=1188
-  _globals['_GETRECORDSETREQUEST']._serialized_end=1229
-  _globals['_UPDATERECORDSETREQUEST']._serialized_start=1231
-  _globals['_UPDATERECORDSETREQUEST']._serialized_end=1345
-  _globals['_DELETERECORDSETREQUEST']._serialized_start=1347
-  _globals['_DELETERECORDSETREQUEST']._serialized_end=1405
-  _globals['_IMPORTZONEREQUEST']._serialized_start=1407
-  _globals['_IMPORTZONEREQUEST']._serialized_end=1529
-  _globals['_IMPORTZONERESPONSE']._serialized_start=1531
-  _globals['_IMPORTZONERESPONSE']._serialized_end=1617
-  _globals['_EXPORTZONEREQUEST']._serialized_start=1619
-  _globals['_EXPORTZONEREQUEST']._serialized_end=1658
-  _globals['_EXPORTZONERESPONSE']._serialized_start=1660
-  _globals['_EXPORTZONERESPONSE']._serialized_end=1697
-  _globals['_ZONESERVICE']._serialized_start=1700
-  _globals['_ZONESERVICE']._serialized_end=2062
-  _globals['_RECORDSETSERVICE']._serialized_start=2065
-  _globals['_RECORDSETSERVICE']._serialized_end=2794
+  _globals['_ZONE']._serialized_start=225
+  _globals['_ZONE']._serialized_end=484
+  _globals['_UPDATEZONEREQUEST']._serialized_start=487
+  _globals['_UPDATEZONEREQUEST']._serialized_end=634
+  _globals['_ADDZONEKEYREQUEST']._serialized_start=636
+  _globals['_ADDZONEKEYREQUEST']._serialized_end=695
+  _globals['_RETIREZONEKEYREQUEST']._serialized_start=697
+  _globals['_RETIREZONEKEYREQUEST']._serialized_end=762
+  _globals['_LISTZONESREQUEST']._serialized_start=764
+  _globals['_LISTZONESREQUEST']._serialized_end=855
+  _globals['_LISTZONESRESPONSE']._serialized_start=857
+  _globals['_LISTZONESRESPONSE']._serialized_end=932
+  _globals['_GETZONEREQUEST']._serialized_start=934
+  _globals['_GETZONEREQUEST']._serialized_end=970
+  _globals['_CREATEZONEREQUEST']._serialized_start=972
+  _globals['_CREATEZONEREQUEST']._serialized_end=1064
+  _globals['_DELETEZONEREQUEST']._serialized_start=1066
+  _globals['_DELETEZONEREQUEST']._serialized_end=1105
+  _globals['_RECORDSET']._serialized_start=1108
+  _globals['_RECORDSET']._serialized_end=1333
+  _globals['_LISTRECORDSETSREQUEST']._serialized_start=1335
+  _globals['_LISTRECORDSETSREQUEST']._serialized_end=1453
+  _globals['_LISTRECORDSETSRESPONSE']._serialized_start=1455
+  _globals['_LISTRECORDSETSRESPONSE']._serialized_end=1546
+  _globals['_GETRECORDSETREQUEST']._serialized_start=1548
+  _globals['_GETRECORDSETREQUEST']._serialized_end=1589
+  _globals['_UPDATERECORDSETREQUEST']._serialized_start=1591
+  _globals['_UPDATERECORDSETREQUEST']._serialized_end=1705
+  _globals['_DELETERECORDSETREQUEST']._serialized_start=1707
+  _globals['_DELETERECORDSETREQUEST']._serialized_end=1765
+  _globals['_IMPORTZONEREQUEST']._serialized_start=1767
+  _globals['_IMPORTZONEREQUEST']._serialized_end=1889
+  _globals['_IMPORTZONERESPONSE']._serialized_start=1891
+  _globals['_IMPORTZONERESPONSE']._serialized_end=1977
+  _globals['_EXPORTZONEREQUEST']._serialized_start=1979
+  _globals['_EXPORTZONEREQUEST']._serialized_end=2018
+  _globals['_EXPORTZONERESPONSE']._serialized_start=2020
+  _globals['_EXPORTZONERESPONSE']._serialized_end=2057
+  _globals['_ZONESERVICE']._serialized_start=2060
+  _globals['_ZONESERVICE']._serialized_end=2723
+  _globals['_RECORDSETSERVICE']._serialized_start=2726
+  _globals['_RECORDSETSERVICE']._serialized_end=3455
 # @@protoc_insertion_point(module_scope)

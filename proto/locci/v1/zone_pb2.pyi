@@ -6,6 +6,7 @@ Zones: the parts of the DNS that the fleet answers for."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -34,12 +35,21 @@ class Zone(_message.Message):
     NEGATIVE_TTL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    DNSSEC_FIELD_NUMBER: _builtins.int
+    DS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `zones/{origin}`, as in `zones/example.net`; lower case, without the last dot."""
     contact: _builtins.str
     """Mail address of who looks after it, as in `dns@example.net`; empty means `hostmaster@{origin}`."""
     revision: _builtins.int
     """The store's revision of the last change."""
+    dnssec: _builtins.bool
+    """Whether answers are signed (DNSSEC, RFC 4033). Keys are made when this is set, and deleted when it is taken back: take
+    the DS records away at the parent first, and wait for their time to live.
+    """
+    etag: _builtins.str
+    """Changes with every change; send it back with an update to refuse a lost update."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Time to live of SOA, NS and name servers' addresses; 0 means 1 h."""
@@ -52,6 +62,10 @@ class Zone(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
+    @_builtins.property
+    def ds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the parent zone is to have, one DS record each, as in `12345 13 2 0f1e…`. Also published as CDS (RFC 8078)."""
+
     def __init__(
         self,
         *,
@@ -61,14 +75,109 @@ class Zone(_message.Message):
         negative_ttl: _duration_pb2.Duration | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        dnssec: _builtins.bool = ...,
+        ds: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "negative_ttl", b"negative_ttl", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "name", b"name", "negative_ttl", b"negative_ttl", "revision", b"revision", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "dnssec", b"dnssec", "ds", b"ds", "etag", b"etag", "name", b"name", "negative_ttl", b"negative_ttl", "revision", b"revision", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Zone: _TypeAlias = Zone  # noqa: Y015
+
+@_typing.final
+class UpdateZoneRequest(_message.Message):
+    """Changes a zone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZONE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Check only; change nothing."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    @_builtins.property
+    def zone(self) -> Global___Zone:
+        """The zone, with its name."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to take; empty means all that are set."""
+
+    def __init__(
+        self,
+        *,
+        zone: Global___Zone | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "zone", b"zone"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateZoneRequest: _TypeAlias = UpdateZoneRequest  # noqa: Y015
+
+@_typing.final
+class AddZoneKeyRequest(_message.Message):
+    """Adds a key to a signed zone. From then on both keys sign; when the parent has the new DS record and the old one's time
+    to live is over, `RetireZoneKey` ends the old key (RFC 6781, section 4.1.2, double signature).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`zones/{origin}`."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddZoneKeyRequest: _TypeAlias = AddZoneKeyRequest  # noqa: Y015
+
+@_typing.final
+class RetireZoneKeyRequest(_message.Message):
+    """Ends a key of a signed zone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_TAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`zones/{origin}`."""
+    key_tag: _builtins.int
+    """Its tag: the first number of its DS record."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        key_tag: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_tag", b"key_tag", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireZoneKeyRequest: _TypeAlias = RetireZoneKeyRequest  # noqa: Y015
 
 @_typing.final
 class ListZonesRequest(_message.Message):

@@ -51,6 +51,21 @@ class ZoneServiceStub:
                 request_serializer=locci_dot_v1_dot_zone__pb2.CreateZoneRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_zone__pb2.Zone.FromString,
                 _registered_method=True)
+        self.UpdateZone = channel.unary_unary(
+                '/locci.v1.ZoneService/UpdateZone',
+                request_serializer=locci_dot_v1_dot_zone__pb2.UpdateZoneRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_zone__pb2.Zone.FromString,
+                _registered_method=True)
+        self.AddZoneKey = channel.unary_unary(
+                '/locci.v1.ZoneService/AddZoneKey',
+                request_serializer=locci_dot_v1_dot_zone__pb2.AddZoneKeyRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_zone__pb2.Zone.FromString,
+                _registered_method=True)
+        self.RetireZoneKey = channel.unary_unary(
+                '/locci.v1.ZoneService/RetireZoneKey',
+                request_serializer=locci_dot_v1_dot_zone__pb2.RetireZoneKeyRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_zone__pb2.Zone.FromString,
+                _registered_method=True)
         self.DeleteZone = channel.unary_unary(
                 '/locci.v1.ZoneService/DeleteZone',
                 request_serializer=locci_dot_v1_dot_zone__pb2.DeleteZoneRequest.SerializeToString,
@@ -83,6 +98,27 @@ class ZoneServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateZone(self, request, context):
+        """Contact, times to live, and whether it is signed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddZoneKey(self, request, context):
+        """One more key signs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireZoneKey(self, request, context):
+        """A key signs no more. The last one cannot be ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteZone(self, request, context):
         """The zone is no longer served.
         """
@@ -106,6 +142,21 @@ def add_ZoneServiceServicer_to_server(servicer, server):
             'CreateZone': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateZone,
                     request_deserializer=locci_dot_v1_dot_zone__pb2.CreateZoneRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_zone__pb2.Zone.SerializeToString,
+            ),
+            'UpdateZone': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateZone,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.UpdateZoneRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_zone__pb2.Zone.SerializeToString,
+            ),
+            'AddZoneKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddZoneKey,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.AddZoneKeyRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_zone__pb2.Zone.SerializeToString,
+            ),
+            'RetireZoneKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireZoneKey,
+                    request_deserializer=locci_dot_v1_dot_zone__pb2.RetireZoneKeyRequest.FromString,
                     response_serializer=locci_dot_v1_dot_zone__pb2.Zone.SerializeToString,
             ),
             'DeleteZone': grpc.unary_unary_rpc_method_handler(
@@ -195,6 +246,87 @@ class ZoneService:
             target,
             '/locci.v1.ZoneService/CreateZone',
             locci_dot_v1_dot_zone__pb2.CreateZoneRequest.SerializeToString,
+            locci_dot_v1_dot_zone__pb2.Zone.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateZone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.ZoneService/UpdateZone',
+            locci_dot_v1_dot_zone__pb2.UpdateZoneRequest.SerializeToString,
+            locci_dot_v1_dot_zone__pb2.Zone.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddZoneKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.ZoneService/AddZoneKey',
+            locci_dot_v1_dot_zone__pb2.AddZoneKeyRequest.SerializeToString,
+            locci_dot_v1_dot_zone__pb2.Zone.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireZoneKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.ZoneService/RetireZoneKey',
+            locci_dot_v1_dot_zone__pb2.RetireZoneKeyRequest.SerializeToString,
             locci_dot_v1_dot_zone__pb2.Zone.FromString,
             options,
             channel_credentials,

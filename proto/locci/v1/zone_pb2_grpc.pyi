@@ -40,6 +40,12 @@ class ZoneServiceStub:
     """One zone."""
     CreateZone: _grpc.UnaryUnaryMultiCallable[_zone_pb2.CreateZoneRequest, _zone_pb2.Zone]
     """A new zone."""
+    UpdateZone: _grpc.UnaryUnaryMultiCallable[_zone_pb2.UpdateZoneRequest, _zone_pb2.Zone]
+    """Contact, times to live, and whether it is signed."""
+    AddZoneKey: _grpc.UnaryUnaryMultiCallable[_zone_pb2.AddZoneKeyRequest, _zone_pb2.Zone]
+    """One more key signs."""
+    RetireZoneKey: _grpc.UnaryUnaryMultiCallable[_zone_pb2.RetireZoneKeyRequest, _zone_pb2.Zone]
+    """A key signs no more. The last one cannot be ended."""
     DeleteZone: _grpc.UnaryUnaryMultiCallable[_zone_pb2.DeleteZoneRequest, _empty_pb2.Empty]
     """The zone is no longer served."""
 
@@ -54,6 +60,12 @@ class ZoneServiceAsyncStub(ZoneServiceStub):
     """One zone."""
     CreateZone: _aio.UnaryUnaryMultiCallable[_zone_pb2.CreateZoneRequest, _zone_pb2.Zone]  # type: ignore[assignment]
     """A new zone."""
+    UpdateZone: _aio.UnaryUnaryMultiCallable[_zone_pb2.UpdateZoneRequest, _zone_pb2.Zone]  # type: ignore[assignment]
+    """Contact, times to live, and whether it is signed."""
+    AddZoneKey: _aio.UnaryUnaryMultiCallable[_zone_pb2.AddZoneKeyRequest, _zone_pb2.Zone]  # type: ignore[assignment]
+    """One more key signs."""
+    RetireZoneKey: _aio.UnaryUnaryMultiCallable[_zone_pb2.RetireZoneKeyRequest, _zone_pb2.Zone]  # type: ignore[assignment]
+    """A key signs no more. The last one cannot be ended."""
     DeleteZone: _aio.UnaryUnaryMultiCallable[_zone_pb2.DeleteZoneRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """The zone is no longer served."""
 
@@ -83,6 +95,30 @@ class ZoneServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_zone_pb2.Zone, _abc.Awaitable[_zone_pb2.Zone]]:
         """A new zone."""
+
+    @_abc_1.abstractmethod
+    def UpdateZone(
+        self,
+        request: _zone_pb2.UpdateZoneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_zone_pb2.Zone, _abc.Awaitable[_zone_pb2.Zone]]:
+        """Contact, times to live, and whether it is signed."""
+
+    @_abc_1.abstractmethod
+    def AddZoneKey(
+        self,
+        request: _zone_pb2.AddZoneKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_zone_pb2.Zone, _abc.Awaitable[_zone_pb2.Zone]]:
+        """One more key signs."""
+
+    @_abc_1.abstractmethod
+    def RetireZoneKey(
+        self,
+        request: _zone_pb2.RetireZoneKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_zone_pb2.Zone, _abc.Awaitable[_zone_pb2.Zone]]:
+        """A key signs no more. The last one cannot be ended."""
 
     @_abc_1.abstractmethod
     def DeleteZone(

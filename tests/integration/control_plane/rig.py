@@ -41,7 +41,7 @@ from locci.v1 import (
 from tests.fakes.ports import free_port
 from tests.fakes.registry import FakeRegistry
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_S) -> Any:
@@ -235,7 +235,7 @@ class Rig:
         """Enrols and connects a host, and waits until it is ready."""
         roles = [node_pb2.NODE_ROLE_DNS if dns else node_pb2.NODE_ROLE_EDGE]
         directory = await self.enrol(await self.token(region, roles=roles), node, address)
-        types = ["regions", "hostnames", "zones"] if dns else ["replicas", "routes"]
+        types = ["regions", "hostnames", "zones", "zonekeys"] if dns else ["replicas", "routes"]
         host = Host(directory, self.path / f"{node}.snapshot", roles[0], types)
         self.hosts[node] = host
         host.connect()

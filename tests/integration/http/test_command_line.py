@@ -159,6 +159,14 @@ def test_zones_and_drills(locci: CommandLine, region: str) -> None:
     zone = f"{region}.example.net"
     assert locci("zones", "create", zone, "--ttl", "30m").returncode == 0
     assert json.loads(locci("zones", "show", zone, "-o", "json").stdout)["ttl"] == "1800s"
+    signed = locci("zones", "update", zone, "--dnssec")
+    assert f"at the parent: {zone}. DS " in signed.stderr
+    old = json.loads(locci("zones", "show", zone, "-o", "json").stdout)["ds"][0].split()[0]
+    assert locci("zones", "add-key", zone).stderr.count(" DS ") == 2
+    assert locci("zones", "retire-key", zone, old).stderr.count(" DS ") == 1
+    refused = locci("zones", "retire-key", zone, old)
+    assert (refused.returncode, f"has no key {old}" in refused.stderr) == (2, True)
+    assert locci("zones", "update", zone).returncode == 2
     spec = ["--fault", "region-cut", "--target", f"regions/{region}", "--hostname", f"www.{zone}"]
     assert locci("drills", "create", region, *spec).returncode == 0
     assert region in locci("drills", "ls").stdout

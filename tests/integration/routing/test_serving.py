@@ -50,8 +50,9 @@ async def test_dig(rig: Rig) -> None:
 
 
 @contextlib.asynccontextmanager
-async def resolver(path: Path, authority_port: int) -> AsyncIterator[int]:
-    """Debian's unbound, with example.net stubbed to our port, sending client subnets."""
+async def resolver(path: Path, authority_port: int, anchor: str = "") -> AsyncIterator[int]:
+    """Debian's unbound, with example.net stubbed to our port; it validates when it is given a trust anchor."""
+    modules = f'"validator iterator"\n  trust-anchor: "{anchor}"' if anchor else '"iterator"'
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,7 +69,7 @@ async def resolver(path: Path, authority_port: int) -> AsyncIterator[int]:
   directory: "{path}"
   pidfile: "{path}/unbound.pid"
   num-threads: 1
-  module-config: "iterator"
+  module-config: {modules}
   do-not-query-localhost: no
   use-caps-for-id: yes
   harden-referral-path: yes

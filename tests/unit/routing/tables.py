@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from routing.core.answer import Responder
+from routing.core.answer import Manners, Responder
 from routing.core.geo import GeoLookup, PlaceMap, no_geo
 from routing.core.model import (
     Condition,
@@ -83,9 +83,12 @@ def everything(of: Mapping[str, Region]) -> frozenset[TargetKey]:
 
 
 def responder(
-    of: RoutingTable | None = None, rotation: frozenset[TargetKey] | None = None, lookup: GeoLookup = no_geo
+    of: RoutingTable | None = None,
+    rotation: frozenset[TargetKey] | None = None,
+    lookup: GeoLookup = no_geo,
+    manners: Manners | None = None,
 ) -> Responder:
     """A responder with everything in rotation unless told otherwise."""
     of = of or table()
     rotation = everything(of.regions) if rotation is None else rotation
-    return Responder(compile_names(of), PlaceMap(of.regions, lookup), of.regions, rotation)
+    return Responder(compile_names(of), PlaceMap(of.regions, lookup), of.regions, rotation, manners)
