@@ -10,14 +10,24 @@ from typing import Final
 from google.protobuf import duration_pb2
 
 from agent import decode_options
-from agent.core.model import DRAIN_DEFAULT_S, STOP_TIMEOUT_DEFAULT_S, Identity, Peer, Probe, Replica, Route, Target
+from agent.core.model import (
+    DRAIN_DEFAULT_S,
+    STOP_TIMEOUT_DEFAULT_S,
+    Certificate,
+    Identity,
+    Peer,
+    Probe,
+    Replica,
+    Route,
+    Target,
+)
 from agent.core.policy import DEFAULT_POLICY, LocalPolicy, violations
 from fleet.errors import LocciError
 from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 from fleet.snapshot import Snapshot
 from locci.v1 import agent_pb2, manifest_pb2, resource_pb2
 
-RESOURCE_TYPES: Final = ("replicas", "routes")
+RESOURCE_TYPES: Final = ("certificates", "replicas", "routes")
 """The types of resources that an agent asks for."""
 
 MEMORY_BYTES_MIN: Final = 6 * 2**20
@@ -57,6 +67,7 @@ def target(snapshot: Snapshot) -> Target:
         revision=snapshot.revision,
         replicas={replica.identity: replica for replica in replicas},
         routes=tuple(sorted(routes, key=lambda route: route.app)),
+        certificates=tuple(_certificates(snapshot)),
     )
 
 
@@ -72,6 +83,8 @@ def _resource_problems(name: str, resource: resource_pb2.Resource, policy: Local
             yield from violations(policy, resource.replica.image, decode_options.options(resource.replica))
         case "route":
             yield from _route_problems(name, resource.route)
+        case "certificate":
+            yield from _certificate_problems(name, resource.certificate)
         case "region":
             return
         case None:
@@ -166,6 +179,17 @@ def _route_problems(name: str, route: resource_pb2.AppRoute) -> Iterator[str]:
             yield f"peers: {peer.address!r} is not of the form address:port"
 
 
+def _certificate_problems(name: str, material: resource_pb2.CertificateMaterial) -> Iterator[str]:
+    if name != f"certificates/{material.certificate}":
+        yield f"its content belongs to certificates/{material.certificate}"
+    for hostname in material.hostnames:
+        yield from _wrong(
+            lambda hostname=hostname: check_hostname(hostname.removeprefix("*."), "hostnames")  # type: ignore[misc]
+        )
+    if "-----BEGIN CERTIFICATE-----" not in material.chain_pem or "PRIVATE KEY-----" not in material.private_key_pem:
+        yield "it lacks the chain or the private key"
+
+
 def _wrong(check: Callable[[], str]) -> Iterator[str]:
     try:
         check()
@@ -242,6 +266,15 @@ def _probe(spec: resource_pb2.ReplicaSpec, probe: manifest_pb2.Probe) -> Probe:
     )
 
 
+def _certificates(snapshot: Snapshot) -> Iterator[Certificate]:
+    for _, resource in sorted(snapshot.resources.items()):
+        if resource.WhichOneof("body") == "certificate":
+            found = resource.certificate
+            names = tuple(name.lower() for name in found.hostnames)
+            until = found.expire_time.seconds
+            yield Certificate(found.certificate, names, found.chain_pem, found.private_key_pem, until)
+
+
 def _seconds(duration: duration_pb2.Duration, default_s: float) -> float:
     return span_s(duration) or default_s
 
@@ -259,4 +292,6 @@ def _route(route: resource_pb2.AppRoute) -> Route:
         cache_disabled=route.cache.disabled,
         cache_object_bytes_max=route.cache.max_object_bytes,
         peers=tuple(peers),
+        redirect=route.tls.redirect,
+        hsts_s=max(0, route.tls.hsts.seconds),
     )

@@ -66,10 +66,20 @@ def edge_config(generation: int, view: EdgeView, facts: IdentityFacts, identity_
         route = config.routes.add(app=served.route.app, hostnames=served.route.hostnames)
         route.cache.disabled = served.route.cache_disabled
         route.cache.max_object_bytes = served.route.cache_object_bytes_max
+        route.tls.redirect = served.route.redirect
+        route.tls.hsts.FromSeconds(served.route.hsts_s)
         for local in served.local:
             route.local.add(replica=local.resource, address=local.address, draining=local.draining)
         for peer in served.route.peers:
             route.peers.add(
                 region=peer.region, node=peer.node, address=peer.address, healthy_replicas=peer.healthy_replicas
             )
+    for certificate in view.certificates:
+        material = config.certificates.add(
+            certificate=certificate.name,
+            hostnames=certificate.hostnames,
+            chain_pem=certificate.chain_pem,
+            private_key_pem=certificate.key_pem,
+        )
+        material.expire_time.FromSeconds(certificate.expire_at)
     return config

@@ -131,6 +131,7 @@ def _edge(folder: Path, origin: int) -> Iterator[tuple[list[int], int]]:
     threading.Thread(target=_serve_config, args=(agent, config), daemon=True).start()
     lines = {
         "http_listen": [f"127.0.0.1:{port}"],
+        "https_listen": [],
         "peer_listen": "",
         "admin_listen": "",
         "run_dir": str(folder),

@@ -158,6 +158,13 @@ ZONES: Final[list[Column]] = [
     ("SIGNED", lambda z: "yes" if z.get("dnssec") else "no"),
     ("AGE", lambda z: age(z.get("create_time"))),
 ]
+CERTIFICATES: Final[list[Column]] = [
+    ("CERTIFICATE", lambda c: last(c["name"])),
+    ("HOSTNAMES", lambda c: ",".join(c.get("hostnames", []))),
+    ("ISSUER", lambda c: c.get("issuer", "")),
+    ("ENDS", lambda c: c.get("expire_time", "")),
+    ("AGE", lambda c: age(c.get("create_time"))),
+]
 RECORD_SETS: Final[list[Column]] = [
     ("OWNER", lambda r: r.get("owner", "")),
     ("TYPE", lambda r: r.get("type", "")),

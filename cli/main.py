@@ -16,6 +16,7 @@ from cli.client import TIMEOUT_S
 from cli.commands import (
     apps,
     audit,
+    certificates,
     contexts,
     deploy,
     drills,
@@ -71,6 +72,7 @@ for name, group in {
     "operators": operators,
     "audit": audit,
     "zones": zones,
+    "certificates": certificates,
     "records": records,
     "routing": routing,
     "drills": drills,

@@ -27,6 +27,7 @@ from control_plane.rpc import GrpcServers
 from control_plane.services.access import ROLE_PREFIX, AuditService, OperatorTokenService
 from control_plane.services.apps import AppService
 from control_plane.services.caller import Caller
+from control_plane.services.certificates import CertificateService
 from control_plane.services.context import Context
 from control_plane.services.drills import DrillService
 from control_plane.services.enrolment import EnrolmentService
@@ -54,6 +55,7 @@ from fleet.files import write_atomic
 from locci.v1 import (
     access_pb2,
     app_pb2,
+    certificate_pb2,
     drill_pb2,
     enrolment_pb2,
     event_pb2,
@@ -298,6 +300,7 @@ def services(context: Context) -> list[Service]:
         named(drill_pb2, "DrillService", DrillService(context)),
         named(zone_pb2, "ZoneService", ZoneService(context)),
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
+        named(certificate_pb2, "CertificateService", CertificateService(context)),
         named(access_pb2, "OperatorTokenService", OperatorTokenService(context)),
         named(access_pb2, "AuditService", AuditService(context)),
         named(routing_pb2, "RoutingService", RoutingService(context)),

@@ -124,6 +124,8 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
         hostnames=tuple(message.hostnames),
         cache_disabled=message.cache.disabled,
         cache_object_bytes_max=message.cache.max_object_bytes,
+        tls_redirect=message.tls.redirect,
+        hsts_s=_span(message.tls.hsts),
         routing=Routing(
             policy=_known(_STEERINGS, message.routing.policy, "manifest.routing.policy"),
             ttl_s=_span(message.routing.ttl),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane import decode, zone_files, zone_keys
+from control_plane import certificates, decode, zone_files, zone_keys
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.tiers import Place, region_order
@@ -24,7 +24,7 @@ PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
 
 TYPES: Final = {
-    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions"),
+    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions", "certificates"),
     node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys"),
 }
 
@@ -69,6 +69,7 @@ class Publication:
                 *(resource_pb2.Resource(name=f"hostnames/{h.hostname}", hostname=h) for h in self.hostnames),
                 *(resource_pb2.Resource(name=f"zones/{z.origin}", zone=z) for z in self.zones),
                 *_zone_keys(state, vault),
+                *_certificates(state, vault, {h.hostname for h in self.hostnames}),
             ]
         )
         self._routes: dict[str, Resources] = {}
@@ -171,6 +172,7 @@ class Publication:
             app=manifest.name,
             hostnames=manifest.hostnames,
             cache=cache,
+            tls=manifest_pb2.TlsPolicy(redirect=manifest.tls_redirect, hsts=decode.duration(manifest.hsts_s)),
             peers=[
                 resource_pb2.PeerEndpoint(
                     region=peer.region, node=peer.node, address=peer.address, healthy_replicas=peer.healthy
@@ -295,6 +297,24 @@ def _zone_keys(state: State, vault: Vault | None) -> Iterable[resource_pb2.Resou
     for name, sealed in state.zone_keys.items():
         origin = last_part(name)
         yield resource_pb2.Resource(name=f"zonekeys/{origin}", zone_keys=zone_keys.unseal(vault, origin, sealed))
+
+
+def _certificates(state: State, vault: Vault | None, served: Collection[str]) -> Iterable[resource_pb2.Resource]:
+    """Those that are for a host name of an app."""
+    if vault is None:
+        return
+    for name, row in state.certificates.items():
+        sealed = state.certificate_keys.get(name)
+        if sealed is None or not any(certificates.covers(one, host) for one in row.hostnames for host in served):
+            continue
+        material = resource_pb2.CertificateMaterial(
+            certificate=last_part(name),
+            hostnames=row.hostnames,
+            chain_pem=row.chain_pem,
+            private_key_pem=certificates.unseal_key(vault, name, sealed),
+            expire_time=row.expire_time,
+        )
+        yield resource_pb2.Resource(name=name, certificate=material)
 
 
 def _by_zone(rows: Iterable[zone_pb2.RecordSet]) -> dict[str, list[zone_pb2.RecordSet]]:

@@ -19,6 +19,7 @@ from fleet.errors import not_found
 from locci.v1 import (
     access_pb2,
     app_pb2,
+    certificate_pb2,
     drill_pb2,
     enrolment_pb2,
     event_pb2,
@@ -173,6 +174,9 @@ class State:
         self.zones = Table("zones", zone_pb2.Zone)
         self.overrides = Table("routingOverrides", routing_pb2.RoutingOverride)
         self.record_sets = Table("recordSets", zone_pb2.RecordSet)
+        self.certificates = Table("certificates", certificate_pb2.Certificate)
+        self.certificate_keys = Table("certificateKeys", BytesValue)
+        """By `certificates/{certificate}`: the private key in PEM, sealed."""
         self.zone_keys = Table("zoneKeys", BytesValue)
         """By `zones/{origin}`: the keys of a signed zone, a sealed `ZoneKeys`."""
         self.zone_contents = Table("zoneContents", StringValue)

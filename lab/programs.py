@@ -211,6 +211,7 @@ class Programs:
         }
         edge = {
             "http_listen": [f"{host.ipv4}:80", f"[{host.ipv6}]:80", "127.0.0.1:80"],
+            "https_listen": [f"{host.ipv4}:443", f"[{host.ipv6}]:443"],
             "run_dir": str(folder / "run"),
             "state_dir": str(folder / "edge"),
             "redis_url": "redis://127.0.0.1:6379/0",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from agent.core.model import Container, Replica, Route
+from agent.core.model import Certificate, Container, Replica, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class EdgeView:
     """Everything that the edge must serve."""
 
     routes: tuple[EdgeRoute, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
 
     def endpoint(self, container_id: str) -> Endpoint | None:
         """The endpoint of a container; None when the edge does not know it."""
@@ -60,7 +61,12 @@ class Drain:
     idle: bool = False
 
 
-def edge_view(routes: Iterable[Route], ready: Iterable[tuple[Replica, Container]], drains: Iterable[Drain]) -> EdgeView:
+def edge_view(
+    routes: Iterable[Route],
+    ready: Iterable[tuple[Replica, Container]],
+    drains: Iterable[Drain],
+    certificates: tuple[Certificate, ...] = (),
+) -> EdgeView:
     """The view in which ready replicas get requests and draining ones end theirs."""
     local: dict[str, list[Endpoint]] = {}
     for replica, container in ready:
@@ -74,5 +80,6 @@ def edge_view(routes: Iterable[Route], ready: Iterable[tuple[Replica, Container]
         tuple(
             EdgeRoute(route, tuple(sorted(local.get(route.app, ()), key=lambda e: (e.resource, e.container_id))))
             for route in sorted(routes, key=lambda route: route.app)
-        )
+        ),
+        certificates,
     )

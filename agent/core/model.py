@@ -108,6 +108,20 @@ class Route:
     cache_disabled: bool = False
     cache_object_bytes_max: int = 0
     peers: tuple[Peer, ...] = ()
+    redirect: bool = False
+    """Plain requests are sent to https."""
+    hsts_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What clients of the edge are shown for some host names; `expire_at` in seconds since 1970."""
+
+    name: str
+    hostnames: tuple[str, ...]
+    chain_pem: str
+    key_pem: str = field(repr=False)
+    expire_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,7 @@ class Target:
     revision: int
     replicas: Mapping[Identity, Replica] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
 
 
 class ContainerState(Enum):

@@ -13,6 +13,7 @@ import structlog
 
 from agent.edge import admin
 from agent.edge.access_log import AccessLog
+from agent.edge.client_tls import ClientTls
 from agent.edge.config_link import ConfigLink
 from agent.edge.core.routing import Table
 from agent.edge.exchange import Exchange
@@ -51,19 +52,26 @@ class Worker:
         fetcher = Fetcher(self.state, self._pool)
         self._filler = Filler(self.state, fetcher)
         exchange = Exchange(self.state, fetcher, self._filler)
-        self._clients = [Listener(self.state, exchange, loop) for _ in settings.http_listen]
-        self._peers = Listener(self.state, exchange, loop, self._tls)
+        self._client_tls = ClientTls(clock.wall())
+        self._plain = [Listener(self.state, exchange, loop) for _ in settings.http_listen]
+        self._secure = [Listener(self.state, exchange, loop, clients=self._client_tls) for _ in settings.https_listen]
+        self._clients = [*self._plain, *self._secure]
+        self._peers = Listener(self.state, exchange, loop, peers=self._tls)
         self.link = ConfigLink(self.state, self._apply)
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: Any = None
         self._peer_change = asyncio.Event()
         self.http_ports: list[int] = []
+        self.https_ports: list[int] = []
         self.peer_port = 0
 
     async def start(self) -> None:
         """Serves by what is on disk, and listens. Raises LocciError when it cannot listen."""
         self.link.boot()
-        for listener, text in zip(self._clients, self.settings.http_listen, strict=True):
+        for listener, text in zip(self._secure, self.settings.https_listen, strict=True):
+            self.https_ports.append(await listener.listen(text))
+        self.state.https_port = next(iter(self.https_ports), 0)
+        for listener, text in zip(self._plain, self.settings.http_listen, strict=True):
             self.http_ports.append(await listener.listen(text))
         if self.settings.admin_listen:
             try:
@@ -80,6 +88,7 @@ class Worker:
 
     def _apply(self, table: Table) -> None:
         self.state.apply(table)
+        self._client_tls.take(table.certificates)
         self._tls.configure(table.identity_dir, table.trust_domain)
         self._refresh_identity()
         self.state.counters.config_applied_total += 1

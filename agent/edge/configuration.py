@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from agent.edge.core import routing
 from fleet.errors import LocciError, invalid
 from fleet.files import write_atomic
-from locci.v1 import edge_pb2
+from locci.v1 import edge_pb2, resource_pb2
 
 FILE = "config.pb"
 
@@ -23,6 +23,7 @@ def table_of(config: edge_pb2.EdgeConfig) -> routing.Table:
         config.trust_domain,
         config.identity_dir,
         tuple(_route(route) for route in config.routes),
+        [_certificate(certificate) for certificate in config.certificates],
     )
     problems = routing.problems(found)
     if not config.generation:
@@ -40,6 +41,18 @@ def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
         route.cache.max_object_bytes or routing.OBJECT_BYTES_DEFAULT,
         tuple(routing.Local(local.replica, local.address, local.draining) for local in route.local),
         tuple(routing.Peer(peer.region, peer.node, peer.address) for peer in route.peers),
+        route.tls.redirect,
+        route.tls.hsts.seconds,
+    )
+
+
+def _certificate(certificate: resource_pb2.CertificateMaterial) -> routing.Certificate:
+    return routing.Certificate(
+        certificate.certificate,
+        tuple(name.lower() for name in certificate.hostnames),
+        certificate.chain_pem,
+        certificate.private_key_pem,
+        certificate.expire_time.seconds,
     )
 
 

@@ -48,14 +48,18 @@ class Request:
         self.cache_status = b""
         self.app = ""
 
+    @property
+    def scheme(self) -> bytes:
+        """`http` or `https`, as the client has used it."""
+        return b"https" if self.key.startswith(b"https:") else b"http"
+
 
 class ClientConnection(RequestReader):
     """HTTP/1.1 with one client, or with another edge when `peer`."""
 
     def __init__(self, listener: Listener):
-        super().__init__(listener.state, listener.loop, b"http")
+        super().__init__(listener.state, listener.loop, listener.scheme, listener.peer)
         self._listener = listener
-        self.peer = listener.peer
         self.address = b""
         self.response_begun = False
         self._transport: asyncio.Transport | None = None
@@ -194,10 +198,13 @@ class ClientConnection(RequestReader):
         head = request.head
         self._active = request
         self.response_begun = False
-        if head.method in (b"GET", b"HEAD") and request.body is None and not head.upgrade:
-            if head.target.partition(b"?")[0] == responses.HEALTH_PATH:
-                self._send_health(request)
-                return
+        usual = head.method in (b"GET", b"HEAD") and request.body is None and not head.upgrade
+        if usual and head.target.partition(b"?")[0] == responses.HEALTH_PATH:
+            self._send_health(request)
+            return
+        if self._state.table.redirects and self._redirected(request):
+            return
+        if usual:
             found = cached.look_up(self._state, head, request.key)
             if found.usable and not found.revalidate and found.entry is not None:
                 ttl = int(found.entry.ttl_s(self._state.wall()))
@@ -312,6 +319,23 @@ class ClientConnection(RequestReader):
         data = responses.whole(status, b"application/json", body, state.wall(), close, head_only, member)
         self.begin_response(request, status, delimited=True)
         self.end_response(request, data, len(body), close=close)
+
+    def _redirected(self, request: Request) -> bool:
+        """Sends a plain request to https, when its app wants that (RFC 9110, section 15.4.9); False when not."""
+        state, head = self._state, request.head
+        route = state.route(head.host)
+        if route is None or not route.redirect or self.peer or request.scheme == b"https" or not state.https_port:
+            return False
+        if head.target.startswith(responses.ACME_PATH):
+            return False
+        more = [
+            (b"Location", responses.https_location(head.host, head.target, state.https_port)),
+            (cache_status.NAME, cache_status.forwarded(Forward.BYPASS, detail="redirect")),
+            (b"X-Request-Id", request.id),
+        ]
+        request.app = route.app
+        self.send_text(request, Refused(308, "this is served over https", close=False), more)
+        return True
 
     def break_off(self) -> None:
         """The response cannot be finished: the client must not take it for whole (RFC 9112 section 8)."""

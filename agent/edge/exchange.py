@@ -96,7 +96,7 @@ class Exchange:
         kept_id = head.fields.get(b"x-request-id")
         if kept_id is not None and fields_rules.acceptable_request_id(kept_id):
             request.id = kept_id
-        origin = Origin(client.address, client.scheme, head.host, request.id, client.peer)
+        origin = Origin(client.address, request.scheme, head.host, request.id, client.peer)
         if head.method not in (b"GET", b"HEAD"):
             await self._pass(client, request, route, origin, Forward.METHOD)
         elif head.has_body or head.upgrade or not route.cache or conditional.for_origin_only(head.fields):
@@ -219,9 +219,9 @@ class Exchange:
             reference = fields.get(name)
             if reference is None:
                 continue
-            target = cache_key.same_origin_target(client.scheme, head.host, head.target, reference)
+            target = cache_key.same_origin_target(request.scheme, head.host, head.target, reference)
             if target is not None:
-                state.forget(cache_key.primary(client.scheme, head.host, target))
+                state.forget(cache_key.primary(request.scheme, head.host, target))
 
     async def _relay(self, client: ClientConnection, request: Request, incoming: Incoming, member: bytes) -> None:
         """Sends an endpoint's response on as it comes."""

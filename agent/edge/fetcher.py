@@ -16,6 +16,7 @@ from agent.edge.state import EdgeState
 from agent.edge.upstream import UpstreamConnection, UpstreamError
 
 HOP = b"locci-hop"
+HSTS = b"strict-transport-security"
 RETRY_AFTER_S = 1
 
 
@@ -31,6 +32,8 @@ class Outgoing:
     """None with a body: chunked."""
     local_only: bool
     upgrade: bytes = b""
+    secure: bool = False
+    """The client came over TLS."""
 
     def encode(self, to_peer: bool) -> bytes:
         """The head for one endpoint."""
@@ -57,7 +60,7 @@ def outgoing(
         passed = [pair for pair in passed if pair[0].lower() not in drop]
     length = None if head.chunked else head.content_length
     upgrade = head.upgrade if head.upgrade == b"websocket" else b""
-    return Outgoing(head.method, head.target, passed, body, length, origin.trusted, upgrade)
+    return Outgoing(head.method, head.target, passed, body, length, origin.trusted, upgrade, origin.scheme == b"https")
 
 
 class Incoming:
@@ -137,6 +140,8 @@ class Fetcher:
             if self._declined(incoming) and number + 1 < len(tries) and self._may_go_on(request, False, False):
                 await incoming.abandon()
                 continue
+            if request.secure and route.hsts_s:
+                _insist_on_tls(incoming.connection, route.hsts_s)
             return incoming
         raise self._no_answer(route, request, last)
 
@@ -207,6 +212,13 @@ class Fetcher:
         if request.local_only:
             return Refused(503, f"no healthy replica of {route.app} on this node", close=False)
         return Refused(503, f"no healthy replica of {route.app} in any region; try again", close=False)
+
+
+def _insist_on_tls(connection: UpstreamConnection, seconds: int) -> None:
+    """Adds the policy of the app, unless the app has said something of its own (RFC 6797, section 7.1)."""
+    if HSTS not in connection.fields:
+        connection.fields[HSTS] = value = b"max-age=%d" % seconds
+        connection.headers.append((b"Strict-Transport-Security", value))
 
 
 async def _head_or_refusal(connection: UpstreamConnection, pump: asyncio.Task[None] | None) -> None:

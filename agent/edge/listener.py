@@ -8,6 +8,7 @@ import ssl
 from typing import Final
 
 from agent.edge import responses
+from agent.edge.client_tls import ClientTls
 from agent.edge.downstream import ClientConnection
 from agent.edge.exchange import Exchange
 from agent.edge.peers import PeerTls
@@ -48,13 +49,21 @@ class Listener:
     """One address, and the connections that came through it."""
 
     def __init__(
-        self, state: EdgeState, exchange: Exchange, loop: asyncio.AbstractEventLoop, peers: PeerTls | None = None
+        self,
+        state: EdgeState,
+        exchange: Exchange,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        peers: PeerTls | None = None,
+        clients: ClientTls | None = None,
     ):
+        """With `peers` for other edges, with `clients` for clients over TLS."""
         self.state = state
         self.exchange = exchange
         self.loop = loop
         self.peer = peers is not None
-        self.tls: ssl.SSLContext | None = None
+        self.scheme = b"http" if clients is None else b"https"
+        self.tls: ssl.SSLContext | None = None if clients is None else clients.context
         self.connections: set[ClientConnection] = set()
         self._peers = peers
         self._server: asyncio.Server | None = None

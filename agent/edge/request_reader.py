@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
 import httptools
@@ -27,12 +28,14 @@ PAUSE_TUNNEL: Final = 4
 class RequestReader(asyncio.Protocol, abc.ABC):
     """The reading half of a client's connection. Requests arrive in order through `arrived`."""
 
-    def __init__(self, state: EdgeState, loop: asyncio.AbstractEventLoop, scheme: bytes):
+    def __init__(self, state: EdgeState, loop: asyncio.AbstractEventLoop, scheme: bytes, peer: bool):
         self._state = state
         self._loop = loop
-        self.scheme = scheme
+        self.peer = peer
+        self._scheme = scheme
+        self._kind = b"peer" if peer else scheme
         self._parser = httptools.HttpRequestParser(self)
-        self._heads = state.heads
+        self._heads = state.heads(self._kind)
         self._deaf = False
         """Nothing more is read."""
         self._data_at = loop.time()
@@ -108,7 +111,7 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         """A client that asks alike again is not parsed again: parsing depends on nothing but these bytes."""
         head = self._head
         if not head.has_body and not head.upgrade and head.keep_alive and data.endswith(b"\r\n\r\n"):
-            self._state.remember_head(data, head, self._key)
+            self._state.remember_head(self._kind, data, head, self._key)
 
     def _malformed(self, error: httptools.HttpParserError) -> None:
         if self._deaf:
@@ -186,11 +189,17 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         if head.content_length > settings.max_body_bytes:
             self._stop(Refused(413, f"the body is larger than {settings.max_body_bytes} bytes"))
         self._head = head
-        self._key = cache_key.primary(self.scheme, head.host, head.target)
+        self._key = cache_key.primary(self._scheme_of(fields), head.host, head.target)
         if head.has_body:
             self._body = BodyReader(lambda: self.pause(PAUSE_BODY), lambda: self.resume(PAUSE_BODY))
             self._rate = None
             self.arrived(head, self._key, self._body)
+
+    def _scheme_of(self, fields: Mapping[bytes, bytes]) -> bytes:
+        """What the client has used: another edge says so, everybody else would say anything."""
+        if self.peer and fields.get(b"x-forwarded-proto") == b"https":
+            return b"https"
+        return self._scheme
 
     def on_body(self, chunk: bytes) -> None:
         body = self._body

@@ -10,6 +10,9 @@ from agent.edge.core import http_date
 from agent.edge.core.headers import HeaderList, encode_head
 
 HEALTH_PATH: Final = b"/.well-known/locci/health"
+ACME_PATH: Final = b"/.well-known/acme-challenge/"
+"""Never sent to https: certificates are proven here (RFC 8555, section 8.3)."""
+HTTPS_PORT: Final = 443
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -19,6 +22,12 @@ def reason_of(status: int) -> bytes:
         return http.HTTPStatus(status).phrase.encode()
     except ValueError:
         return b""
+
+
+def https_location(host: bytes, target: bytes, port: int) -> bytes:
+    """The same place over https."""
+    name = host if host.endswith(b"]") else host.rpartition(b":")[0] if b":" in host else host
+    return b"https://" + name + (b"" if port == HTTPS_PORT else b":%d" % port) + target
 
 
 def text(

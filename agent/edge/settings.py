@@ -17,6 +17,9 @@ class EdgeSettings(ProgramSettings):
 
     http_listen: list[str] = Field(default=["0.0.0.0:80"], min_length=1)
     """Where clients come in, `address:port`."""
+    https_listen: list[str] = Field(default=["0.0.0.0:443"])
+    """Where clients come in over TLS, `address:port`; empty for nowhere. The first one's port is where plain
+    requests are sent to."""
     peer_listen: str = "0.0.0.0:7447"
     """Where other edges come in, with mutual TLS; empty for nowhere."""
     admin_listen: str = "127.0.0.1:7448"

@@ -41,8 +41,9 @@ class EdgeState:
         self.endpoints: dict[str, Endpoint] = {}
         self.draining = False
         self.access_log: AccessLog | None = None
-        self.heads: dict[bytes, tuple[RequestHead, bytes]] = {}
-        """Requests without a body by their very bytes: a client that asks alike is not parsed again."""
+        self.https_port = 0
+        """Where plain requests are sent to; 0 when there is no listener with TLS."""
+        self._heads: dict[bytes, dict[bytes, tuple[RequestHead, bytes]]] = {}
         self.fills: dict[bytes, Fill] = {}
         self.fill_bytes = 0
         self._uncacheable: dict[bytes, float] = {}
@@ -59,7 +60,7 @@ class EdgeState:
                 endpoint.forgive()  # failures of whoever had the address before
         for host, route in before.by_host.items():
             after = table.by_host.get(host)
-            if after is None or after.app != route.app or (route.cache and not after.cache):
+            if after is None or after.app != route.app or _is_tighter(route, after):
                 self.store.clear()
                 break
         self._uncacheable.clear()
@@ -78,11 +79,17 @@ class EdgeState:
         """An id that no other request has."""
         return b"%b-%x" % (self._request_prefix, next(self._request_numbers))
 
-    def remember_head(self, raw: bytes, head: RequestHead, key: bytes) -> None:
+    def heads(self, kind: bytes) -> dict[bytes, tuple[RequestHead, bytes]]:
+        """Requests without a body by their very bytes: a client that asks alike is not parsed again. On another kind of
+        connection the same bytes mean something else."""
+        return self._heads.setdefault(kind, {})
+
+    def remember_head(self, kind: bytes, raw: bytes, head: RequestHead, key: bytes) -> None:
         """Keeps a request by its bytes."""
-        if len(self.heads) >= HEADS_MAX:
-            self.heads.clear()
-        self.heads[raw] = (head, key)
+        heads = self.heads(kind)
+        if len(heads) >= HEADS_MAX:
+            heads.clear()
+        heads[raw] = (head, key)
 
     def is_uncacheable(self, key: bytes) -> bool:
         """Whether the key's last response could not be stored: its requests then do not wait for each other."""
@@ -137,6 +144,12 @@ class EdgeState:
     def route(self, host: bytes) -> Route | None:
         """The route of a host."""
         return self.table.find(host)
+
+
+def _is_tighter(before: Route, after: Route) -> bool:
+    """Whether something that was stored under the route must not be given out under the new one."""
+    redirects = after.redirect and not before.redirect
+    return (before.cache and not after.cache) or redirects or before.hsts_s != after.hsts_s
 
 
 def _owners(table: Table) -> dict[str, str]:

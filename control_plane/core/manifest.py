@@ -32,6 +32,7 @@ FENCE_MARGIN_S: Final = 3.0
 _FENCE_AFTER_S_MIN = 3.0
 _DRAIN_S = 2.0
 _STOP_TIMEOUT_S = 10.0
+_HSTS_S_MAX: Final = 2 * 366 * 86_400.0
 _OWN_PORTS = frozenset({53, 80, 443, 7446, 7447, 7448, 7449})
 _AFFINITIES_MAX = 32
 _WEIGHT_OF_AFFINITY_MAX = 100
@@ -171,6 +172,8 @@ class Manifest:
     hostnames: tuple[str, ...] = ()
     cache_disabled: bool = False
     cache_object_bytes_max: int = 0
+    tls_redirect: bool = False
+    hsts_s: float = 0.0
     routing: Routing = Routing()
     limits: Limits = Limits()
     stop_timeout_s: float = 0.0
@@ -203,6 +206,7 @@ def complete(manifest: Manifest, around: Surroundings) -> Manifest:
         rollout=_complete_rollout(manifest.rollout, manifest, around),
         hostnames=_complete_hostnames(manifest, ports, around),
         cache_object_bytes_max=manifest.cache_object_bytes_max or 8 << 20,
+        hsts_s=_seconds(manifest.hsts_s, "manifest.tls.hsts", 0.0, most=_HSTS_S_MAX),
         routing=_complete_routing(manifest.routing, around),
         limits=_complete_limits(manifest.limits),
         stop_timeout_s=_seconds(manifest.stop_timeout_s, "manifest.stop_timeout", _STOP_TIMEOUT_S, most=600.0),

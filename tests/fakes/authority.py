@@ -35,6 +35,12 @@ class Authority:
         names = [x509.DNSName(SERVER_NAME), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         return identity.key_pem(key), _pem(self._sign(key, _subject("server"), names)).encode()
 
+    def website(self, *hostnames: str, days: float = 30.0) -> tuple[str, str]:
+        """Certificate and private key of a web server, each in PEM."""
+        key = identity.new_key()
+        names: list[x509.GeneralName] = [x509.DNSName(hostname) for hostname in hostnames]
+        return _pem(self._sign(key, _subject("website"), names, days=days)), identity.key_pem(key).decode()
+
     def join(self, path: Path, *, node: str, region: str, endpoints: tuple[str, ...] = ()) -> IdentityDirectory:
         """The identity of a node that has joined."""
         key = identity.new_key()
@@ -50,6 +56,7 @@ class Authority:
         subject: x509.Name,
         names: list[x509.GeneralName],
         ca: bool = False,
+        days: float = 1.0,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
@@ -59,7 +66,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(hours=24))
+            .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,6 +43,21 @@ class Route:
     object_bytes_max: int
     local: tuple[Local, ...]
     peers: tuple[Peer, ...]
+    redirect: bool = False
+    """Plain requests are sent to https."""
+    hsts_s: int = 0
+    """Answers over TLS tell browsers to stay with it for so long; 0 means that they do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What clients are shown for some names; `expire_at` in seconds since 1970."""
+
+    name: str
+    hostnames: tuple[str, ...]
+    chain_pem: str
+    key_pem: str = field(repr=False)
+    expire_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,10 @@ class Table:
     identity_dir: str = ""
     by_host: Mapping[bytes, Route] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
+    """By name; the first label of a name may be `*`."""
+    redirects: bool = False
+    """Whether any route sends plain requests to https."""
 
     def find(self, host: bytes) -> Route | None:
         """The route of a normalised host; one that came with a port is looked for without it too."""
@@ -83,11 +102,25 @@ def problems(table: Table) -> list[str]:
 
 
 def table(
-    generation: int, node: str, region: str, trust_domain: str, identity_dir: str, routes: tuple[Route, ...]
+    generation: int,
+    node: str,
+    region: str,
+    trust_domain: str,
+    identity_dir: str,
+    routes: tuple[Route, ...],
+    certificates: Sequence[Certificate] = (),
 ) -> Table:
-    """A table with its index of hosts."""
+    """A table with its indexes of hosts. Of two certificates for a name the one that ends later counts."""
     by_host = {hostname.encode(): route for route in routes for hostname in route.hostnames}
-    return Table(generation, node, region, trust_domain, identity_dir, by_host, routes)
+    by_name = {name: c for c in sorted(certificates, key=lambda c: c.expire_at) for name in c.hostnames}
+    redirects = any(route.redirect for route in routes)
+    return Table(generation, node, region, trust_domain, identity_dir, by_host, routes, by_name, redirects)
+
+
+def certificate_for(by_name: Mapping[str, Certificate], hostname: str) -> Certificate | None:
+    """The certificate for a host: its own, else the wildcard's for its last label (RFC 9525, section 6.3)."""
+    found = by_name.get(hostname)
+    return by_name.get("*." + hostname.partition(".")[2]) if found is None else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ class EdgeRoute(_message.Message):
     CACHE_FIELD_NUMBER: _builtins.int
     LOCAL_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     @_builtins.property
@@ -81,6 +82,10 @@ class EdgeRoute(_message.Message):
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.PeerEndpoint]:
         """Other edges, in the order in which they are tried."""
 
+    @_builtins.property
+    def tls(self) -> _manifest_pb2.TlsPolicy:
+        """How clients reach it over TLS."""
+
     def __init__(
         self,
         *,
@@ -89,10 +94,11 @@ class EdgeRoute(_message.Message):
         cache: _manifest_pb2.CachePolicy | None = ...,
         local: _abc.Iterable[Global___LocalEndpoint] | None = ...,
         peers: _abc.Iterable[_resource_pb2.PeerEndpoint] | None = ...,
+        tls: _manifest_pb2.TlsPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,6 +116,7 @@ class EdgeConfig(_message.Message):
     ROUTES_FIELD_NUMBER: _builtins.int
     IDENTITY_DIR_FIELD_NUMBER: _builtins.int
     TRUST_DOMAIN_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """Rises with every change, also over restarts of the agent."""
     node: _builtins.str
@@ -124,6 +131,10 @@ class EdgeConfig(_message.Message):
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeRoute]:
         """The routes."""
 
+    @_builtins.property
+    def certificates(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.CertificateMaterial]:
+        """What clients are shown over TLS, by the name that they ask for."""
+
     def __init__(
         self,
         *,
@@ -133,10 +144,11 @@ class EdgeConfig(_message.Message):
         routes: _abc.Iterable[Global___EdgeRoute] | None = ...,
         identity_dir: _builtins.str = ...,
         trust_domain: _builtins.str = ...,
+        certificates: _abc.Iterable[_resource_pb2.CertificateMaterial] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "identity_dir", b"identity_dir", "node", b"node", "region", b"region", "routes", b"routes", "trust_domain", b"trust_domain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "generation", b"generation", "identity_dir", b"identity_dir", "node", b"node", "region", b"region", "routes", b"routes", "trust_domain", b"trust_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -644,6 +644,34 @@ class CachePolicy(_message.Message):
 Global___CachePolicy: _TypeAlias = CachePolicy  # noqa: Y015
 
 @_typing.final
+class TlsPolicy(_message.Message):
+    """How clients reach an app over TLS."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REDIRECT_FIELD_NUMBER: _builtins.int
+    HSTS_FIELD_NUMBER: _builtins.int
+    redirect: _builtins.bool
+    """Plain requests are sent to https with 308 (RFC 9110, section 15.4.9), but for ACME challenges."""
+    @_builtins.property
+    def hsts(self) -> _duration_pb2.Duration:
+        """Answers over TLS tell browsers to use nothing else for so long (HSTS, RFC 6797); 0 means that they do not say so."""
+
+    def __init__(
+        self,
+        *,
+        redirect: _builtins.bool = ...,
+        hsts: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hsts", b"hsts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hsts", b"hsts", "redirect", b"redirect"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TlsPolicy: _TypeAlias = TlsPolicy  # noqa: Y015
+
+@_typing.final
 class RegionWeight(_message.Message):
     """The share of clients that a region gets."""
 
@@ -843,6 +871,7 @@ class AppManifest(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     HOSTNAMES_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
     ROUTING_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
@@ -907,6 +936,10 @@ class AppManifest(_message.Message):
         """What the edge may keep."""
 
     @_builtins.property
+    def tls(self) -> Global___TlsPolicy:
+        """How clients reach it over TLS."""
+
+    @_builtins.property
     def routing(self) -> Global___RoutingPolicy:
         """How DNS chooses."""
 
@@ -961,6 +994,7 @@ class AppManifest(_message.Message):
         rollout: Global___RolloutPolicy | None = ...,
         hostnames: _abc.Iterable[_builtins.str] | None = ...,
         cache: Global___CachePolicy | None = ...,
+        tls: Global___TlsPolicy | None = ...,
         routing: Global___RoutingPolicy | None = ...,
         resources: Global___ResourceLimits | None = ...,
         stop_timeout: _duration_pb2.Duration | None = ...,
@@ -975,9 +1009,9 @@ class AppManifest(_message.Message):
         log_rotation: _container_pb2.LogRotation | None = ...,
         verification: _container_pb2.ImageVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

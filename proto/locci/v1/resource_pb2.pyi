@@ -67,6 +67,7 @@ class Resource(_message.Message):
     HOSTNAME_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
     ZONE_KEYS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
     replicas, routes, regions, hostnames and zones, each with its own body below.
@@ -101,6 +102,10 @@ class Resource(_message.Message):
     def zone_keys(self) -> Global___ZoneKeys:
         """`zonekeys/{origin}`: what a signed zone is signed with. Role dns."""
 
+    @_builtins.property
+    def certificate(self) -> Global___CertificateMaterial:
+        """`certificates/{certificate}`: what clients are shown for its host names. Role edge."""
+
     def __init__(
         self,
         *,
@@ -113,12 +118,13 @@ class Resource(_message.Message):
         hostname: Global___HostnameRouting | None = ...,
         zone: Global___ZoneData | None = ...,
         zone_keys: Global___ZoneKeys | None = ...,
+        certificate: Global___CertificateMaterial | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -296,6 +302,7 @@ class AppRoute(_message.Message):
     HOSTNAMES_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     @_builtins.property
@@ -310,6 +317,10 @@ class AppRoute(_message.Message):
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerEndpoint]:
         """Other nodes with healthy replicas: those of the own region first, then region by region, nearest first."""
 
+    @_builtins.property
+    def tls(self) -> _manifest_pb2.TlsPolicy:
+        """How clients reach it over TLS."""
+
     def __init__(
         self,
         *,
@@ -317,14 +328,57 @@ class AppRoute(_message.Message):
         hostnames: _abc.Iterable[_builtins.str] | None = ...,
         cache: _manifest_pb2.CachePolicy | None = ...,
         peers: _abc.Iterable[Global___PeerEndpoint] | None = ...,
+        tls: _manifest_pb2.TlsPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "peers", b"peers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "peers", b"peers", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppRoute: _TypeAlias = AppRoute  # noqa: Y015
+
+@_typing.final
+class CertificateMaterial(_message.Message):
+    """A certificate with its private key, for the edges that serve one of its host names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    HOSTNAMES_FIELD_NUMBER: _builtins.int
+    CHAIN_PEM_FIELD_NUMBER: _builtins.int
+    PRIVATE_KEY_PEM_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.str
+    """Its id."""
+    chain_pem: _builtins.str
+    """The chain in PEM, the host's own certificate first."""
+    private_key_pem: _builtins.str
+    """The private key in PEM (PKCS #8)."""
+    @_builtins.property
+    def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The DNS names in it, lower case; the first label may be `*`."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends: of two for the same name the one that ends later is shown."""
+
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.str = ...,
+        hostnames: _abc.Iterable[_builtins.str] | None = ...,
+        chain_pem: _builtins.str = ...,
+        private_key_pem: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "chain_pem", b"chain_pem", "expire_time", b"expire_time", "hostnames", b"hostnames", "private_key_pem", b"private_key_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateMaterial: _TypeAlias = CertificateMaterial  # noqa: Y015
 
 @_typing.final
 class PeerEndpoint(_message.Message):

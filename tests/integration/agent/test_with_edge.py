@@ -63,7 +63,7 @@ async def edge(rig: Rig) -> AsyncIterator[str]:
     address = f"{rig.host.inside}:8000"
     config = rig.folder / "edge.toml"
     config.write_text(
-        f'http_listen = ["{address}"]\npeer_listen = ""\nadmin_listen = ""\n'
+        f'http_listen = ["{address}"]\nhttps_listen = []\npeer_listen = ""\nadmin_listen = ""\n'
         f'run_dir = "{rig.run}"\nstate_dir = "{rig.folder / "edge"}"\n'
     )
     process = _start(rig, str(config))

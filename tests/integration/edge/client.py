@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Returns when the condition holds; fails when it does not within the time."""
     async with asyncio.timeout(timeout_s):
         while not condition():
@@ -60,7 +60,7 @@ class Client:
         await self.send(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode() + (body or b""))
         return await self.read(method == "HEAD")
 
-    async def read(self, head_only: bool = False, timeout_s: float = 10.0) -> Response:
+    async def read(self, head_only: bool = False, timeout_s: float = 30.0) -> Response:
         """The next final response."""
         async with asyncio.timeout(timeout_s):
             while (response := await self._read(head_only)).status == 100:

@@ -12,7 +12,7 @@ import uvloop
 
 from agent.edge.app import Worker
 from agent.edge.settings import EdgeSettings
-from locci.v1 import edge_pb2
+from locci.v1 import edge_pb2, resource_pb2
 from tests.fakes.edge_agent import FakeAgent, config, route
 from tests.fakes.origin import Origin
 from tests.integration.edge.client import until
@@ -34,6 +34,7 @@ class Edge:
         self.worker: Worker
         self.generation = 0
         self.fields: dict[str, str] = {}
+        self.certificates: list[resource_pb2.CertificateMaterial] = []
 
     @property
     def port(self) -> int:
@@ -52,7 +53,9 @@ class Edge:
         """Returns when the edge serves these."""
         self.generation += 1
         await until(lambda: bool(self.agent.hellos))
-        await self.agent.send(config(self.generation, list(routes), **self.fields))
+        wanted = config(self.generation, list(routes), **self.fields)
+        wanted.certificates.extend(self.certificates)
+        await self.agent.send(wanted)
         await until(lambda: self.worker.state.table.generation == self.generation)
 
     async def stop(self) -> None:
@@ -70,7 +73,7 @@ async def make_edge(tmp_path: Path) -> AsyncIterator[MakeEdge]:
     async def make(name: str = "edge", **settings: Any) -> Edge:
         path = tmp_path / name
         path.mkdir()
-        values = {"http_listen": ["127.0.0.1:0"], "peer_listen": "", "admin_listen": ""} | settings
+        values = {"http_listen": ["127.0.0.1:0"], "https_listen": [], "peer_listen": "", "admin_listen": ""} | settings
         edge = Edge(path, EdgeSettings(run_dir=path, state_dir=path / "state", **values))
         await edge.start()
         edges.append(edge)

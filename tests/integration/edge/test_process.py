@@ -33,7 +33,7 @@ async def _none_is_left() -> AsyncIterator[None]:
 
 
 async def start(path: Path, **settings: object) -> asyncio.subprocess.Process:
-    values = {"run_dir": str(path), "state_dir": str(path / "state"), "peer_listen": ""} | settings
+    values = {"run_dir": str(path), "state_dir": str(path / "state"), "https_listen": [], "peer_listen": ""} | settings
     file = path / "edge.toml"
     file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
     process = await asyncio.create_subprocess_exec(
@@ -44,7 +44,7 @@ async def start(path: Path, **settings: object) -> asyncio.subprocess.Process:
 
 
 async def healthy(port: int) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             try:
                 if (await fetch(port, "/.well-known/locci/health")).status == 200:

@@ -155,6 +155,23 @@ def test_the_report_of_a_drill(locci: CommandLine, region: str, server: RealServ
     assert locci("drills", "rm", region).returncode == 0
 
 
+def test_certificates(locci: CommandLine, tmp_path: Path) -> None:
+    chain, key = Authority().website("tls.example.net")
+    (tmp_path / "chain.pem").write_text(chain)
+    (tmp_path / "key.pem").write_text(key)
+    files = ("--chain", str(tmp_path / "chain.pem"), "--key", str(tmp_path / "key.pem"))
+    assert locci("certificates", "upload", "tls", *files, "--dry-run").returncode == 0
+    assert locci("certificates", "show", "tls").returncode == 4
+    assert locci("certificates", "upload", "tls", *files).returncode == 0
+    assert "tls.example.net" in locci("certificates", "ls").stdout
+    assert locci("certificates", "replace", "tls", *files).returncode == 0
+    swapped = locci("certificates", "replace", "tls", *files[:2], "--key", str(tmp_path / "chain.pem"))
+    assert (swapped.returncode, "is no private key in PEM" in swapped.stderr) == (2, True)
+    missing = locci("certificates", "upload", "x", *files[:2], "--key", str(tmp_path / "none"))
+    assert (missing.returncode, "cannot be read" in missing.stderr) == (2, True)
+    assert locci("certificates", "rm", "tls").returncode == 0
+
+
 def test_zones_and_drills(locci: CommandLine, region: str) -> None:
     zone = f"{region}.example.net"
     assert locci("zones", "create", zone, "--ttl", "30m").returncode == 0
