@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Everything they need is set up by tools/setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-drills lint bench up down generate lock clean
+.PHONY: help setup demo test test-drills lint bench packages up down generate lock clean
 
 PYTHON := .venv/bin/python
 
@@ -35,6 +35,9 @@ lint: setup ## ruff, mypy strict, import-linter, generated code
 
 bench: setup ## Benchmarks against peers; NAME=edge runs one
 	@tools/bench $(NAME)
+
+packages: setup ## What is shipped, into build/packages: archive, bundle, .deb, .rpm, install.sh
+	@tools/packages
 
 generate: ## Generate the contract's code and the reference
 	@tools/generate

@@ -1,0 +1,144 @@
+"""What is shipped, built and installed into clean root file systems; from nothing to serving."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.engine_fixture import EngineHost, engine_host, wait_for
+from tests.integration.packaging.clean_root import (
+    DEADLINE_S,
+    ROOT,
+    CleanHost,
+    ControlPlane,
+    control_plane,
+    elapsed_s,
+    served,
+)
+
+__all__ = ["engine_host"]
+
+pytestmark = [pytest.mark.lab, pytest.mark.drill]
+
+PROGRAMS = ("locci", "locci-agent", "locci-dns", "locci-edge", "locci-server")
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that `make packages` makes."""
+    out = tmp_path_factory.mktemp("packages")
+    subprocess.run([ROOT / "tools/packages", "--out", out], check=True, timeout=600, capture_output=True)
+    return out
+
+
+@pytest.fixture
+def host(engine_host: EngineHost, tmp_path: Path) -> Iterator[CleanHost]:
+    clean = CleanHost(tmp_path / "root", engine_host)
+    try:
+        yield clean
+    finally:
+        clean.close()
+        engine_host.remove_containers()
+
+
+@pytest.fixture
+def fleet(engine_host: EngineHost, tmp_path: Path) -> Iterator[ControlPlane]:
+    with control_plane(tmp_path, engine_host) as running:
+        yield running
+
+
+def hand_over(host: CleanHost, path: Path) -> str:
+    """Where the host finds a copy of a file."""
+    (host.root / "tmp" / path.name).write_bytes(path.read_bytes())
+    return f"/tmp/{path.name}"
+
+
+def hello(engine: EngineHost) -> dict[str, object]:
+    """An app with one replica in each region."""
+    return {
+        "name": "hello",
+        "image": engine.push("hello"),
+        "ports": [{"container_port": 8080}],
+        "readiness": {"http": {"path": "/"}, "interval": "0.5s"},
+        "placement": {"replicas_per_region": 1},
+        "hostnames": ["hello.example.net"],
+    }
+
+
+def test_the_same_sources_give_the_same_bytes(packages: Path, tmp_path: Path) -> None:
+    subprocess.run([ROOT / "tools/packages", "--out", tmp_path], check=True, timeout=600, capture_output=True)
+    assert (tmp_path / "SHA256SUMS").read_text() == (packages / "SHA256SUMS").read_text()
+    assert len((packages / "SHA256SUMS").read_text().splitlines()) == 5
+
+
+def test_nothing_in_an_archive_names_the_machine_that_built_it(packages: Path) -> None:
+    archive = next(packages.glob("*.tar.gz"))
+    with tarfile.open(archive) as tar:
+        for entry in tar:
+            assert (entry.uid, entry.uname) == (0, "root")
+            if entry.isfile() and not entry.name.endswith(".so") and (content := tar.extractfile(entry)) is not None:
+                assert str(ROOT).encode() not in content.read(), entry.name
+
+
+def test_a_debian_package_is_installed_runs_joins_serves_and_goes(
+    packages: Path, host: CleanHost, fleet: ControlPlane
+) -> None:
+    deb = hand_over(host, next(packages.glob("*.deb")))
+    host.ok("dpkg", "--install", deb)
+    for program in PROGRAMS:
+        assert "sage" in host.ok(program, "--help"), program
+    doctor = host.run("locci", "agent", "doctor", "-o", "json")
+    findings = {finding["check"]: finding["verdict"] for finding in json.loads(doctor.stdout)}
+    assert doctor.returncode == 1
+    assert (findings["engine"], findings["identity"], findings["policy"]) == ("ok", "failed", "ok"), doctor.stdout
+    fleet.apply(hello(host.engine))
+    host.ok("locci-agent", "join", "--server", fleet.url, "--token", fleet.token(), "--name", "eu-1")
+    host.start("locci-agent", "run")
+    host.start("locci-edge", "run")
+    wait_for(lambda: fleet.ready("eu-1"), "the node is READY", DEADLINE_S)
+    wait_for(served(f"http://{host.engine.inside}/", "hello.example.net"), "it serves", DEADLINE_S)
+    assert host.run("locci", "agent", "doctor").returncode == 0
+    host.close()
+    host.ok("dpkg", "--purge", "locci")
+    left = [path for path in (host.root / "opt/locci", host.root / "var/lib/locci") if path.exists()]
+    assert not left
+
+
+def test_an_rpm_is_installed_runs_and_goes(packages: Path, host: CleanHost) -> None:
+    rpm = ["rpm", "--root", str(host.root), "--dbpath", "/var/lib/rpm"]
+    path = next(packages.glob("*.rpm"))
+    # Debian's database of packages is not RPM's, so what Python is there RPM cannot know.
+    subprocess.run([*rpm, "--install", "--nodeps", str(path)], check=True, timeout=120, capture_output=True)
+    assert "sage" in host.ok("locci-agent", "--help")
+    subprocess.run([*rpm, "--erase", "locci"], check=True, timeout=120, capture_output=True)
+    assert not (host.root / "usr/bin/locci-agent").exists()
+    assert not (host.root / "opt/locci/current").exists()
+
+
+def test_from_nothing_to_serving_with_the_air_gapped_bundle(
+    packages: Path, host: CleanHost, fleet: ControlPlane
+) -> None:
+    bundle = hand_over(host, next(packages.glob("*-bundle.tar")))
+    fleet.apply(hello(host.engine))
+    token = fleet.token()
+    began = time.monotonic()
+    host.ok("tar", "-xf", bundle, "-C", "/tmp")
+    host.ok("sh", "/tmp/install.sh", env={"LOCCI_SERVER": fleet.url, "LOCCI_TOKEN": token, "LOCCI_NAME": "eu-1"})
+    installed_s = elapsed_s(began)
+    host.start_unit("locci-agent")
+    host.start_unit("locci-edge")
+    wait_for(served(f"http://{host.engine.inside}/", "hello.example.net"), "it serves", DEADLINE_S)
+    serving_s = elapsed_s(began)
+    print(f"installed and joined after {installed_s:.1f} s, serving after {serving_s:.1f} s")
+    wait_for(lambda: fleet.ready("eu-1"), "the node is READY", DEADLINE_S)
+    assert host.run("locci-agent", "doctor").returncode == 0
+    host.close()
+    host.ok("sh", "/tmp/install.sh", "uninstall", "--purge")
+    assert not (host.root / "opt/locci").exists()
+    assert not (host.root / "var/lib/locci").exists()
