@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from control_plane.core.cache_policy import CachePolicy
 from control_plane.core.manifest import (
     Affinity,
     Constraint,
@@ -107,6 +108,42 @@ def _span(value: Duration) -> float:
     return value.seconds + value.nanos / 1e9
 
 
+def _cache_policy(message: manifest_pb2.CachePolicy) -> CachePolicy:
+    key = message.key
+    return CachePolicy(
+        query_ignored=key.ignore_query,
+        query_allow=tuple(key.query_allow),
+        query_ignore=tuple(key.query_ignore),
+        query_sort=key.query_sort,
+        headers=tuple(key.headers),
+        cookies=tuple(key.cookies),
+        negative_s=_span(message.negative_ttl),
+        heuristic_max_s=_span(message.heuristic_max),
+    )
+
+
+def cache_policy_message(manifest: Manifest) -> manifest_pb2.CachePolicy:
+    """What edges are told of an app's cache."""
+    policy = manifest.cache_policy
+    message = manifest_pb2.CachePolicy(
+        disabled=manifest.cache_disabled, max_object_bytes=manifest.cache_object_bytes_max
+    )
+    if policy == CachePolicy():
+        return message
+    key = manifest_pb2.CacheKey(
+        ignore_query=policy.query_ignored,
+        query_allow=policy.query_allow,
+        query_ignore=policy.query_ignore,
+        query_sort=policy.query_sort,
+        headers=policy.headers,
+        cookies=policy.cookies,
+    )
+    message.key.CopyFrom(key)
+    message.negative_ttl.CopyFrom(duration(policy.negative_s))
+    message.heuristic_max.CopyFrom(duration(policy.heuristic_max_s))
+    return message
+
+
 def manifest(message: manifest_pb2.AppManifest) -> Manifest:
     """The manifest as it was sent, zero values and all. Raises INVALID_ARGUMENT for what no decoder can take."""
     _refuse_unknown(message, "manifest")
@@ -126,6 +163,7 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
         cache_object_bytes_max=message.cache.max_object_bytes,
         tls_redirect=message.tls.redirect,
         hsts_s=_span(message.tls.hsts),
+        cache_policy=_cache_policy(message.cache),
         routing=Routing(
             policy=_known(_STEERINGS, message.routing.policy, "manifest.routing.policy"),
             ttl_s=_span(message.routing.ttl),

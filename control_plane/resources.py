@@ -165,13 +165,10 @@ class Publication:
     def _route(self, node_id: str, manifest: Manifest, ranks: dict[str, int]) -> resource_pb2.AppRoute:
         peers = [peer for peer in self._peers(manifest.name) if peer.node != node_id]
         peers.sort(key=lambda peer: (ranks.get(peer.region, len(ranks)), peer.node))
-        cache = manifest_pb2.CachePolicy(
-            disabled=manifest.cache_disabled, max_object_bytes=manifest.cache_object_bytes_max
-        )
         return resource_pb2.AppRoute(
             app=manifest.name,
             hostnames=manifest.hostnames,
-            cache=cache,
+            cache=decode.cache_policy_message(manifest),
             tls=manifest_pb2.TlsPolicy(redirect=manifest.tls_redirect, hsts=decode.duration(manifest.hsts_s)),
             peers=[
                 resource_pb2.PeerEndpoint(

@@ -107,6 +107,8 @@ class Route:
     hostnames: tuple[str, ...]
     cache_disabled: bool = False
     cache_object_bytes_max: int = 0
+    cache_policy: bytes = b""
+    """The rest of what the edge is told about the cache, as it came."""
     peers: tuple[Peer, ...] = ()
     redirect: bool = False
     """Plain requests are sent to https."""

@@ -29,6 +29,8 @@ class Lookup:
 
 def look_up(state: EdgeState, head: RequestHead, key: bytes) -> Lookup:
     """Finds a stored response for a GET or HEAD and decides whether it may be used (RFC 9111 section 4)."""
+    if conditional.for_origin_only(head.fields):  # RFC 9111 section 4.3.2
+        return Lookup(None, False, False, Forward.BYPASS)
     entry, other_variants = state.stored(key, head.fields)
     if entry is None:
         return Lookup(None, False, False, Forward.VARY_MISS if other_variants else Forward.URI_MISS)
@@ -66,19 +68,32 @@ def respond(
         ]
     headers: HeaderList = list(entry.headers)
     status, reason, body = entry.status, entry.reason, entry.body
-    part = conditional.byte_range(head.fields, entry) if head.method == b"GET" else False
-    if part is True:
+    ranges = conditional.byte_ranges(head.fields, entry) if head.method == b"GET" else False
+    if ranges is True:
         size = b"bytes */%d" % len(body)
         more: HeaderList = [(b"Content-Range", size), (cache_status.NAME, member)]
         return 416, [responses.text(416, "the range lies outside", now, close=close, head_only=False, extra=more)]
-    if not isinstance(part, bool):
-        first, last = part
-        headers.append((b"Content-Range", b"bytes %d-%d/%d" % (first, last, len(body))))
-        status, reason, body = 206, b"Partial Content", body[first : last + 1]
+    if not isinstance(ranges, bool):
+        status, reason = 206, b"Partial Content"
+        headers, body = _partial(state, entry, headers, ranges)
     if status != 204:
         headers.append((b"Content-Length", b"%d" % len(body)))
     encoded = _encode(status, reason, headers, entry, now, member, head, close, extra)
     return status, [encoded] if head.method == b"HEAD" or not body else [encoded, body]
+
+
+def _partial(
+    state: EdgeState, entry: StoredResponse, headers: HeaderList, ranges: list[tuple[int, int]]
+) -> tuple[HeaderList, bytes]:
+    """Fields and body of a 206 (RFC 9110 section 15.3.7): one range as it is, several as parts."""
+    if len(ranges) == 1:
+        first, last = ranges[0]
+        where = (b"Content-Range", b"bytes %d-%d/%d" % (first, last, len(entry.body)))
+        return [*headers, where], entry.body[first : last + 1]
+    boundary = b"%032x" % state.rng.getrandbits(128)
+    typed = (b"Content-Type", b"multipart/byteranges; boundary=" + boundary)
+    kept = [pair for pair in headers if pair[0].lower() != b"content-type"]
+    return [*kept, typed], conditional.multipart(entry, ranges, boundary)
 
 
 def _encode(

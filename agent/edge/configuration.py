@@ -7,9 +7,10 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from agent.edge.core import routing
+from agent.edge.core.cache_rules import CacheRules
 from fleet.errors import LocciError, invalid
 from fleet.files import write_atomic
-from locci.v1 import edge_pb2, resource_pb2
+from locci.v1 import edge_pb2, manifest_pb2, resource_pb2
 
 FILE = "config.pb"
 
@@ -43,6 +44,7 @@ def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
         tuple(routing.Peer(peer.region, peer.node, peer.address) for peer in route.peers),
         route.tls.redirect,
         route.tls.hsts.seconds,
+        _rules(route.cache),
     )
 
 
@@ -53,6 +55,20 @@ def _certificate(certificate: resource_pb2.CertificateMaterial) -> routing.Certi
         certificate.chain_pem,
         certificate.private_key_pem,
         certificate.expire_time.seconds,
+    )
+
+
+def _rules(policy: manifest_pb2.CachePolicy) -> CacheRules:
+    key = policy.key
+    return CacheRules(
+        key.ignore_query,
+        tuple(name.encode() for name in key.query_allow),
+        tuple(name.encode() for name in key.query_ignore),
+        key.query_sort,
+        tuple(name.lower().encode() for name in key.headers),
+        tuple(name.encode() for name in key.cookies),
+        policy.negative_ttl.seconds,
+        policy.heuristic_max.seconds,
     )
 
 

@@ -277,10 +277,12 @@ class ClientConnection(RequestReader):
         if self._task is None:
             self._active = None  # a task goes on with the next request itself when it ends
 
-    def send_stored(self, request: Request, entry: StoredResponse, member: bytes) -> None:
-        """Answers from a whole stored response."""
+    def send_stored(
+        self, request: Request, entry: StoredResponse, member: bytes, own: HeaderList | None = None
+    ) -> None:
+        """Answers from a whole stored response, with fields that are this client's only."""
         close = self.will_close(request)
-        extra = None if member.startswith(b"locci; hit") else [(b"X-Request-Id", request.id)]
+        extra = own if member.startswith(b"locci; hit") else [*(own or ()), (b"X-Request-Id", request.id)]
         request.cache_status = member
         status, parts = cached.respond(self._state, request.head, entry, member, close, extra)
         self.begin_response(request, status, delimited=True)

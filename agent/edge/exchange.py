@@ -125,16 +125,22 @@ class Exchange:
         if alone and found.entry is None:
             await self._pass(client, request, route, origin, found.why)
             return
-        await self._fill(client, request, route, origin, found)
+        await self._fill(client, request, route, origin, found, wanted)
 
     async def _fill(
-        self, client: ClientConnection, request: Request, route: Route, origin: Origin, found: cached.Lookup
+        self,
+        client: ClientConnection,
+        request: Request,
+        route: Route,
+        origin: Origin,
+        found: cached.Lookup,
+        wanted: freshness.Demands,
     ) -> None:
         state, head = self._state, request.head
         fill = state.fills.get(request.key)
         leads = fill is None
         if fill is None:
-            fill = self._filler.begin(request.key, route, head, origin, found.entry)
+            fill = self._filler.begin(request.key, route, head, origin, found.entry, wanted.stale_if_error_s)
             if fill is None:
                 await self._pass(client, request, route, origin, found.why)
                 return
@@ -145,9 +151,10 @@ class Exchange:
             fill.leader = reader
         try:
             outcome = await asyncio.shield(fill.outcome)
-            if isinstance(outcome, Shared) and fill.fits(head.fields):
+            if isinstance(outcome, Shared) and fill.fits(head.fields) and (leads or outcome.for_all):
                 member = self._member(outcome, found.why, collapsed=not leads)
-                await self._send_shared(client, request, fill, outcome, reader, member)
+                own = outcome.own if leads else []
+                await self._send_shared(client, request, fill, outcome, reader, member, own)
                 return
             if isinstance(outcome, Private) and leads:
                 member = cache_status.forwarded(found.why, detail=outcome.why)
@@ -168,21 +175,29 @@ class Exchange:
             case "stale":
                 return cache_status.hit_with(ttl, "stale-if-error")
             case "revalidated":
-                return cache_status.forwarded(why, status=304, stored=True, collapsed=collapsed)
+                return cache_status.forwarded(why, status=304, stored=outcome.for_all, collapsed=collapsed)
             case _:
                 return cache_status.forwarded(why, stored=True, collapsed=collapsed)
 
     async def _send_shared(
-        self, client: ClientConnection, request: Request, fill: Fill, outcome: Shared, source: Source, member: bytes
+        self,
+        client: ClientConnection,
+        request: Request,
+        fill: Fill,
+        outcome: Shared,
+        source: Source,
+        member: bytes,
+        own: HeaderList,
     ) -> None:
         entry = outcome.entry
         if outcome.how != "stored" or conditional.not_modified(request.head.fields, entry, self._state.clock.wall()):
-            client.send_stored(request, entry, member)
+            client.send_stored(request, entry, member, own)
             return
         self._state.counters.misses_total += 1
         request.cache_status = member
         now = self._state.clock.wall()
         more: HeaderList = [
+            *own,
             (b"Age", b"%d" % int(entry.age_s(now))),
             (b"Via", b"1.1 locci"),
             (cache_status.NAME, member),
@@ -221,7 +236,7 @@ class Exchange:
                 continue
             target = cache_key.same_origin_target(request.scheme, head.host, head.target, reference)
             if target is not None:
-                state.forget(cache_key.primary(request.scheme, head.host, target))
+                state.forget(state.key(request.scheme, head.host, target))
 
     async def _relay(self, client: ClientConnection, request: Request, incoming: Incoming, member: bytes) -> None:
         """Sends an endpoint's response on as it comes."""

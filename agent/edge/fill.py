@@ -7,12 +7,12 @@ handed to the client for whom the fetch was begun; the others fetch for themselv
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.edge.core import conditional, freshness, vary
-from agent.edge.core.entry import StoredResponse, freshened, make
-from agent.edge.core.headers import Fields, Origin
+from agent.edge.core.entry import StoredResponse, freshened, make, own_only
+from agent.edge.core.headers import Fields, HeaderList, Origin
 from agent.edge.core.request_head import CONDITIONS, Refused, RequestHead
 from agent.edge.core.routing import Route
 from agent.edge.fetcher import Fetcher, Incoming, outgoing
@@ -20,6 +20,8 @@ from agent.edge.state import EdgeState
 from agent.edge.upstream import UpstreamError
 
 DROPPED: Final = frozenset((*CONDITIONS, b"cache-control"))
+# RFC 5861 section 4.
+ERRORS: Final = frozenset((500, 502, 503, 504))
 WINDOW_BYTES: Final = 1024 * 1024
 
 
@@ -30,6 +32,10 @@ class Shared:
     entry: StoredResponse
     how: str
     """stored, second-tier, revalidated or stale."""
+    own: HeaderList = field(default_factory=list)
+    """Fields for the client only for whom the fetch was begun."""
+    for_all: bool = True
+    """False when only that client may have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +72,21 @@ class Reader:
 class Fill:
     """The fetch for one primary key."""
 
-    def __init__(self, key: bytes, route: Route, head: RequestHead, origin: Origin, stale: StoredResponse | None):
+    def __init__(
+        self,
+        key: bytes,
+        route: Route,
+        head: RequestHead,
+        origin: Origin,
+        stale: StoredResponse | None,
+        stale_if_error_s: int,
+    ):
         self.key = key
         self.route = route
         self.head = head
         self.origin = origin
         self.stale = stale
+        self.stale_if_error_s = stale_if_error_s
         self.may_store = True
         self.outcome: asyncio.Future[Shared | Private] = asyncio.get_running_loop().create_future()
         self.handed_over = False
@@ -181,12 +196,18 @@ class Filler:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(
-        self, key: bytes, route: Route, head: RequestHead, origin: Origin, stale: StoredResponse | None
+        self,
+        key: bytes,
+        route: Route,
+        head: RequestHead,
+        origin: Origin,
+        stale: StoredResponse | None,
+        stale_if_error_s: int = 0,
     ) -> Fill | None:
         """A fetch for the key; None when fetches hold as much memory as they may."""
         if self._state.fill_bytes > self._state.settings.ram_cache_bytes:
             return None
-        fill = Fill(key, route, head, origin, stale)
+        fill = Fill(key, route, head, origin, stale, stale_if_error_s)
         fill.outcome.add_done_callback(_retrieved)
         self._state.fills[key] = fill
         self._state.counters.fills_total += 1
@@ -245,9 +266,12 @@ class Filler:
         fill.outcome.set_result(Shared(entry, how))
 
     def _use_stale(self, fill: Fill) -> bool:
-        """stale-if-error (RFC 5861 section 4)."""
+        """stale-if-error (RFC 5861 section 4), never against no-cache or must-revalidate (RFC 9111 section 5.2.2)."""
         stale, now = fill.stale, self._state.clock.wall()
-        if stale is None or not -stale.ttl_s(now) < stale.verdict.stale_if_error_s:
+        if stale is None or stale.verdict.validate_always:
+            return False
+        bound = 0 if stale.verdict.must_revalidate else fill.stale_if_error_s
+        if not -stale.ttl_s(now) < max(stale.verdict.stale_if_error_s, bound):
             return False
         self._state.counters.stale_served_total += 1
         self._settle(fill, stale, "stale")
@@ -256,9 +280,20 @@ class Filler:
     async def _from_endpoint(self, fill: Fill) -> None:
         request = outgoing(fill.head, fill.origin, None, drop=DROPPED)
         request.method = b"GET"
+        plain = request.headers
         if fill.stale is not None:
-            request.headers += conditional.validators(fill.stale)
+            request.headers = plain + conditional.validators(fill.stale)
         incoming = await self._fetcher.fetch(fill.route, request)
+        if incoming.connection.status == 304 and fill.stale is not None:
+            if conditional.selects(fill.stale, incoming.connection.fields):
+                await self._revalidated(fill, incoming, fill.stale)
+                return
+            # RFC 9111 section 4.3.4: it speaks of something that is not stored here.
+            await incoming.abandon()
+            self._state.drop(fill.key, fill.head.fields)
+            fill.stale = None
+            request.headers = plain
+            incoming = await self._fetcher.fetch(fill.route, request)
         try:
             await self._take(fill, incoming)
         except BaseException:
@@ -267,39 +302,35 @@ class Filler:
             raise
 
     async def _take(self, fill: Fill, incoming: Incoming) -> None:
-        connection, state = incoming.connection, self._state
-        if connection.status == 304 and fill.stale is not None:
-            await self._revalidated(fill, incoming, fill.stale)
-            return
-        if connection.status >= 500 and self._use_stale(fill):
+        connection, route = incoming.connection, fill.route
+        if connection.status in ERRORS and self._use_stale(fill):
             await incoming.abandon()
             return
-        fields = connection.fields
-        verdict = freshness.judge(b"GET", connection.status, fill.head.fields, fields, incoming.response_time)
+        fields, headers = connection.fields, connection.headers
+        times = (incoming.request_time, incoming.response_time)
+        verdict = freshness.judge(b"GET", connection.status, fill.head.fields, fields, times[1], route.rules)
         length = freshness.delta_seconds(fields.get(b"content-length", b"").decode("latin-1"))
         why = verdict.reason
-        if (length or 0) > fill.route.object_bytes_max:
+        if not why and (length or 0) > route.object_bytes_max:
             why = "too large"
-        if vary.names(fields.get(b"vary")) is None:
+        if not why and vary.names(fields.get(b"vary")) is None:
             why = "vary"
         if why or not fill.may_store:
             await self._hand_over(fill, incoming, why or "invalidated")
             return
         fill.length = length if b"content-length" in fields else None
-        headers = connection.headers
-        times = (incoming.request_time, incoming.response_time)
-        fill.outcome.set_result(
-            Shared(make(connection.status, connection.reason, headers, b"", verdict, *times), "stored")
-        )
+        status, reason, keyed = connection.status, connection.reason, route.rules.keyed
+        entry = make(status, reason, headers, b"", verdict, *times, keyed)
+        fill.outcome.set_result(Shared(entry, "stored", own_only(headers, verdict)))
         try:
             whole = await self._read(fill, incoming)
         except UpstreamError:
-            state.counters.truncated_total += 1
+            self._state.counters.truncated_total += 1
             fill.end(broken=True)
             await incoming.abandon()
             return
         if whole and fill.may_store:
-            self._store(fill, make(connection.status, connection.reason, headers, fill.whole(), verdict, *times))
+            self._store(fill, make(status, reason, headers, fill.whole(), verdict, *times, keyed))
         fill.end(broken=False)
         await incoming.done()
 
@@ -323,14 +354,19 @@ class Filler:
 
     async def _revalidated(self, fill: Fill, incoming: Incoming, stale: StoredResponse) -> None:
         """RFC 9111 section 4.3.4."""
-        entry = freshened(stale, incoming.connection.headers, incoming.request_time, incoming.response_time)
+        headers, request = incoming.connection.headers, fill.head.fields
+        times = (incoming.request_time, incoming.response_time)
         await incoming.done()
+        entry = freshened(stale, headers, *times, request, fill.route.rules)
         self._state.counters.revalidations_total += 1
-        if entry.verdict.storable and fill.may_store:
+        stored = entry.verdict.storable and fill.may_store
+        if stored:
             self._store(fill, entry)
-        else:
-            self._state.store.remove(fill.key)
-        self._settle(fill, entry, "revalidated")
+        elif entry.verdict.reason not in freshness.REASONS_OF_REQUEST:
+            self._state.drop(fill.key, request)
+        fill.add(entry.body)
+        fill.end(broken=False)
+        fill.outcome.set_result(Shared(entry, "revalidated", own_only(headers, entry.verdict), stored))
 
     def _store(self, fill: Fill, entry: StoredResponse) -> None:
         variants = self._state.keep(fill.key, entry, fill.head.fields)
@@ -339,10 +375,10 @@ class Filler:
 
     async def _hand_over(self, fill: Fill, incoming: Incoming, why: str) -> None:
         """To the client that waits for it; when it has gone, the response is of no use."""
-        if why != "invalidated":
+        if why != "invalidated" and why not in freshness.REASONS_OF_REQUEST:
             self._state.mark_uncacheable(fill.key)
             if fill.stale is not None:
-                self._state.store.remove(fill.key)
+                self._state.drop(fill.key, fill.head.fields)
         self._forget(fill)
         fill.handed_over = fill.leader in fill.readers
         fill.outcome.set_result(Private(incoming, why))

@@ -14,7 +14,6 @@ from typing import Final, NoReturn
 import httptools
 
 from agent.edge.body import BodyReader
-from agent.edge.core import cache_key
 from agent.edge.core.headers import HeaderList, fields_of
 from agent.edge.core.request_head import Refused, RequestHead, check
 from agent.edge.state import EdgeState
@@ -189,7 +188,7 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         if head.content_length > settings.max_body_bytes:
             self._stop(Refused(413, f"the body is larger than {settings.max_body_bytes} bytes"))
         self._head = head
-        self._key = cache_key.primary(self._scheme_of(fields), head.host, head.target)
+        self._key = self._state.key(self._scheme_of(fields), head.host, head.target)
         if head.has_body:
             self._body = BodyReader(lambda: self.pause(PAUSE_BODY), lambda: self.resume(PAUSE_BODY))
             self._rate = None

@@ -7,7 +7,9 @@ import random
 import secrets
 from typing import TYPE_CHECKING
 
+from agent.edge.core import cache_key
 from agent.edge.core.balance import Endpoint
+from agent.edge.core.cache_rules import NO_RULES
 from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.core.memory_store import MemoryStore
 from agent.edge.core.request_head import RequestHead
@@ -64,6 +66,8 @@ class EdgeState:
                 self.store.clear()
                 break
         self._uncacheable.clear()
+        for heads in self._heads.values():  # keys follow the rules of the table; readers hold these very dicts
+            heads.clear()
 
     def in_progress(self) -> dict[str, int]:
         """Requests in progress at draining replicas, by the replica's name."""
@@ -90,6 +94,11 @@ class EdgeState:
         if len(heads) >= HEADS_MAX:
             heads.clear()
         heads[raw] = (head, key)
+
+    def key(self, scheme: bytes, host: bytes, target: bytes) -> bytes:
+        """The primary key of a target, by the rules of the app that has the host."""
+        route = self.table.find(host)
+        return cache_key.primary(scheme, host, target, route.rules if route is not None else NO_RULES)
 
     def is_uncacheable(self, key: bytes) -> bool:
         """Whether the key's last response could not be stored: its requests then do not wait for each other."""
@@ -122,6 +131,11 @@ class EdgeState:
         """Stores a variant and its marker in RAM."""
         self.store.put(key, variants, 400)
         self.store.put(variants.key(key, request), entry, entry.cost_bytes)
+
+    def drop(self, key: bytes, request: dict[bytes, bytes]) -> None:
+        """Drops from RAM what is stored for the request; other variants stay."""
+        found = self.store.get(key)
+        self.store.remove(found.key(key, request) if isinstance(found, Variants) else key)
 
     def forget(self, key: bytes) -> None:
         """Drops what is stored under a primary key, and lets no running fetch store it (RFC 9111 section 4.4)."""

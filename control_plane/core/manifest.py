@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from control_plane.core import container_options
+from control_plane.core import cache_policy, container_options
+from control_plane.core.cache_policy import CachePolicy
 from control_plane.core.container_options import ContainerOptions
 from control_plane.core.image import parse_reference
 from fleet.errors import LocciError, invalid
@@ -174,6 +175,7 @@ class Manifest:
     cache_object_bytes_max: int = 0
     tls_redirect: bool = False
     hsts_s: float = 0.0
+    cache_policy: CachePolicy = field(default_factory=CachePolicy)
     routing: Routing = Routing()
     limits: Limits = Limits()
     stop_timeout_s: float = 0.0
@@ -196,6 +198,7 @@ def complete(manifest: Manifest, around: Surroundings) -> Manifest:
     _check_image(manifest.image)
     _check_environment(manifest)
     container_options.check(manifest.container)
+    cache_policy.check(manifest.cache_policy)
     ports = _complete_ports(manifest.ports)
     return replace(
         manifest,

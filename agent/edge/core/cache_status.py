@@ -33,7 +33,13 @@ def hit_with(ttl_s: int, detail: str) -> bytes:
 
 @functools.lru_cache(1024)
 def forwarded(
-    why: Forward, *, status: int = 0, stored: bool = False, collapsed: bool = False, detail: str = ""
+    why: Forward,
+    *,
+    status: int = 0,
+    stored: bool = False,
+    collapsed: bool = False,
+    ttl_s: int | None = None,
+    detail: str = "",
 ) -> bytes:
     """Went on towards the origin. `status` is given when it differs from the response's (section 2.3)."""
     parts = [b"locci; fwd=" + why.value]
@@ -43,6 +49,8 @@ def forwarded(
         parts.append(b"stored")
     if collapsed:
         parts.append(b"collapsed")
+    if ttl_s is not None:  # section 2.4
+        parts.append(b"ttl=%d" % ttl_s)
     if detail:
         parts.append(b"detail=" + token(detail))
     return b"; ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Final
 
@@ -10,7 +11,11 @@ from agent.edge.core.entry import StoredResponse
 from agent.edge.core.headers import Fields, HeaderList
 from agent.edge.core.request_head import CONDITIONS
 
-_RANGE: Final = re.compile(rb"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
+_RANGE: Final = re.compile(rb"([0-9]{0,18})-([0-9]{0,18})")
+RANGES_MAX: Final = 8
+"""Of a request with more of them, or with some that overlap, the ranges are ignored (RFC 9110 section 17.15)."""
+STRONG_S: Final = 1
+"""A date is a strong validator when it lies so long before the response's own (RFC 9110 section 8.8.2.2)."""
 _TAG: Final = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 # Of these a 304 carries what the 200 would have carried (RFC 9110 section 15.4.5).
 _IN_304: Final = frozenset(
@@ -64,34 +69,77 @@ def validators(entry: StoredResponse) -> HeaderList:
     return found
 
 
-def byte_range(fields: Fields, entry: StoredResponse) -> tuple[int, int] | bool:
-    """First and last byte asked for; False when the range is ignored; True when it cannot be satisfied (416).
+def selects(entry: StoredResponse, came: Fields) -> bool:
+    """Whether a 304 speaks of the stored response (RFC 9111 section 4.3.4).
 
-    Several ranges, other units and a failed If-Range are ignored (RFC 9110 sections 13.1.5 and 14.2).
+    A strong tag must be the very same, a weak one alike, a date no other; without any it is ours, as we asked for it.
+    """
+    tag = came.get(b"etag")
+    if tag is not None:
+        return _opaque(tag) == _opaque(entry.etag) if tag.startswith(b"W/") else tag == entry.etag
+    date = came.get(b"last-modified")
+    return date is None or date == entry.last_modified
+
+
+def byte_ranges(fields: Fields, entry: StoredResponse) -> list[tuple[int, int]] | bool:
+    """First and last bytes asked for; False when the range is ignored; True when none can be satisfied (416).
+
+    Other units, nonsense, too many ranges and a failed If-Range are ignored (RFC 9110 sections 13.1.5 and 14.2).
     """
     value = fields.get(b"range")
     if value is None or entry.status != 200:
         return False
-    match = _RANGE.fullmatch(value)
-    if match is None or not (match[1] or match[2]) or not _if_range(fields, entry):
+    unit, _, ranges = value.partition(b"=")
+    if unit.lower() != b"bytes" or not _if_range(fields, entry):
         return False
-    size = len(entry.body)
-    if not match[1]:
-        suffix = int(match[2])
-        return True if suffix == 0 or size == 0 else (max(0, size - suffix), size - 1)
-    first = int(match[1])
-    if match[2] and int(match[2]) < first:
+    found: list[tuple[int, int]] = []
+    parts = ranges.split(b",")
+    if len(parts) > RANGES_MAX:
         return False
-    if first >= size:
-        return True
-    return first, min(size - 1, int(match[2])) if match[2] else size - 1
+    for part in parts:
+        match = _RANGE.fullmatch(part.strip(b" \t"))
+        if match is None or not (match[1] or match[2]):
+            return False
+        if match[1] and match[2] and int(match[2]) < int(match[1]):
+            return False
+        if (one := _satisfied(match[1], match[2], len(entry.body))) is not None:
+            found.append(one)
+    in_order = sorted(found)
+    if any(after[0] <= before[1] for before, after in itertools.pairwise(in_order)):
+        return False
+    return found or True
+
+
+def _satisfied(first: bytes, last: bytes, size: int) -> tuple[int, int] | None:
+    """What there is of one range (RFC 9110 section 14.1.2)."""
+    if not first:
+        suffix = int(last)
+        return None if suffix == 0 or size == 0 else (max(0, size - suffix), size - 1)
+    if int(first) >= size:
+        return None
+    return int(first), min(size - 1, int(last)) if last else size - 1
+
+
+def multipart(entry: StoredResponse, ranges: list[tuple[int, int]], boundary: bytes) -> bytes:
+    """Several ranges as the body of one 206 of the type multipart/byteranges (RFC 9110 section 14.6)."""
+    content_type = entry.fields.get(b"content-type")
+    typed = b"Content-Type: " + content_type + b"\r\n" if content_type else b""
+    parts = []
+    for first, last in ranges:
+        where = b"Content-Range: bytes %d-%d/%d\r\n\r\n" % (first, last, len(entry.body))
+        parts.append(b"--" + boundary + b"\r\n" + typed + where + entry.body[first : last + 1] + b"\r\n")
+    return b"".join(parts) + b"--" + boundary + b"--\r\n"
 
 
 def _if_range(fields: Fields, entry: StoredResponse) -> bool:
-    """Strong comparison with the tag, or the very date that was sent (RFC 9110 section 13.1.5)."""
+    """Strong comparison with the tag, or with a date that is strong (RFC 9110 section 13.1.5)."""
     value = fields.get(b"if-range")
     if value is None:
         return True
     if value.startswith((b'"', b"W/")):
         return value == entry.etag and not value.startswith(b"W/")
-    return bool(entry.last_modified) and value == entry.last_modified
+    if not entry.last_modified or value != entry.last_modified:
+        return False
+    changed = http_date.parse(value, entry.response_time)
+    made = http_date.parse(entry.fields.get(b"date", b""), entry.response_time)
+    return changed is not None and made is not None and made - changed >= STRONG_S

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.edge.core import cache_status, freshness, http_date, vary
+from agent.edge.core.cache_rules import NO_RULES, CacheRules
 from agent.edge.core.freshness import Verdict
 from agent.edge.core.headers import Fields, HeaderList, encode_head, end_to_end, fields_of
 
@@ -13,7 +14,20 @@ OVERHEAD_BYTES: Final = 1200
 """About what the objects around a small entry take."""
 RENDER_BODY_BYTES_MAX: Final = 16 * 1024
 """Bodies up to this are kept a second time behind a rendered head, so that a hit is one write."""
-_NOT_STORED: Final = frozenset((b"age", b"content-length", b"cache-status", b"via", b"x-request-id", b"locci-hop"))
+# Section 3.1 of RFC 9111 forbids the proxy fields; the others are made anew for each response.
+_NOT_STORED: Final = frozenset(
+    (
+        b"age",
+        b"content-length",
+        b"cache-status",
+        b"via",
+        b"x-request-id",
+        b"locci-hop",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+    )
+)
 # RFC 9111 section 3.2: what a 304 does not update.
 _NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-type", b"content-range", b"content-length"))
 
@@ -29,7 +43,10 @@ class StoredResponse:
     verdict: Verdict
     response_time: float
     initial_age_s: float
+    keyed: tuple[bytes, ...] = ()
+    """What it varies on by the app's rules."""
     vary: tuple[bytes, ...] = ()
+    """What it varies on by the rules and by its Vary field, sorted."""
     etag: bytes = b""
     last_modified: bytes = b""
     rendered_second: int = -1
@@ -96,10 +113,12 @@ def make(
     verdict: Verdict,
     request_time: float,
     response_time: float,
+    keyed: tuple[bytes, ...] = (),
 ) -> StoredResponse:
     """The entry of a response that `freshness.judge` found storable. Times are seconds since 1970."""
     fields = fields_of(headers)
-    kept = [pair for pair in end_to_end(headers, fields) if pair[0].lower() not in _NOT_STORED]
+    left_out = _NOT_STORED | verdict.omitted
+    kept = [pair for pair in end_to_end(headers, fields) if pair[0].lower() not in left_out]
     if b"date" not in fields:  # RFC 9110 section 6.6.1
         kept.append((b"Date", http_date.render(response_time)))
     return restore(
@@ -111,6 +130,7 @@ def make(
             verdict,
             response_time,
             freshness.initial_age_s(fields, request_time, response_time),
+            keyed,
         )
     )
 
@@ -118,7 +138,7 @@ def make(
 def restore(entry: StoredResponse) -> StoredResponse:
     """Fills in what is derived from the stored fields."""
     fields = entry.fields
-    entry.vary = vary.names(fields.get(b"vary")) or ()
+    entry.vary = tuple(sorted({*(vary.names(fields.get(b"vary")) or ()), *entry.keyed}))
     entry.etag = fields.get(b"etag", b"")
     entry.last_modified = fields.get(b"last-modified", b"")
     if not entry.verdict.validate_always:
@@ -129,17 +149,37 @@ def restore(entry: StoredResponse) -> StoredResponse:
     return entry
 
 
-def freshened(entry: StoredResponse, headers: HeaderList, request_time: float, response_time: float) -> StoredResponse:
-    """The entry after a 304 (RFC 9111 sections 3.2 and 4.3.4): its fields replaced by those that came."""
+def own_only(headers: HeaderList, verdict: Verdict) -> HeaderList:
+    """The fields that are not stored but belong to the client for whom the response was fetched."""
+    return [pair for pair in headers if pair[0].lower() in verdict.omitted]
+
+
+def freshened(
+    entry: StoredResponse,
+    headers: HeaderList,
+    request_time: float,
+    response_time: float,
+    request: Fields | None = None,
+    rules: CacheRules = NO_RULES,
+) -> StoredResponse:
+    """The entry after a 304 (RFC 9111 sections 3.2 and 4.3.4): its fields replaced by those that came.
+
+    Its verdict says whether it may still be stored, after a 304 to `request`.
+    """
     came = fields_of(headers)
-    fresh = [pair for pair in end_to_end(headers, came) if pair[0].lower() not in _NOT_STORED | _NOT_UPDATED]
+    merged_all = entry.fields | came
+    verdict = freshness.judge(b"GET", entry.status, request or {}, merged_all, response_time, rules)
+    left_out = _NOT_STORED | _NOT_UPDATED
+    fresh = [pair for pair in end_to_end(headers, came) if pair[0].lower() not in left_out]
     names = {name.lower() for name, _ in fresh}
     kept = [pair for pair in entry.headers if pair[0].lower() not in names] + fresh
+    kept = [pair for pair in kept if pair[0].lower() not in verdict.omitted]
     if b"date" not in came:
         kept = [pair for pair in kept if pair[0].lower() != b"date"] + [(b"Date", http_date.render(response_time))]
     merged = fields_of(kept)
-    verdict = freshness.judge(b"GET", entry.status, {}, merged, response_time)
     age = freshness.initial_age_s(
         merged | ({b"age": came[b"age"]} if b"age" in came else {}), request_time, response_time
     )
-    return restore(StoredResponse(entry.status, entry.reason, kept, entry.body, verdict, response_time, age))
+    return restore(
+        StoredResponse(entry.status, entry.reason, kept, entry.body, verdict, response_time, age, entry.keyed)
+    )

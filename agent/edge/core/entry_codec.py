@@ -14,7 +14,7 @@ from typing import Any, Final
 from agent.edge.core.entry import StoredResponse, Variants, restore
 from agent.edge.core.freshness import Verdict
 
-MAGIC: Final = b"LCC1"
+MAGIC: Final = b"LCC2"
 MARKER_MAGIC: Final = b"LCV1"
 _DIGEST: Final = 16
 _MAX_MARKER: Final = 4096
@@ -41,6 +41,7 @@ def encode(key: bytes, entry: StoredResponse) -> bytes:
         ],
         "t": entry.response_time,
         "a": entry.initial_age_s,
+        "k": [name.decode("latin-1") for name in entry.keyed],
     }
     encoded = json.dumps(head, separators=(",", ":")).encode()
     content = struct.pack(">I", len(encoded)) + encoded + entry.body
@@ -73,5 +74,6 @@ def _entry(head: dict[str, Any], body: bytes) -> StoredResponse:
     verdict = Verdict(True, "", int(lifetime), bool(always), bool(strict), int(while_revalidate), int(if_error))
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head["h"]]
     reason = head["r"].encode("latin-1")
-    entry = StoredResponse(int(head["s"]), reason, headers, body, verdict, float(head["t"]), float(head["a"]))
-    return restore(entry)
+    times = float(head["t"]), float(head["a"])
+    keyed = tuple(name.encode("latin-1") for name in head["k"])
+    return restore(StoredResponse(int(head["s"]), reason, headers, body, verdict, *times, keyed))

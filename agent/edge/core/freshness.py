@@ -1,8 +1,8 @@
 """What may be stored, for how long it is fresh, and how old it is (RFC 9111), for a shared cache.
 
-Only what a response says explicitly counts: heuristics (section 4.2.2) are off. Two rules are stricter than the
-RFC: a response with Set-Cookie is not stored unless it says `public`, because cookies are nearly always
-one user's; and `private` or `no-cache` with field names count as if they had none (section 5.2.2.4 and .7 allow it).
+Only what a response says explicitly counts, unless the app asks for more (CacheRules): heuristics (section 4.2.2) are
+off. One rule is stricter than the RFC: a response with Set-Cookie is not stored unless it says `public`, or names the
+field in `private` or `no-cache`, because cookies are nearly always one user's.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from agent.edge.core import http_date
-from agent.edge.core.headers import Fields
+from agent.edge.core import http_date, targeted
+from agent.edge.core.cache_rules import NO_RULES, CacheRules
+from agent.edge.core.headers import PER_CLIENT, Fields, list_members
 
 Directives = dict[str, str | None]
 
@@ -22,12 +23,36 @@ _DIRECTIVE: Final = re.compile(
 )
 # Section 5.2.2.3: the status codes whose caching behaviour is known here.
 UNDERSTOOD: Final = frozenset((200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 451, 501))
+# RFC 9110 section 15.1, without 206.
+HEURISTIC: Final = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))
+NEGATIVE: Final = frozenset((404, 405, 410, 414, 451, 501))
+"""What is kept for `negative_s` when it says nothing about it."""
+HEURISTIC_SHARE: Final = 0.1
+_FIELD_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+# The stored response depends on these: naming them in `private` or `no-cache` is the same as naming none.
+_NOT_OMITTED: Final = frozenset(
+    (
+        b"age",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"date",
+        b"expires",
+        b"vary",
+        *targeted.FIELDS,
+    )
+)
+REASONS_OF_REQUEST: Final = frozenset(("request no-store", "authorization", "range"))
+"""Reasons that say nothing about the responses to other requests."""
 
 
 def directives(value: bytes | None) -> Directives:
     """Directives of a Cache-Control value (section 5.2), names in lower case.
 
-    Of one that is repeated the first counts (section 4.2.1). What is no directive is skipped.
+    Of one that is repeated the first counts (section 4.2.1), but `private` and `no-cache` add up. What is no directive
+    is skipped.
     """
     found: Directives = {}
     if not value:
@@ -41,8 +66,34 @@ def directives(value: bytes | None) -> Directives:
             position = len(text) if comma < 0 else comma + 1
             continue
         argument = match[2] if match[2] is not None else match[3]
-        found.setdefault(match[1].lower(), argument)
+        name = match[1].lower()
+        if name in found and name in ("private", "no-cache"):
+            before = found[name]
+            found[name] = f"{before},{argument}" if before and argument else None
+        found.setdefault(name, argument)
         position = match.end()
+    return found
+
+
+def control_of(response: Fields) -> tuple[Directives, bool]:
+    """The directives that count for a response, and whether they are targeted at us (RFC 9213 section 2.1)."""
+    for name in targeted.FIELDS:
+        if name in response and (found := targeted.parse(response[name])):
+            return found, True
+    return directives(response.get(b"cache-control")), False
+
+
+def named_fields(control: Directives, name: str) -> frozenset[bytes]:
+    """Lower-case field names of a qualified `private` or `no-cache` (sections 5.2.2.4 and .7).
+
+    Empty when the directive is not there or counts for the whole response.
+    """
+    argument = control.get(name)
+    if not argument:
+        return frozenset()
+    found = frozenset(list_members(argument.encode("latin-1")))
+    if found & _NOT_OMITTED or not all(_FIELD_NAME.fullmatch(field) for field in found):
+        return frozenset()
     return found
 
 
@@ -65,28 +116,45 @@ class Verdict:
     must_revalidate: bool = False
     stale_while_revalidate_s: int = 0
     stale_if_error_s: int = 0
+    omitted: frozenset[bytes] = frozenset()
+    """Fields that only the client gets for whom the response was fetched."""
 
 
-def judge(method: bytes, status: int, request: Fields, response: Fields, response_time: float) -> Verdict:
+def judge(
+    method: bytes,
+    status: int,
+    request: Fields,
+    response: Fields,
+    response_time: float,
+    rules: CacheRules = NO_RULES,
+) -> Verdict:
     """Decides about storing a response (section 3)."""
-    control = directives(response.get(b"cache-control"))
-    if why := _obstacle(method, status, request, response, control):
+    control, is_targeted = control_of(response)
+    omitted = named_fields(control, "private") | named_fields(control, "no-cache")
+    if why := _obstacle(method, status, request, response, control, omitted):
         return Verdict(False, why)
+    if is_targeted:  # RFC 9213 section 2.1: Expires is ignored like Cache-Control
+        response = {name: value for name, value in response.items() if name != b"expires"}
     lifetime = explicit_lifetime_s(response, control, response_time)
-    validate = "no-cache" in control  # section 5.2.2.4: not without successful validation
+    if lifetime is None:
+        lifetime = _lifetime_by_rules_s(status, response, control, response_time, rules)
+    # Section 5.2.2.4: not without successful validation.
+    validate = "no-cache" in control and not named_fields(control, "no-cache")
     validator = b"etag" in response or b"last-modified" in response
     if lifetime is None and not (validate and validator):
-        return Verdict(False, "no explicit freshness")  # section 4.2.2 is off
+        return Verdict(False, "no explicit freshness")
     # Section 5.2.2.2 and .8, and s-maxage, which implies proxy-revalidate (section 5.2.2.10).
     strict = bool({"must-revalidate", "proxy-revalidate", "s-maxage"} & control.keys())
     while_revalidate = 0 if strict else delta_seconds(control.get("stale-while-revalidate")) or 0  # RFC 5861 section 3
     if_error = 0 if strict else delta_seconds(control.get("stale-if-error")) or 0  # RFC 5861 section 4
     if not lifetime and not validator and not while_revalidate and not if_error:
         return Verdict(False, "stale at once")
-    return Verdict(True, "", lifetime or 0, validate, strict, while_revalidate, if_error)
+    return Verdict(True, "", lifetime or 0, validate, strict, while_revalidate, if_error, omitted)
 
 
-def _obstacle(method: bytes, status: int, request: Fields, response: Fields, control: Directives) -> str:
+def _obstacle(
+    method: bytes, status: int, request: Fields, response: Fields, control: Directives, omitted: frozenset[bytes]
+) -> str:
     """What forbids storing (section 3), or an empty string."""
     if method != b"GET":
         return "method"
@@ -99,17 +167,38 @@ def _obstacle(method: bytes, status: int, request: Fields, response: Fields, con
         return "no-store"
     if "no-store" in directives(request.get(b"cache-control")):  # section 5.2.1.5
         return "request no-store"
-    if "private" in control:  # section 5.2.2.7
+    if "private" in control and not named_fields(control, "private"):  # section 5.2.2.7
         return "private"
     if b"authorization" in request and not ({"public", "must-revalidate", "s-maxage"} & control.keys()):
         return "authorization"  # section 3.5
-    if b"set-cookie" in response and "public" not in control:
+    if b"set-cookie" in response and b"set-cookie" not in omitted and "public" not in control:
         return "set-cookie"
-    if b"*" in [part.strip() for part in response.get(b"vary", b"").split(b",")]:
+    varying = list_members(response.get(b"vary", b""))
+    if b"*" in varying:
         return "vary *"  # section 4.1: never matches
+    if not PER_CLIENT.isdisjoint(varying):
+        return "vary per client"  # the edge writes these: what the client sent does not tell two responses apart
     if b"range" in request:
         return "range"
     return ""
+
+
+def _lifetime_by_rules_s(
+    status: int, response: Fields, control: Directives, response_time: float, rules: CacheRules
+) -> int | None:
+    """Lifetime of a response that says nothing about it, by what the app asks for (section 4.2.2)."""
+    if "no-cache" in control:
+        return None
+    if status in NEGATIVE and rules.negative_s:
+        return rules.negative_s
+    if not rules.heuristic_max_s or (status not in HEURISTIC and "public" not in control):
+        return None
+    changed = http_date.parse(response.get(b"last-modified", b""), response_time)
+    if changed is None:
+        return None
+    date = http_date.parse(response.get(b"date", b""), response_time)
+    age = (response_time if date is None else date) - changed
+    return max(0, min(rules.heuristic_max_s, int(age * HEURISTIC_SHARE)))
 
 
 def explicit_lifetime_s(response: Fields, control: Directives, response_time: float) -> int | None:
@@ -157,6 +246,7 @@ class Demands:
     age_max_s: int | None = None
     fresh_min_s: int = 0
     stale_max_s: int = 0
+    stale_if_error_s: int = 0
 
 
 NO_DEMANDS: Final = Demands()
@@ -178,6 +268,7 @@ def demands(fields: Fields) -> Demands:
         delta_seconds(control.get("max-age")),
         delta_seconds(control.get("min-fresh")) or 0,
         stale,
+        delta_seconds(control.get("stale-if-error")) or 0,  # RFC 5861 section 4
     )
 
 
@@ -186,6 +277,6 @@ def satisfied(wanted: Demands, age_s: float, lifetime_s: int, must_revalidate: b
     if wanted.validate or (wanted.age_max_s is not None and age_s > wanted.age_max_s):
         return False
     left = lifetime_s - age_s
-    if left > wanted.fresh_min_s:
-        return True
-    return wanted.fresh_min_s == 0 and not must_revalidate and wanted.stale_max_s > -left and wanted.stale_max_s > 0
+    if left > 0:
+        return left >= wanted.fresh_min_s
+    return wanted.fresh_min_s == 0 and not must_revalidate and 0 < wanted.stale_max_s >= -left

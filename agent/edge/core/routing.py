@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.edge.core.balance import Endpoint, order
+from agent.edge.core.cache_rules import NO_RULES, CacheRules
 
 OBJECT_BYTES_DEFAULT: Final = 8 * 1024 * 1024
 ATTEMPTS_MAX: Final = 6
@@ -47,6 +48,7 @@ class Route:
     """Plain requests are sent to https."""
     hsts_s: int = 0
     """Answers over TLS tell browsers to stay with it for so long; 0 means that they do not."""
+    rules: CacheRules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)

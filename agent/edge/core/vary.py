@@ -24,7 +24,7 @@ def secondary(vary: tuple[bytes, ...], request: Fields) -> bytes:
     """The key among the variants of a primary key: the normalised values of the fields that count."""
     parts = []
     for name in vary:
-        value = request.get(name)
+        value = _cookie(name, request) if name.startswith(b"cookie:") else request.get(name)
         if value is None:
             parts.append(name)
         elif name == b"accept-encoding":
@@ -32,6 +32,15 @@ def secondary(vary: tuple[bytes, ...], request: Fields) -> bytes:
         else:
             parts.append(name + b":" + b",".join(part.strip(b" \t") for part in value.split(b",")))
     return b"\n".join(parts)
+
+
+def _cookie(name: bytes, request: Fields) -> bytes | None:
+    """The value of the first cookie of that name (RFC 6265 section 4.2)."""
+    for pair in request.get(b"cookie", b"").split(b";"):
+        found, equals, value = pair.strip(b" \t").partition(b"=")
+        if equals and found == name.removeprefix(b"cookie:"):
+            return value
+    return None
 
 
 def accept_encoding(value: bytes) -> bytes:

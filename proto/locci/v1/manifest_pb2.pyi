@@ -625,23 +625,93 @@ class CachePolicy(_message.Message):
 
     DISABLED_FIELD_NUMBER: _builtins.int
     MAX_OBJECT_BYTES_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NEGATIVE_TTL_FIELD_NUMBER: _builtins.int
+    HEURISTIC_MAX_FIELD_NUMBER: _builtins.int
     disabled: _builtins.bool
     """Store nothing."""
     max_object_bytes: _builtins.int
     """Larger responses are passed on without being stored; 0 means 8 MiB."""
+    @_builtins.property
+    def key(self) -> Global___CacheKey:
+        """What tells responses apart besides scheme, host, path and Vary; unset means the whole query."""
+
+    @_builtins.property
+    def negative_ttl(self) -> _duration_pb2.Duration:
+        """How long 404, 405, 410, 414, 451 and 501 are kept that say nothing about it; unset means not at all. At most an hour."""
+
+    @_builtins.property
+    def heuristic_max(self) -> _duration_pb2.Duration:
+        """Bound of the lifetimes that are guessed, a tenth of the time since Last-Modified, for responses that say nothing
+        about it; unset means that none is guessed. At most a day.
+        """
+
     def __init__(
         self,
         *,
         disabled: _builtins.bool = ...,
         max_object_bytes: _builtins.int = ...,
+        key: Global___CacheKey | None = ...,
+        negative_ttl: _duration_pb2.Duration | None = ...,
+        heuristic_max: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heuristic_max", b"heuristic_max", "key", b"key", "negative_ttl", b"negative_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "max_object_bytes", b"max_object_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "heuristic_max", b"heuristic_max", "key", b"key", "max_object_bytes", b"max_object_bytes", "negative_ttl", b"negative_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CachePolicy: _TypeAlias = CachePolicy  # noqa: Y015
+
+@_typing.final
+class CacheKey(_message.Message):
+    """What of a request tells responses apart. What does not count here must not change what origins answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IGNORE_QUERY_FIELD_NUMBER: _builtins.int
+    QUERY_ALLOW_FIELD_NUMBER: _builtins.int
+    QUERY_IGNORE_FIELD_NUMBER: _builtins.int
+    QUERY_SORT_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
+    ignore_query: _builtins.bool
+    """No query parameter counts."""
+    query_sort: _builtins.bool
+    """The order of query parameters does not count."""
+    @_builtins.property
+    def query_allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """When there are any, only these query parameters count. A last `*` stands for any end."""
+
+    @_builtins.property
+    def query_ignore(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query parameters that do not count, as in `utm_*`."""
+
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Request fields whose values count."""
+
+    @_builtins.property
+    def cookies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Cookies whose values count."""
+
+    def __init__(
+        self,
+        *,
+        ignore_query: _builtins.bool = ...,
+        query_allow: _abc.Iterable[_builtins.str] | None = ...,
+        query_ignore: _abc.Iterable[_builtins.str] | None = ...,
+        query_sort: _builtins.bool = ...,
+        headers: _abc.Iterable[_builtins.str] | None = ...,
+        cookies: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "headers", b"headers", "ignore_query", b"ignore_query", "query_allow", b"query_allow", "query_ignore", b"query_ignore", "query_sort", b"query_sort"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheKey: _TypeAlias = CacheKey  # noqa: Y015
 
 @_typing.final
 class TlsPolicy(_message.Message):

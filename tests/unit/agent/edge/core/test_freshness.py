@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.edge.core import freshness, http_date
+from agent.edge.core.cache_rules import CacheRules
 from agent.edge.core.freshness import SECONDS_MAX, Demands, demands, directives, judge
 
 NOW = 1_750_000_000.0
@@ -29,7 +30,13 @@ def response(**fields: str) -> dict[bytes, bytes]:
         ({"cache_control": "max-age=60, no-store"}, 200, "no-store"),  # 5.2.2.5
         ({"cache_control": "max-age=60, NO-STORE"}, 200, "no-store"),
         ({"cache_control": "max-age=60, private"}, 200, "private"),  # 5.2.2.7
-        ({"cache_control": 'max-age=60, private="x"'}, 200, "private"),
+        ({"cache_control": 'max-age=60, private=""'}, 200, "private"),
+        ({"cache_control": 'max-age=60, private="x", private'}, 200, "private"),
+        ({"cache_control": 'max-age=60, private="x", private="b d"'}, 200, "private"),
+        ({"cache_control": 'max-age=60, private="vary"'}, 200, "private"),  # the stored response depends on it
+        ({"cache_control": 'max-age=60, private="x"'}, 200, ""),
+        ({"cache_control": "max-age=60, private=x"}, 200, ""),
+        ({"cache_control": "max-age=60", "vary": "X-Forwarded-For"}, 200, "vary per client"),
         ({"cache_control": "max-age=60, must-understand, no-store"}, 200, ""),  # 5.2.2.3
         ({"cache_control": "max-age=60, must-understand"}, 599, "must-understand"),
         ({"cache_control": "max-age=60", "set_cookie": "a=b"}, 200, "set-cookie"),
@@ -132,10 +139,14 @@ def test_initial_age(fields: dict[str, str], delay: float, age: float) -> None: 
         ("max-age=10", 11, False),
         ("max-age=10", 10, True),
         ("min-fresh=30", 31, False),
+        ("min-fresh=30", 30, True),  # no less than its age plus the time
         ("min-fresh=30", 29, True),
         ("max-stale", 600, True),
         ("max-stale=10", 65, True),
+        ("max-stale=10", 70, True),
         ("max-stale=10", 71, False),
+        ("max-stale=0", 60, False),
+        ("max-stale=10, min-fresh=1", 61, False),
     ],
 )
 def test_demands_of_requests(control: str, age: float, usable: bool) -> None:  # 5.2.1
@@ -152,6 +163,77 @@ def test_strict_responses_are_never_served_stale() -> None:  # 5.2.2.2, 5.2.2.8,
         fields = response(cache_control=f"max-age=5, stale-while-revalidate=9, stale-if-error=9, {strict}")
         verdict = judge(b"GET", 200, {}, fields, NOW)
         assert (verdict.stale_while_revalidate_s, verdict.stale_if_error_s) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("control", "omitted", "validate"),
+    [
+        ('max-age=9, private="X-A, x-b"', {b"x-a", b"x-b"}, False),  # 5.2.2.7
+        ('max-age=9, no-cache="Set-Cookie"', {b"set-cookie"}, False),  # 5.2.2.4
+        ('max-age=9, no-cache="a", private="b"', {b"a", b"b"}, False),
+        ('max-age=9, no-cache="a", no-cache="b"', {b"a", b"b"}, False),
+        ('max-age=9, no-cache="a", no-cache', set(), True),
+        ('max-age=9, no-cache="cache-control"', set(), True),
+        ("max-age=9, no-cache=a", {b"a"}, False),
+    ],
+)
+def test_qualified_directives(control: str, omitted: set[bytes], validate: bool) -> None:
+    verdict = judge(b"GET", 200, {}, response(cache_control=control, set_cookie="a=b") | {b"etag": b'"x"'}, NOW)
+    if b"set-cookie" not in omitted:
+        verdict = judge(b"GET", 200, {}, response(cache_control=control, etag='"x"'), NOW)
+    assert (verdict.storable, verdict.omitted, verdict.validate_always) == (True, frozenset(omitted), validate)
+
+
+@pytest.mark.parametrize(
+    ("fields", "lifetime"),  # None: it is not stored
+    [
+        ({"cdn_cache_control": "max-age=5", "cache_control": "max-age=60"}, 5),  # RFC 9213 section 2.1
+        ({"locci_cdn_cache_control": "max-age=7", "cdn_cache_control": "max-age=5"}, 7),  # 2.2: our own first
+        ({"locci_cdn_cache_control": "max-age=7,", "cdn_cache_control": "max-age=5"}, 5),  # no dictionary
+        ({"cdn_cache_control": "", "cache_control": "max-age=60"}, 60),
+        ({"cdn_cache_control": "max-age=5 &&", "cache_control": "max-age=60"}, 60),
+        ({"cdn_cache_control": "Max-Age=5", "cache_control": "max-age=60"}, 60),
+        ({"cdn_cache_control": "max-age=5, no-store=?0", "cache_control": "no-store"}, 5),
+        ({"cdn_cache_control": "max-age=5;x=1, y;z", "cache_control": "no-store"}, 5),
+        ({"cdn_cache_control": "no-store", "cache_control": "max-age=60"}, None),
+        ({"cdn_cache_control": "private", "cache_control": "max-age=60"}, None),
+        ({"cdn_cache_control": "x", "expires": http_date.render(NOW + 50).decode()}, None),  # Expires is ignored too
+        ({"cdn_cache_control": 'max-age="5", stale-if-error=1'}, 0),  # of another type: invalid
+        ({"cdn_cache_control": "max-age=5.0, stale-if-error=1"}, 0),
+        ({"cdn_cache_control": "max-age=1, max-age=9"}, 9),  # the last one counts in a dictionary
+    ],
+)
+def test_targeted_fields(fields: dict[str, str], lifetime: int | None) -> None:
+    verdict = judge(b"GET", 200, {}, response(**fields), NOW)
+    assert (verdict.lifetime_s if verdict.storable else None) == lifetime
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "rules", "lifetime"),
+    [
+        ({}, 404, CacheRules(negative_s=9), 9),
+        ({}, 200, CacheRules(negative_s=9), None),
+        ({}, 500, CacheRules(negative_s=9), None),
+        ({"cache_control": "no-store"}, 404, CacheRules(negative_s=9), None),
+        ({"cache_control": "private"}, 404, CacheRules(negative_s=9), None),
+        ({"cache_control": "no-cache"}, 404, CacheRules(negative_s=9), None),
+        ({"cache_control": "max-age=2"}, 404, CacheRules(negative_s=9), 2),
+        ({"set_cookie": "a=b"}, 404, CacheRules(negative_s=9), None),
+        ({"last_modified": http_date.render(NOW - 500).decode()}, 200, CacheRules(heuristic_max_s=100), 50),  # 4.2.2
+        ({"last_modified": http_date.render(NOW - 9999).decode()}, 200, CacheRules(heuristic_max_s=100), 100),
+        ({"last_modified": http_date.render(NOW - 500).decode()}, 302, CacheRules(heuristic_max_s=100), None),
+        (
+            {"last_modified": http_date.render(NOW - 500).decode(), "cache_control": "public"},
+            302,
+            CacheRules(heuristic_max_s=100),
+            50,
+        ),
+        ({}, 200, CacheRules(heuristic_max_s=100), None),
+    ],
+)
+def test_lifetimes_on_request(fields: dict[str, str], status: int, rules: CacheRules, lifetime: int | None) -> None:
+    verdict = judge(b"GET", status, {}, response(**fields), NOW, rules)
+    assert (verdict.lifetime_s if verdict.storable else None) == lifetime
 
 
 @given(st.binary(max_size=200))

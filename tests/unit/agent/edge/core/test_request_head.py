@@ -84,7 +84,7 @@ def test_the_key_has_scheme_host_path_and_query() -> None:
         (b"http://a.test", b"/"),
         (b"http://a.test.evil/x", None),
         (b"https://a.test/x", None),
-        (b"//a.test/x", None),
+        (b"//a.test/x", b"/x"),
         (b"", None),
     ],
 )

@@ -1,0 +1,26 @@
+"""docs/edge-conformance.md names tests; each must exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[4]
+NAMED = re.compile(r"`(tests/[a-z_/]+\.py)::(test_[a-z0-9_]+)(?:\[([a-z0-9-]+)\])?`")
+
+
+def test_every_test_in_the_table_exists() -> None:
+    text = (ROOT / "docs/edge-conformance.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line][1:]
+    assert len(rows) > 35
+    sources: dict[str, str] = {}
+    for row in rows:
+        found = NAMED.findall(row)
+        assert found, row
+        assert len(found) == row.count("`tests/"), row
+        for path, name, case in found:
+            source = sources.setdefault(path, (ROOT / path).read_text())
+            functions = {node.name for node in ast.walk(ast.parse(source)) if hasattr(node, "name")}
+            assert name in functions, (path, name)
+            assert not case or f'"{case}"' in source or case.startswith("status-"), (path, case)
