@@ -7,6 +7,7 @@ import contextlib
 import random
 import signal
 import time
+from importlib import metadata
 from typing import Any, Final
 
 import structlog
@@ -158,6 +159,7 @@ class Agent:
         """What `locci-agent status` shows."""
         facts, machine = self._identity.facts(), self._shell.machine
         return {
+            "version": metadata.version("locci-cloud"),
             "node": facts.node,
             "region": facts.region,
             "server": facts.server,

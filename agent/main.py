@@ -23,6 +23,7 @@ from agent.adapters import host_facts, status_socket
 from agent.doctor import examine
 from agent.doctor import support_bundle as write_bundle
 from agent.settings import AgentSettings
+from agent.supervise import Supervisor, want
 from fleet import settings as fleet_settings
 from fleet import telemetry
 from fleet.enrol import join as enrol
@@ -46,6 +47,23 @@ def run(config: Config = None) -> None:
     """Runs the agent until SIGTERM."""
     telemetry.configure_logging("locci-agent")
     _finish(program.run(fleet_settings.load(AgentSettings, config)))
+
+
+@cli.command()
+def supervise(config: Config = None) -> None:
+    """Runs the installed agent until SIGTERM, and takes care of upgrades."""
+    telemetry.configure_logging("locci-agent")
+    _finish(Supervisor(fleet_settings.load(AgentSettings, config), config).run())
+
+
+@cli.command()
+def upgrade(
+    version: Annotated[str, typer.Argument(help="A version that is installed on this host.")],
+    config: Config = None,
+) -> None:
+    """Asks the supervisor for another version; it goes back by itself when that does not do as well within a minute."""
+    want(fleet_settings.load(AgentSettings, config), version)
+    print(f"version {version} is tried next; see `locci-agent status` and the journal")
 
 
 @cli.command()

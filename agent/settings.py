@@ -27,5 +27,7 @@ class AgentSettings(ProgramSettings):
     """What this host allows, whatever the control plane says; without the file, the defaults (docs/agent.md)."""
     sandboxes: int = Field(default=4, ge=0, le=64)
     """Network namespaces made ahead of time, for fast starts."""
+    install_dir: Path = Path("/opt/locci")
+    """Where versions are installed side by side, for `locci-agent supervise`."""
     metrics_listen: str = "127.0.0.1:7446"
     """/metrics and /healthz, `address:port`; empty for none."""

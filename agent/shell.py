@@ -311,7 +311,9 @@ class Shell:
             self.post(ContainerStarted(container))
         except EngineError as error:
             missing = error.missing and isinstance(command, CreateAndStart)
-            self.post(StartFailed(identity, error.reason, image_missing=missing, engine_lost=error.lost))
+            self.post(
+                StartFailed(identity, error.reason, image_missing=missing, engine_lost=error.lost, hung=error.hung)
+            )
 
     async def _end(self, command: StopContainer | RemoveContainer) -> None:
         container_id = command.container_id
@@ -320,10 +322,10 @@ class Shell:
                 await self._engine.stop(container_id, command.timeout_s)
                 self.post(ContainerStopped(container_id))
             else:
-                await self._engine.remove(container_id)
+                await self._engine.remove(container_id, command.force)
                 self.post(ContainerRemoved(container_id))
         except EngineError as error:
-            self.post(EndFailed(container_id, error.reason, engine_lost=error.lost))
+            self.post(EndFailed(container_id, error.reason, engine_lost=error.lost, hung=error.hung))
 
     async def _log_tail(self, container_id: str) -> None:
         try:

@@ -194,6 +194,10 @@ install_files() {
     rmdir "$prefix/.partial"
   fi
   before=$(readlink "$prefix/current" 2>/dev/null || true)
+  if [ -n "$no_start" ] && [ -n "$before" ] && [ -e "$prefix/$before/share/VERSION" ]; then
+    [ "$before" = "$version" ] || say "version $before goes on; to try the new one: locci-agent upgrade $version"
+    return 0
+  fi
   # One rename: whoever looks sees the old version or the new one.
   ln -sfn "$version" "$prefix/.current.new"
   mv -T "$prefix/.current.new" "$prefix/current"

@@ -100,13 +100,16 @@ class Engine:
         """The container's stop signal, then a kill after `timeout_s`; one that does not run is fine."""
         await self._end(lambda client: client.stop(container_id, timeout=max(0, round(timeout_s))))
 
-    async def remove(self, container_id: str) -> None:
-        """Removes a container that does not run, with its anonymous volumes; one that is gone is fine."""
+    async def remove(self, container_id: str, force: bool = False) -> None:
+        """Removes a container that does not run, with its anonymous volumes; one that is gone is fine.
+
+        By `force` whatever it does, and without its files: another container has taken its place and uses them.
+        """
 
         def call(client: Client) -> None:
             identity = shapes.identity_of(client.inspect_container(container_id)["Config"]["Labels"] or {})
-            client.remove_container(container_id, v=True)
-            if identity is not None:
+            client.remove_container(container_id, v=True, force=force)
+            if identity is not None and not force:
                 shutil.rmtree(self._folder(identity), ignore_errors=True)
 
         await self._end(call)

@@ -26,13 +26,15 @@ _MEANING: Final = (
 
 
 class EngineError(Exception):
-    """A call to the engine failed. `lost`: the engine itself did not answer; `missing`: there is no such thing."""
+    """A call to the engine failed. `lost`: the engine itself did not answer, `hung`: although it was connected;
+    `missing`: there is no such thing."""
 
-    def __init__(self, reason: str, *, lost: bool = False, missing: bool = False):
+    def __init__(self, reason: str, *, lost: bool = False, missing: bool = False, hung: bool = False):
         super().__init__(reason)
         self.reason = reason
         self.lost = lost
         self.missing = missing
+        self.hung = hung
 
 
 class PullError(Exception):
@@ -53,7 +55,7 @@ def explain(error: Exception, where: str) -> EngineError:
         reason = str(error.explanation or error).strip()
         return EngineError(reason, missing=isinstance(error, errors.NotFound))
     if isinstance(error, requests.exceptions.ReadTimeout):
-        return EngineError(f"Docker Engine at {where} does not answer in time", lost=True)
+        return EngineError(f"Docker Engine at {where} does not answer in time", lost=True, hung=True)
     return EngineError(f"Docker Engine at {where} cannot be reached: {_root(error)}", lost=True)
 
 

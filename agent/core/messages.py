@@ -93,6 +93,8 @@ class StartFailed:
     reason: str
     image_missing: bool = False
     engine_lost: bool = False
+    hung: bool = False
+    """The engine took the request and never answered it: it may be this container, or the whole engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,12 @@ class ContainerRemoved:
 
 @dataclass(frozen=True, slots=True)
 class EndFailed:
-    """The container could not be stopped or removed."""
+    """The container could not be stopped or removed; `hung` as for StartFailed."""
 
     container_id: str
     reason: str
     engine_lost: bool = False
+    hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +273,10 @@ class StopContainer:
 
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
-    """Answered by ContainerRemoved or EndFailed."""
+    """Answered by ContainerRemoved or EndFailed. `force` for one of which the engine has lost hold."""
 
     container_id: str
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,6 +215,7 @@ class EngineView:
         self._world.removing.discard(container_id)
         self._world.stopping.discard(container_id)
         self._world.end_setbacks.pop(container_id, None)
+        self._world.hangs.pop(container_id, None)
         self._world.drains.pop(container_id, None)
         self._world.inherited.discard(container_id)
         self._forget_health(container_id)

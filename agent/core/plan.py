@@ -38,7 +38,7 @@ def choose(world: World) -> dict[Identity, Container]:
     """The container of each wanted replica that has one: a ready one first, then one that runs."""
     chosen: dict[Identity, Container] = {}
     for container in sorted(world.containers.values(), key=lambda c: (not world.is_ready(c), not c.running, c.id)):
-        if container.identity in world.replicas:
+        if container.identity in world.replicas and not world.is_abandoned(container):
             chosen.setdefault(container.identity, container)
     return chosen
 
@@ -125,7 +125,7 @@ def _unwell(world: World, container: Container, now: float) -> Step | None:
 def _end(world: World, container: Container, now: float) -> Step | None:
     """The next step towards the end of a container that is not wanted."""
     if not container.running:
-        return RemoveContainer(container.id)
+        return RemoveContainer(container.id, force=container.id in world.hangs)
     if container.id in world.drains:
         over = now >= drain_end(world, container.id)
         return StopContainer(container.id, _stop_timeout_s(world, container)) if over else None

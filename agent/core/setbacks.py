@@ -42,10 +42,10 @@ class Setbacks:
                 self._pull_failed(event, now)
             case StartFailed():
                 self._start_failed(event, now)
-            case EndFailed(container_id, reason, engine_lost):
+            case EndFailed(container_id, reason, engine_lost, hung):
                 self._world.stopping.discard(container_id)
                 self._world.removing.discard(container_id)
-                if not engine_lost and container_id in self._world.containers:
+                if (hung or not engine_lost) and container_id in self._world.containers:
                     before = self._world.end_setbacks.get(container_id)
                     self._world.end_setbacks[container_id] = _after(before, now, reason)
             case _:
@@ -107,6 +107,8 @@ class Setbacks:
     def _start_failed(self, event: StartFailed, now: float) -> None:
         container_id = self._world.starting.pop(event.identity, "")
         replica = self._world.replicas.get(event.identity)
+        if event.hung and container_id in self._world.containers:
+            self._hung(event, container_id)
         if event.engine_lost or replica is None:
             return
         memory = self._world.remembered(event.identity)
@@ -125,6 +127,14 @@ class Setbacks:
         if memory.failures == 0 and not event.image_missing:
             message = f"{event.identity} cannot be started: {event.reason}"
             self._record("ReplicaStartFailed", event.identity, message, {})
+
+    def _hung(self, event: StartFailed, container_id: str) -> None:
+        """The engine left a start unanswered; when it is enough of that, planning goes on without this container."""
+        hangs = self._world.hangs[container_id] = self._world.hangs.get(container_id, 0) + 1
+        if event.identity in self._world.replicas and self._world.is_abandoned(self._world.containers[container_id]):
+            details = {"container": container_id, "starts": str(hangs)}
+            message = f"{event.identity} gets another container: Docker Engine hangs on {container_id[:12]}"
+            self._record("ReplicaStartHung", event.identity, message, details)
 
     def _remember(self, identity: Identity, memory: Memory) -> None:
         if identity in self._world.replicas:

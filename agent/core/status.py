@@ -39,10 +39,14 @@ def statuses(
 
 
 def converged(world: World, chosen: Mapping[Identity, Container], generation: int, edge_generation: int) -> bool:
-    """Whether everything of the target is in effect: what is wanted runs, nothing else does, and the edge knows."""
-    if world.target is None or world.starting or world.stopping or world.removing:
+    """Whether everything of the target is in effect: what is wanted runs, nothing else does, and the edge knows.
+
+    A container on which the engine hangs does nothing, so it holds up nothing.
+    """
+    abandoned = {container.id for container in world.containers.values() if world.is_abandoned(container)}
+    if world.target is None or world.starting or world.stopping or world.removing - abandoned:
         return False
-    if len(chosen) < len(world.replicas) or len(world.containers) > len(chosen):
+    if len(chosen) < len(world.replicas) or len(world.containers) - len(abandoned) > len(chosen):
         return False
     served = edge_generation >= generation or (world.edges == 0 and not world.target.routes)
     return served and all(container.running for container in chosen.values())

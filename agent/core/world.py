@@ -8,7 +8,11 @@ from typing import Final
 
 from agent.core.edge_view import Drain, EdgeView
 from agent.core.health import Health
-from agent.core.model import Container, Identity, Memory, Replica, Setback, Target
+from agent.core.model import Container, ContainerState, Identity, Memory, Replica, Setback, Target
+
+HANGS_MAX: Final = 2
+"""Starts of a container that the engine may leave unanswered before another is made beside it. One that never ran has
+nothing to lose, so there one is enough: an engine that is killed between create and start may hang on it for ever."""
 
 
 @dataclass(slots=True)
@@ -32,6 +36,8 @@ class World:
     removing: set[str] = field(default_factory=set)
     pull_setbacks: dict[str, Setback] = field(default_factory=dict)
     end_setbacks: dict[str, Setback] = field(default_factory=dict)
+    hangs: dict[str, int] = field(default_factory=dict)
+    """By container: how many of its starts the engine never answered."""
 
     readiness: dict[str, Health] = field(default_factory=dict)
     """By container."""
@@ -55,6 +61,11 @@ class World:
     def remembered(self, identity: Identity) -> Memory:
         """The memory of a replica; a blank one when there is none."""
         return self.memory.get(identity, _BLANK)
+
+    def is_abandoned(self, container: Container) -> bool:
+        """Whether the engine hangs on the container, so that another takes its place."""
+        enough = 1 if container.state is ContainerState.CREATED else HANGS_MAX
+        return not container.running and self.hangs.get(container.id, 0) >= enough
 
     def is_ready(self, container: Container) -> bool:
         """Whether the container is to get requests, if it is a wanted one; without a probe, it is while it runs."""

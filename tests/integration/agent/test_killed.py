@@ -27,7 +27,8 @@ async def converges(rig: Rig, revision: int, count: int) -> None:
             print(f"applied {rig.control_plane.applied}, accepted {rig.control_plane.accepted}")
             print(rig.control_plane.replicas, await containers(rig.host), rig.log[-6000:], sep="\n")
             raise
-    assert len(await containers(rig.host)) == count
+    # One on which an engine that was killed hangs may be left over; it never ran.
+    assert sum(state != "created" for state in (await containers(rig.host)).values()) == count
 
 
 async def rounds(rig: Rig, image: str, count: int, rng: random.Random) -> None:
@@ -55,14 +56,10 @@ async def test_killed_a_few_times(rig: Rig, image: str) -> None:
 
 
 @pytest.mark.drill
-@pytest.mark.skipif(
-    not os.environ.get("LOCCI_KILLS"),
-    reason="an engine killed between create and start may hang on that container for ever; set LOCCI_KILLS=100 to try",
-)
 async def test_killed_a_hundred_times(rig: Rig, image: str) -> None:
     seed = int(os.environ.get("LOCCI_SEED", "7"))
     print(f"LOCCI_SEED={seed}")
-    await rounds(rig, image, int(os.environ["LOCCI_KILLS"]), random.Random(seed))
+    await rounds(rig, image, int(os.environ.get("LOCCI_KILLS", "100")), random.Random(seed))
 
 
 async def test_what_a_replica_uses_is_told(rig: Rig, image: str) -> None:

@@ -157,6 +157,16 @@ def test_a_newer_version_is_switched_to_in_one_step_and_what_runs_is_started_ane
     assert machine.current == "1.0.0"
 
 
+def test_a_version_can_be_put_beside_the_one_that_runs(machine: Machine) -> None:
+    assert machine.install(*SERVER).returncode == 0
+    release(machine.root / "release", "1.1.0")
+    done = machine.install("--no-start")
+    assert done.returncode == 0
+    assert "locci-agent upgrade 1.1.0" in done.stderr
+    assert machine.current == "1.0.0"
+    assert (machine.root / "opt/locci/1.1.0/bin/locci-agent").exists()
+
+
 def test_what_is_not_as_its_sum_says_is_not_installed(machine: Machine) -> None:
     archive = next((machine.root / "release").glob("*.tar.gz"))
     archive.write_bytes(archive.read_bytes() + b"x")

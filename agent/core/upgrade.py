@@ -1,0 +1,235 @@
+"""Which version of the agent runs: a newer one is tried, and taken back when it does not do as well in time.
+
+Pure: events in, commands out. `now` is seconds of the host's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal, assert_never
+
+from fleet.backoff import Backoff
+
+PATIENCE_S: Final = 60.0
+"""A version that is tried must do as well as the one before within this time from its start."""
+EXITS_MAX: Final = 3
+"""So often may a version that is tried end by itself."""
+BOOTS_MAX: Final = 3
+"""So often may the supervisor itself begin anew during one trial: a host that reboots over it takes it back."""
+RESTARTS: Final = Backoff(base_s=0.5, cap_s=30.0)
+STABLE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a running agent says of itself."""
+
+    connected: bool = False
+    engine: bool = False
+    ready: frozenset[str] = frozenset()
+    wanted: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A version that has to prove itself; `key` says which request it was."""
+
+    version: str
+    before: str
+    key: str
+    baseline: Report = Report()
+    boots: int = 0
+    exits: int = 0
+    deadline: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The supervisor began."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionWanted:
+    """Someone wants a version; the same request has the same key."""
+
+    version: str
+    key: str
+    installed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReported:
+    """The running agent answered."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class AgentExited:
+    """The agent's process ended."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartAgent:
+    """Start `current`'s agent. Answered by AgentExited in the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAgent:
+    """End the running agent, gently. Answered by AgentExited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Point `current` at a version."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep this on disk, before what follows: a trial that a reboot interrupts goes on after it."""
+
+    trial: Trial | None
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Tell people."""
+
+    severity: Literal["info", "error"]
+    message: str
+
+
+Event = Began | VersionWanted | AgentReported | AgentExited | Ticked
+Command = StartAgent | StopAgent | Switch | Remember | Note
+
+
+def does_as_well(report: Report, baseline: Report) -> bool:
+    """Whether an agent does what another did before it: what is no longer wanted need not be ready."""
+    links = report.connected >= baseline.connected and report.engine >= baseline.engine
+    return links and baseline.ready & report.wanted <= report.ready
+
+
+class Upgrade:
+    """`handle` takes what happened and returns what to do, in order."""
+
+    def __init__(self, current: str, trial: Trial | None = None, refused: str = ""):
+        """`trial` and `refused` are what was remembered last."""
+        self.current = current
+        self._trial = trial
+        self._refused = refused
+        self._last = Report()
+        self._running = False
+        self._stopping = False
+        self._started_at = 0.0
+        self._failures = 0
+        self._retry_at: float | None = None
+        self._missing = ""
+
+    @property
+    def trial(self) -> Trial | None:
+        """What is being tried."""
+        return self._trial
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """What to do now that `event` happened."""
+        match event:
+            case Began():
+                return self._began(now)
+            case VersionWanted():
+                return self._wanted(event, now)
+            case AgentReported(report):
+                return self._reported(report)
+            case AgentExited(code):
+                return self._exited(code, now)
+            case Ticked():
+                return self._ticked(now)
+            case _:
+                assert_never(event)
+
+    def _began(self, now: float) -> list[Command]:
+        if self._trial is None:
+            return self._start(now)
+        trial = self._trial = replace(self._trial, boots=self._trial.boots + 1, exits=0)
+        if trial.boots > BOOTS_MAX:
+            return self._go_back(f"the supervisor began {trial.boots} times during its trial", now)
+        # The link may be the old one still: the switch comes after the note of it.
+        self.current = trial.version
+        return [Remember(trial, self._refused), Switch(trial.version), *self._start(now)]
+
+    def _wanted(self, event: VersionWanted, now: float) -> list[Command]:
+        if self._trial is not None or event.version == self.current or event.key == self._refused:
+            return []
+        if not event.installed:
+            known, self._missing = self._missing, event.key
+            message = f"version {event.version} is wanted and not installed here: install it, with --no-start"
+            return [] if known == event.key else [Note("error", message)]
+        self._trial = Trial(event.version, self.current, event.key, self._last, deadline=now + PATIENCE_S)
+        self.current = event.version
+        return [
+            Note("info", f"trying version {event.version} instead of {self._trial.before}"),
+            Remember(self._trial, self._refused),
+            Switch(event.version),
+            *self._restart(now),
+        ]
+
+    def _reported(self, report: Report) -> list[Command]:
+        trial = self._trial
+        if trial is None:
+            self._last = report
+            return []
+        if not self._running or self._stopping or not does_as_well(report, trial.baseline):
+            return []
+        self._trial, self._last, self._failures = None, report, 0
+        return [Remember(None, self._refused), Note("info", f"version {trial.version} does well and stays")]
+
+    def _exited(self, code: int, now: float) -> list[Command]:
+        self._running, asked, self._stopping = False, self._stopping, False
+        if asked:
+            return self._start(now)
+        if self._trial is not None:
+            self._trial = replace(self._trial, exits=self._trial.exits + 1)
+            if self._trial.exits >= EXITS_MAX:
+                return self._go_back(f"it ended {EXITS_MAX} times, last with exit code {code}", now)
+        self._failures = 0 if now - self._started_at >= STABLE_S else self._failures + 1
+        self._retry_at = now + (RESTARTS.ceiling_s(self._failures - 1) if self._failures else 0.0)
+        return [Note("error", f"the agent ended with exit code {code} and is started again"), *self._ticked(now)]
+
+    def _ticked(self, now: float) -> list[Command]:
+        if self._trial is not None and now >= self._trial.deadline and not self._stopping:
+            return self._go_back(f"it does not do as well as the version before within {PATIENCE_S:g} s", now)
+        if self._retry_at is not None and now >= self._retry_at:
+            return self._start(now)
+        return []
+
+    def _go_back(self, reason: str, now: float) -> list[Command]:
+        trial = self._trial
+        assert trial is not None
+        self._trial, self._refused, self.current = None, trial.key, trial.before
+        return [
+            Note("error", f"version {trial.version} is taken back, {trial.before} runs again: {reason}"),
+            Switch(trial.before),
+            Remember(None, self._refused),
+            *self._restart(now),
+        ]
+
+    def _restart(self, now: float) -> list[Command]:
+        if not self._running:
+            return self._start(now)
+        self._stopping = True
+        return [StopAgent()]
+
+    def _start(self, now: float) -> list[Command]:
+        self._running, self._started_at, self._retry_at = True, now, None
+        if self._trial is not None and self._trial.exits == 0:
+            self._trial = replace(self._trial, deadline=now + PATIENCE_S)
+        return [StartAgent()]

@@ -1,0 +1,236 @@
+"""`locci-agent supervise`: keeps the installed agent running, switches its version, goes back when that was no good.
+
+It is the parent of `current/bin/locci-agent run`. Containers and the edge are not: nothing here touches them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+import structlog
+
+from agent.adapters import status_socket
+from agent.core.upgrade import (
+    AgentExited,
+    AgentReported,
+    Began,
+    Command,
+    Event,
+    Note,
+    Remember,
+    Report,
+    StartAgent,
+    StopAgent,
+    Switch,
+    Ticked,
+    Trial,
+    Upgrade,
+    VersionWanted,
+)
+from agent.settings import AgentSettings
+from fleet.clock import Clock, SystemClock
+from fleet.errors import LocciError, failed_precondition, invalid
+from fleet.files import write_atomic
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S: Final = 0.5
+STOP_S: Final = 15.0
+WANTED_NAME: Final = "wanted-version"
+STATE_NAME: Final = "upgrade.json"
+_VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Versions side by side in a folder, and the link that names the one that runs."""
+
+    root: Path
+
+    @property
+    def current(self) -> str:
+        """The version that runs. Raises FAILED_PRECONDITION when there is none."""
+        try:
+            return os.path.basename(os.readlink(self.root / "current"))
+        except OSError as error:
+            message = (
+                f"{self.root}/current does not name a version: {error.strerror}; run install.sh, or set install_dir"
+            )
+            raise failed_precondition("NOT_INSTALLED", message) from error
+
+    def has(self, version: str) -> bool:
+        """Whether a version is there."""
+        program = self.root / version / "bin" / "locci-agent"
+        return _VERSION.fullmatch(version) is not None and os.access(program, os.X_OK)
+
+    def switch(self, version: str) -> None:
+        """Names another version, by one rename. Raises OSError."""
+        fresh = self.root / ".current.new"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(version)
+        os.replace(fresh, self.root / "current")
+
+
+def want(settings: AgentSettings, version: str) -> None:
+    """Asks the supervisor on this host for a version. Raises INVALID_ARGUMENT when it is not installed."""
+    if not Installation(settings.install_dir).has(version):
+        there = sorted(path.parents[1].name for path in settings.install_dir.glob("[!.]*/bin/locci-agent"))
+        versions = ", ".join(name for name in there if name != "current") or "none"
+        raise invalid("version", f"version {version} is not in {settings.install_dir}; there: {versions}")
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomic(settings.state_dir / WANTED_NAME, version.encode())
+
+
+class Supervisor:
+    """Carries out what the machine commands."""
+
+    def __init__(self, settings: AgentSettings, config: Path | None, clock: Clock | None = None):
+        self._settings = settings
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._installation = Installation(settings.install_dir)
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._memory = settings.state_dir / STATE_NAME
+        trial, refused = _remembered(self._memory)
+        self._machine = Upgrade(self._installation.current, trial, refused)
+        self._process: asyncio.subprocess.Process | None = None
+        self._exit: asyncio.Task[int] | None = None
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT; the agent ends with it. Raises OSError when the agent cannot be started."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await self._tell(Began())
+            while not stop.is_set():
+                waits = {stopping} | ({self._exit} if self._exit is not None else set())
+                await asyncio.wait(waits, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                if not stop.is_set():
+                    await self._look()
+        finally:
+            stopping.cancel()
+            await self._stop()
+
+    async def _look(self) -> None:
+        if self._exit is not None and self._exit.done():
+            code, self._exit, self._process = self._exit.result(), None, None
+            await self._tell(AgentExited(code))
+        report = await self._report()
+        if report is not None:
+            await self._tell(AgentReported(report))
+        wanted = self._wanted()
+        if wanted is not None:
+            await self._tell(wanted)
+        await self._tell(Ticked())
+
+    async def _tell(self, event: Event) -> None:
+        for command in self._machine.handle(event, self._clock.monotonic()):
+            await self._carry_out(command)
+
+    async def _carry_out(self, command: Command) -> None:
+        match command:
+            case StartAgent():
+                await self._start()
+            case StopAgent():
+                await self._stop()
+            case Switch(version):
+                self._installation.switch(version)
+            case Remember(trial, refused):
+                content = {"trial": _plain(trial), "refused": refused}
+                write_atomic(self._memory, json.dumps(content).encode())
+            case Note(severity, message):
+                getattr(log, severity)("upgrade", message=message)
+            case _:
+                assert_never(command)
+
+    async def _start(self) -> None:
+        program = self._settings.install_dir / "current" / "bin" / "locci-agent"
+        options = ("--config", str(self._config)) if self._config is not None else ()
+        try:
+            self._process = await asyncio.create_subprocess_exec(str(program), "run", *options)
+        except OSError as error:
+            # A version whose program cannot even be started is like one that ends at once.
+            log.error("agent_not_started", program=str(program), reason=error.strerror)
+            self._exit = asyncio.create_task(_code(127))
+            return
+        self._exit = asyncio.create_task(self._process.wait())
+
+    async def _stop(self) -> None:
+        """Ends the agent; its exit is seen by `_look`."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _report(self) -> Report | None:
+        if self._process is None or self._process.returncode is not None:
+            return None
+        try:
+            answer = await status_socket.ask(self._settings.run_dir / "agent.sock")
+        except LocciError:
+            return None
+        return report_of(answer)
+
+    def _wanted(self) -> VersionWanted | None:
+        path = self._settings.state_dir / WANTED_NAME
+        try:
+            version, changed_ns = path.read_text().strip(), path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        return VersionWanted(version, f"{version}@{changed_ns}", self._installation.has(version))
+
+
+def report_of(answer: dict[str, Any]) -> Report:
+    """What an agent's status says, as far as it matters here; keys that a version does not have count as nothing."""
+    replicas = [replica for replica in answer.get("replicas", []) if "resource" in replica]
+    return Report(
+        connected=bool(answer.get("connected")),
+        engine=bool(answer.get("engine", {}).get("reachable")),
+        ready=frozenset(replica["resource"] for replica in replicas if replica.get("ready")),
+        wanted=frozenset(replica["resource"] for replica in replicas),
+    )
+
+
+async def _code(code: int) -> int:
+    return code
+
+
+def _plain(trial: Trial | None) -> dict[str, Any] | None:
+    if trial is None:
+        return None
+    baseline = asdict(trial.baseline)
+    names = {key: sorted(baseline[key]) for key in ("ready", "wanted")}
+    return asdict(trial) | {"baseline": baseline | names, "deadline": 0.0}
+
+
+def _remembered(path: Path) -> tuple[Trial | None, str]:
+    """What was kept; a damaged file is as good as none, and then whatever `current` names is what runs."""
+    try:
+        content = json.loads(path.read_text())
+        trial, refused = content["trial"], str(content["refused"])
+        if trial is None:
+            return None, refused
+        base = trial["baseline"]
+        names = {key: frozenset(map(str, base[key])) for key in ("ready", "wanted")}
+        baseline = Report(bool(base["connected"]), bool(base["engine"]), **names)
+        return Trial(trial["version"], trial["before"], trial["key"], baseline, int(trial["boots"])), refused
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None, ""

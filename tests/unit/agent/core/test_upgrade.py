@@ -1,0 +1,173 @@
+"""Versions of the agent, in virtual time."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.upgrade import (
+    BOOTS_MAX,
+    EXITS_MAX,
+    PATIENCE_S,
+    AgentExited,
+    AgentReported,
+    Began,
+    Command,
+    Event,
+    Note,
+    Remember,
+    Report,
+    StartAgent,
+    StopAgent,
+    Switch,
+    Ticked,
+    Trial,
+    Upgrade,
+    VersionWanted,
+    does_as_well,
+)
+
+WELL = Report(True, True, frozenset({"a"}), frozenset({"a"}))
+NEW = VersionWanted("2", "2@1", installed=True)
+
+
+class Host:
+    """A supervisor's machine with its process: starts and stops answer at once."""
+
+    def __init__(self, machine: Upgrade | None = None):
+        self.machine = machine or Upgrade("1")
+        self.now = 100.0
+        self.link = self.machine.current
+        self.kept: tuple[Trial | None, str] = (None, "")
+        self.starts: list[str] = []
+        self.notes: list[str] = []
+        self.tell(Began())
+
+    def tell(self, event: Event) -> list[Command]:
+        commands = self.machine.handle(event, self.now)
+        for command in commands:
+            match command:
+                case Switch(version):
+                    self.link = version
+                case Remember(trial, refused):
+                    self.kept = (trial, refused)
+                case StartAgent():
+                    self.starts.append(self.link)
+                case StopAgent():
+                    self.tell(AgentExited(0))
+                case Note(_, message):
+                    self.notes.append(message)
+        return commands
+
+    def later(self, seconds: float) -> Host:
+        self.now += seconds
+        self.tell(Ticked())
+        return self
+
+
+def test_a_version_that_does_as_well_stays() -> None:
+    host = Host()
+    host.tell(AgentReported(WELL))
+    host.tell(NEW)
+    assert (host.link, host.starts) == ("2", ["1", "2"])
+    host.tell(AgentReported(Report(True, True, frozenset(), frozenset({"a"}))))
+    assert host.machine.trial is not None
+    host.tell(AgentReported(WELL))
+    host.later(10 * PATIENCE_S)
+    assert (host.link, host.machine.trial, host.kept) == ("2", None, (None, ""))
+
+
+def test_one_that_never_does_as_well_is_taken_back_and_not_tried_again_by_itself() -> None:
+    host = Host()
+    host.tell(AgentReported(WELL))
+    host.tell(NEW)
+    host.later(PATIENCE_S - 1)
+    assert host.link == "2"
+    host.later(2)
+    assert (host.link, host.starts) == ("1", ["1", "2", "1"])
+    assert "taken back" in host.notes[-1]
+    assert host.tell(NEW) == []
+    host.tell(VersionWanted("2", "2@2", installed=True))
+    assert host.link == "2"
+
+
+def test_one_that_keeps_ending_is_taken_back_at_once() -> None:
+    host = Host()
+    host.tell(NEW)
+    for _ in range(EXITS_MAX):
+        assert host.link == "2"
+        host.tell(AgentExited(1))
+        host.later(2.0)
+    assert (host.link, host.starts[-1]) == ("1", "1")
+
+
+def test_an_agent_that_was_cut_off_before_need_not_be_connected_after() -> None:
+    assert does_as_well(Report(False, True), Report(False, True))
+    assert not does_as_well(Report(False, True), Report(True, True))
+    assert does_as_well(Report(True, True, frozenset(), frozenset()), WELL)
+
+
+def test_what_is_not_installed_is_named_once() -> None:
+    host = Host()
+    missing = VersionWanted("9", "9@1", installed=False)
+    assert len(host.tell(missing)) == 1
+    assert host.tell(missing) == []
+    assert host.link == "1"
+
+
+def test_a_reboot_in_the_middle_goes_on_with_the_trial_and_at_last_takes_it_back() -> None:
+    host = Host()
+    host.tell(AgentReported(WELL))
+    host.tell(NEW)
+    for _ in range(BOOTS_MAX):
+        trial, refused = host.kept
+        host = Host(Upgrade(host.link, trial, refused))
+        assert host.link == "2"
+        host.kept = (host.machine.trial, refused)
+    host = Host(Upgrade(host.link, *host.kept))
+    assert (host.link, host.kept) == ("1", (None, "2@1"))
+    assert host.starts == ["1"]
+
+
+def test_an_agent_that_ends_is_started_again_ever_more_slowly() -> None:
+    host = Host()
+    host.tell(AgentExited(1))
+    assert host.starts == ["1"]
+    host.later(0.5)
+    assert host.starts == ["1", "1"]
+    host.tell(AgentExited(1))
+    host.later(0.5)
+    assert host.starts == ["1", "1"]
+    host.later(0.5)
+    assert host.starts == ["1", "1", "1"]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.just(NEW),
+            st.sampled_from([AgentReported(WELL), AgentReported(Report()), AgentExited(1)]),
+            st.floats(0.1, 100.0).map(lambda _: Ticked()),
+        ),
+        max_size=40,
+    ),
+    st.floats(0.1, 40.0),
+)
+def test_whatever_happens_the_link_is_what_the_machine_thinks_and_an_agent_comes_back(
+    events: list[Event], step_s: float
+) -> None:
+    host = Host()
+    alive = True
+    for event in events:
+        host.now += step_s
+        if isinstance(event, AgentExited) and not alive:
+            continue
+        before = len(host.starts)
+        host.tell(event)
+        alive = len(host.starts) > before or (alive and not isinstance(event, AgentExited))
+        assert host.link == host.machine.current
+        trial, _ = host.kept
+        assert (trial is None) == (host.machine.trial is None)
+    count = len(host.starts)
+    host.later(60.0)
+    assert alive or len(host.starts) > count
