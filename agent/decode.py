@@ -292,6 +292,7 @@ def _route(route: resource_pb2.AppRoute) -> Route:
         cache_disabled=route.cache.disabled,
         cache_object_bytes_max=route.cache.max_object_bytes,
         cache_policy=route.cache.SerializeToString(deterministic=True),
+        purges=route.purges.SerializeToString(deterministic=True),
         peers=tuple(peers),
         redirect=route.tls.redirect,
         hsts_s=max(0, route.tls.hsts.seconds),

@@ -24,11 +24,13 @@ class Reporter:
         self._news = False
         self.accepted_revision = 0
         self.applied_revision = 0
+        self.edge_revision = 0
 
     def report(self, report: ReportStatus) -> None:
         """What changed on the node."""
         self.accepted_revision = report.accepted_revision
         self.applied_revision = report.applied_revision
+        self.edge_revision = report.edge_revision
         for status in report.changed:
             self._statuses[status.resource] = status
             self._changed.add(status.resource)
@@ -67,6 +69,7 @@ class Reporter:
         status = agent_pb2.Status(
             accepted_revision=self.accepted_revision,
             applied_revision=self.applied_revision,
+            edge_revision=self.edge_revision,
             replicas=[
                 encode.replica_status(self._statuses[name], lambda moment: moment + offset_s)
                 for name in sorted(self._changed)

@@ -24,6 +24,7 @@ from cli.commands import (
     nodes,
     operations,
     operators,
+    purge,
     records,
     regions,
     rollout,
@@ -58,6 +59,7 @@ for command in (
     apps.rollouts,
     deploy.rollback,
     scale.scale,
+    purge.purge,
     events.events,
     contexts.login,
 ):

@@ -36,6 +36,7 @@ from control_plane.services.guard import guarded
 from control_plane.services.join_tokens import JoinTokenService
 from control_plane.services.nodes import NodeService
 from control_plane.services.operations import OperationService
+from control_plane.services.purges import PurgeService
 from control_plane.services.record_sets import RecordSetService
 from control_plane.services.regions import RegionService
 from control_plane.services.registry import Service
@@ -61,6 +62,7 @@ from locci.v1 import (
     event_pb2,
     node_pb2,
     operation_pb2,
+    purge_pb2,
     region_pb2,
     release_pb2,
     replica_pb2,
@@ -300,6 +302,7 @@ def services(context: Context) -> list[Service]:
         named(drill_pb2, "DrillService", DrillService(context)),
         named(zone_pb2, "ZoneService", ZoneService(context)),
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
+        named(purge_pb2, "PurgeService", PurgeService(context)),
         named(certificate_pb2, "CertificateService", CertificateService(context)),
         named(access_pb2, "OperatorTokenService", OperatorTokenService(context)),
         named(access_pb2, "AuditService", AuditService(context)),

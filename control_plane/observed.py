@@ -25,6 +25,8 @@ class SessionFacts:
     sent_revision: int = 0
     accepted_revision: int = 0
     applied_revision: int = 0
+    edge_revision: int = 0
+    """What every edge of the node serves by."""
     refused_reason: str = ""
     confirmed: bool = False
     """A complete status came in this or an earlier session with this process."""

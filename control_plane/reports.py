@@ -69,6 +69,7 @@ class Reports:
         facts = self._observed.session(node, role)
         facts.accepted_revision = max(facts.accepted_revision, status.accepted_revision)
         facts.applied_revision = status.applied_revision
+        facts.edge_revision = max(facts.edge_revision, status.edge_revision)
         facts.confirmed = facts.confirmed or status.complete
         pending = self._unrecorded.setdefault(node, Unrecorded())
         # The DNS server of a node knows nothing of its replicas: its whole list, which is empty, takes none away.

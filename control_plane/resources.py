@@ -11,6 +11,7 @@ from typing import Final
 from control_plane import certificates, decode, zone_files, zone_keys
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
+from control_plane.core.purges import place
 from control_plane.core.tiers import Place, region_order
 from control_plane.decode_container import pass_on
 from control_plane.observed import Observed
@@ -18,7 +19,7 @@ from control_plane.ports import Vault
 from control_plane.state import State
 from control_plane.views import Assigned, Manifests, Views, resource_name
 from fleet.ids import last_part
-from locci.v1 import app_pb2, manifest_pb2, node_pb2, release_pb2, resource_pb2, routing_pb2, zone_pb2
+from locci.v1 import app_pb2, manifest_pb2, node_pb2, purge_pb2, release_pb2, resource_pb2, routing_pb2, zone_pb2
 
 PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
@@ -72,6 +73,7 @@ class Publication:
                 *_certificates(state, vault, {h.hostname for h in self.hostnames}),
             ]
         )
+        self._purges = _purges(state)
         self._routes: dict[str, Resources] = {}
         self.fenced = self._fenced()
         """By node: keys of assignments and names of the singletons that it holds."""
@@ -169,6 +171,7 @@ class Publication:
             app=manifest.name,
             hostnames=manifest.hostnames,
             cache=decode.cache_policy_message(manifest),
+            purges=self._purges.get(manifest.name),
             tls=manifest_pb2.TlsPolicy(redirect=manifest.tls_redirect, hsts=decode.duration(manifest.hsts_s)),
             peers=[
                 resource_pb2.PeerEndpoint(
@@ -294,6 +297,20 @@ def _zone_keys(state: State, vault: Vault | None) -> Iterable[resource_pb2.Resou
     for name, sealed in state.zone_keys.items():
         origin = last_part(name)
         yield resource_pb2.Resource(name=f"zonekeys/{origin}", zone_keys=zone_keys.unseal(vault, origin, sealed))
+
+
+def _purges(state: State) -> dict[str, purge_pb2.PurgeMarks]:
+    """By app: what edges may use no more of what they have stored of it."""
+    found: dict[str, purge_pb2.PurgeMarks] = {}
+    for name, row in state.purges.items():  # by app and sequence
+        marks = found.setdefault(name.split("/")[1], purge_pb2.PurgeMarks())
+        marks.floor = max(marks.floor, row.floor)
+        mark = marks.marks.add(sequence=int(last_part(name)), soft=row.soft, tag=row.tag or None)
+        if row.url:
+            mark.url = place(row.url)
+        elif row.prefix:
+            mark.prefix = place(row.prefix)
+    return found
 
 
 def _certificates(state: State, vault: Vault | None, served: Collection[str]) -> Iterable[resource_pb2.Resource]:

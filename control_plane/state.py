@@ -24,6 +24,7 @@ from locci.v1 import (
     enrolment_pb2,
     event_pb2,
     node_pb2,
+    purge_pb2,
     region_pb2,
     release_pb2,
     replica_pb2,
@@ -174,6 +175,8 @@ class State:
         self.zones = Table("zones", zone_pb2.Zone)
         self.overrides = Table("routingOverrides", routing_pb2.RoutingOverride)
         self.record_sets = Table("recordSets", zone_pb2.RecordSet)
+        self.purges = Table("purges", purge_pb2.Purge)
+        """By `apps/{app}/purges/{sequence}`, the sequence with 15 digits."""
         self.certificates = Table("certificates", certificate_pb2.Certificate)
         self.certificate_keys = Table("certificateKeys", BytesValue)
         """By `certificates/{certificate}`: the private key in PEM, sealed."""

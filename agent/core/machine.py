@@ -85,7 +85,8 @@ class Machine:
         self._probing: _Probing = {}
         self._statuses: dict[str, ReplicaStatus] = {}
         self._applied = 0
-        self._reported = (0, 0)
+        self._edge_revision = 0
+        self._reported = (0, 0, 0)
         self._wake_at: float | None = None
 
     @property
@@ -319,11 +320,13 @@ class Machine:
         after = statuses(world, chosen, self._statuses, self._engine.reason, now)
         if self._engine.fresh and converged(world, chosen, self._generation, self._edge_generation):
             self._applied = world.target.revision
+        if 0 < self._generation <= self._edge_generation and self._published:
+            self._edge_revision = world.target.revision
         changed = tuple(status for name, status in after.items() if self._statuses.get(name) != status)
         gone = tuple(name for name in self._statuses if name not in after)
-        revisions = (world.target.revision, self._applied)
+        revisions = (world.target.revision, self._applied, self._edge_revision)
         if changed or gone or revisions != self._reported:
-            self._out.append(ReportStatus(*revisions, changed, gone))
+            self._out.append(ReportStatus(*revisions[:2], changed, gone, self._edge_revision))
         self._statuses, self._reported = after, revisions
 
     def _wake(self, now: float) -> None:

@@ -316,6 +316,8 @@ class ReportStatus:
     applied_revision: int
     changed: tuple[ReplicaStatus, ...]
     gone: tuple[str, ...]
+    edge_revision: int = 0
+    """The newest revision that every connected edge serves by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,8 @@ class Route:
     cache_object_bytes_max: int = 0
     cache_policy: bytes = b""
     """The rest of what the edge is told about the cache, as it came."""
+    purges: bytes = b""
+    """What the edge may use no more of what it has stored, as it came."""
     peers: tuple[Peer, ...] = ()
     redirect: bool = False
     """Plain requests are sent to https."""

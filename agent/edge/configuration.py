@@ -6,11 +6,11 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from agent.edge.core import routing
+from agent.edge.core import purges, routing
 from agent.edge.core.cache_rules import CacheRules
 from fleet.errors import LocciError, invalid
 from fleet.files import write_atomic
-from locci.v1 import edge_pb2, manifest_pb2, resource_pb2
+from locci.v1 import edge_pb2, manifest_pb2, purge_pb2, resource_pb2
 
 FILE = "config.pb"
 
@@ -35,6 +35,7 @@ def table_of(config: edge_pb2.EdgeConfig) -> routing.Table:
 
 
 def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
+    rules = _rules(route.cache)
     return routing.Route(
         route.app,
         tuple(route.hostnames),
@@ -44,7 +45,8 @@ def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
         tuple(routing.Peer(peer.region, peer.node, peer.address) for peer in route.peers),
         route.tls.redirect,
         route.tls.hsts.seconds,
-        _rules(route.cache),
+        rules,
+        purges.compiled(route.purges.floor, map(_mark, route.purges.marks), rules),
     )
 
 
@@ -56,6 +58,10 @@ def _certificate(certificate: resource_pb2.CertificateMaterial) -> routing.Certi
         certificate.private_key_pem,
         certificate.expire_time.seconds,
     )
+
+
+def _mark(mark: purge_pb2.PurgeMark) -> purges.Mark:
+    return purges.Mark(mark.sequence, mark.url.encode(), mark.prefix.encode(), mark.tag.encode(), mark.soft)
 
 
 def _rules(policy: manifest_pb2.CachePolicy) -> CacheRules:

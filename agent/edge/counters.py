@@ -29,6 +29,7 @@ HELP: Final = {
     "tier_errors_total": "Operations of the second tier that failed or came too late.",
     "tier_skipped_total": "Operations of the second tier that were left out: the breaker is open or the queue full.",
     "tier_garbage_total": "Entries of the second tier that were not whole or not ours.",
+    "purged_total": "Stored responses that were found to be purged.",
     "config_applied_total": "Configurations applied.",
     "config_refused_total": "Configurations refused.",
 }
@@ -62,6 +63,7 @@ class Counters:
     tier_errors_total: int
     tier_skipped_total: int
     tier_garbage_total: int
+    purged_total: int
     config_applied_total: int
     config_refused_total: int
 

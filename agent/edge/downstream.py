@@ -152,7 +152,7 @@ class ClientConnection(RequestReader):
         """Sends a fresh entry as it is; False when it must be looked at more closely."""
         state = self._state
         now = state.wall()
-        if now >= entry.fresh_until or entry.status != 200:
+        if now >= entry.fresh_until or entry.status != 200 or entry.checked != state.purge_round:
             return False
         rendered = entry.rendered if entry.rendered_second == int(now) else entry.render(now)
         size = len(entry.body)

@@ -89,6 +89,7 @@ class Fill:
         self.stale_if_error_s = stale_if_error_s
         self.may_store = True
         self.outcome: asyncio.Future[Shared | Private] = asyncio.get_running_loop().create_future()
+        self.sequence = route.purges.sequence
         self.handed_over = False
         self.length: int | None = None
         self.readers: set[Reader] = set()
@@ -246,8 +247,10 @@ class Filler:
         found = await state.tier.get(fill.key, fill.head.fields)
         if found is None or not fill.may_store:
             return False
-        entry, variants = found
-        now = state.clock.wall()
+        now, (stored, variants) = state.clock.wall(), found
+        entry = state.purged(fill.key, stored)
+        if entry is None:
+            return False
         if now >= entry.fresh_until:
             if now < entry.useful_until or entry.etag or entry.last_modified:
                 fill.stale = entry
@@ -320,7 +323,7 @@ class Filler:
             return
         fill.length = length if b"content-length" in fields else None
         status, reason, keyed = connection.status, connection.reason, route.rules.keyed
-        entry = make(status, reason, headers, b"", verdict, *times, keyed)
+        entry = make(status, reason, headers, b"", verdict, *times, keyed, fill.sequence)
         fill.outcome.set_result(Shared(entry, "stored", own_only(headers, verdict)))
         try:
             whole = await self._read(fill, incoming)
@@ -330,7 +333,7 @@ class Filler:
             await incoming.abandon()
             return
         if whole and fill.may_store:
-            self._store(fill, make(status, reason, headers, fill.whole(), verdict, *times, keyed))
+            self._store(fill, make(status, reason, headers, fill.whole(), verdict, *times, keyed, fill.sequence))
         fill.end(broken=False)
         await incoming.done()
 
@@ -357,7 +360,7 @@ class Filler:
         headers, request = incoming.connection.headers, fill.head.fields
         times = (incoming.request_time, incoming.response_time)
         await incoming.done()
-        entry = freshened(stale, headers, *times, request, fill.route.rules)
+        entry = freshened(stale, headers, *times, request, fill.route.rules, fill.sequence)
         self._state.counters.revalidations_total += 1
         stored = entry.verdict.storable and fill.may_store
         if stored:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from agent.edge.core import cache_key
 from agent.edge.core.balance import Endpoint
 from agent.edge.core.cache_rules import NO_RULES
-from agent.edge.core.entry import StoredResponse, Variants
+from agent.edge.core.entry import StoredResponse, Variants, made_stale
 from agent.edge.core.memory_store import MemoryStore
+from agent.edge.core.purges import Effect
 from agent.edge.core.request_head import RequestHead
 from agent.edge.core.routing import Route, Table
 from agent.edge.counters import Counters
@@ -40,6 +41,8 @@ class EdgeState:
         self.counters = Counters()
         self.store: MemoryStore[StoredResponse | Variants] = MemoryStore(settings.ram_cache_bytes)
         self.table = Table()
+        self.purge_round = 0
+        """Rises whenever orders to purge came."""
         self.endpoints: dict[str, Endpoint] = {}
         self.draining = False
         self.access_log: AccessLog | None = None
@@ -65,9 +68,40 @@ class EdgeState:
             if after is None or after.app != route.app or _is_tighter(route, after):
                 self.store.clear()
                 break
+        self._take_orders(before)
         self._uncacheable.clear()
         for heads in self._heads.values():  # keys follow the rules of the table; readers hold these very dicts
             heads.clear()
+
+    def _take_orders(self, before: Table) -> None:
+        """Compares what is stored anew with orders to purge; nobody joins a fetch that an order came after."""
+        purges = {route.app: route.purges for route in before.routes}
+        changed = {route.app for route in self.table.routes if purges.get(route.app) != route.purges}
+        if changed:
+            self.purge_round += 1
+            self.fills = {key: fill for key, fill in self.fills.items() if fill.route.app not in changed}
+
+    def purged(self, key: bytes, entry: StoredResponse) -> StoredResponse | None:
+        """The entry as orders to purge leave it: as it is, stale, or not at all."""
+        if entry.checked == self.purge_round:
+            return entry
+        host = key.split(b"/", 3)[2]
+        route = self.table.find(host)
+        if route is not None:
+            match route.purges.effect(key, entry.fields, entry.sequence):
+                case Effect.NONE:
+                    pass
+                case Effect.STALE:
+                    entry = made_stale(entry, self.clock.wall())
+                    entry.sequence = route.purges.sequence
+                    self.counters.purged_total += 1
+                case Effect.GONE:
+                    self.counters.purged_total += 1
+                    return None
+                case never:
+                    assert_never(never)
+        entry.checked = self.purge_round
+        return entry
 
     def in_progress(self) -> dict[str, int]:
         """Requests in progress at draining replicas, by the replica's name."""
@@ -149,11 +183,19 @@ class EdgeState:
 
     def stored(self, key: bytes, request: dict[bytes, bytes]) -> tuple[StoredResponse | None, bool]:
         """What is stored for the request, and whether there are variants that do not fit it."""
-        found = self.store.get(key)
+        found, place = self.store.get(key), key
+        varies = isinstance(found, Variants)
         if isinstance(found, Variants):
-            variant = self.store.get(found.key(key, request))
-            return (variant, False) if isinstance(variant, StoredResponse) else (None, True)
-        return found, False
+            place = found.key(key, request)
+            found = self.store.get(place)
+        if not isinstance(found, StoredResponse):
+            return None, varies
+        entry = self.purged(key, found)
+        if entry is None:
+            self.store.remove(place)
+        elif entry is not found:
+            self.store.put(place, entry, entry.cost_bytes)
+        return entry, False
 
     def route(self, host: bytes) -> Route | None:
         """The route of a host."""

@@ -12,7 +12,7 @@ ROLES: Final = ("viewer", "deployer", "operator", "admin")
 """Each may do all that those before it may."""
 
 _READS: Final = re.compile(r"(Get|List|Watch|Wait|Export|Verify)[A-Z]")
-_APP_SERVICES: Final = frozenset({"AppService", "ReleaseService", "RolloutService"})
+_APP_SERVICES: Final = frozenset({"AppService", "ReleaseService", "RolloutService", "PurgeService"})
 """What a limited token may change. Elsewhere a request may carry a name that the service does not read, so that an
 app's name in it proves nothing."""
 _ADMIN_SERVICES: Final = frozenset({"OperatorTokenService", "AuditService"})

@@ -149,7 +149,7 @@ class AppService:
                 if request.validate_only:
                     return
                 batch.delete(self._state.apps, request.name)
-                for table in (self._state.releases, self._state.rollouts):
+                for table in (self._state.releases, self._state.rollouts, self._state.purges):
                     for name in table:
                         if name.startswith(f"{request.name}/"):
                             batch.delete(table, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agent.edge.core import cache_status, freshness, http_date, vary
@@ -54,6 +54,10 @@ class StoredResponse:
     fresh_until: float = 0.0
     """Wall time until which it may be used without a thought; 0 when it must be validated always."""
     cost_bytes: int = field(default=0)
+    sequence: int = 0
+    """The newest order to purge that was known when its fetch began."""
+    checked: int = -1
+    """The round of orders that it was last compared with."""
 
     def age_s(self, now: float) -> float:
         """Current age (RFC 9111 section 4.2.3); a clock that jumped back makes nothing younger than it came."""
@@ -114,6 +118,7 @@ def make(
     request_time: float,
     response_time: float,
     keyed: tuple[bytes, ...] = (),
+    sequence: int = 0,
 ) -> StoredResponse:
     """The entry of a response that `freshness.judge` found storable. Times are seconds since 1970."""
     fields = fields_of(headers)
@@ -131,6 +136,7 @@ def make(
             response_time,
             freshness.initial_age_s(fields, request_time, response_time),
             keyed,
+            sequence=sequence,
         )
     )
 
@@ -149,6 +155,13 @@ def restore(entry: StoredResponse) -> StoredResponse:
     return entry
 
 
+def made_stale(entry: StoredResponse, now: float) -> StoredResponse:
+    """The entry as if its lifetime ended now: it is validated, or served stale as far as it allows that."""
+    age = int(entry.age_s(now))
+    lifetime = min(entry.verdict.lifetime_s, age)
+    return restore(replace(entry, verdict=replace(entry.verdict, lifetime_s=lifetime), rendered_second=-1, checked=-1))
+
+
 def own_only(headers: HeaderList, verdict: Verdict) -> HeaderList:
     """The fields that are not stored but belong to the client for whom the response was fetched."""
     return [pair for pair in headers if pair[0].lower() in verdict.omitted]
@@ -161,6 +174,7 @@ def freshened(
     response_time: float,
     request: Fields | None = None,
     rules: CacheRules = NO_RULES,
+    sequence: int = 0,
 ) -> StoredResponse:
     """The entry after a 304 (RFC 9111 sections 3.2 and 4.3.4): its fields replaced by those that came.
 
@@ -180,6 +194,7 @@ def freshened(
     age = freshness.initial_age_s(
         merged | ({b"age": came[b"age"]} if b"age" in came else {}), request_time, response_time
     )
-    return restore(
-        StoredResponse(entry.status, entry.reason, kept, entry.body, verdict, response_time, age, entry.keyed)
+    fresh_one = StoredResponse(
+        entry.status, entry.reason, kept, entry.body, verdict, response_time, age, entry.keyed, sequence=sequence
     )
+    return restore(fresh_one)

@@ -41,6 +41,7 @@ def encode(key: bytes, entry: StoredResponse) -> bytes:
         ],
         "t": entry.response_time,
         "a": entry.initial_age_s,
+        "q": entry.sequence,
         "k": [name.decode("latin-1") for name in entry.keyed],
     }
     encoded = json.dumps(head, separators=(",", ":")).encode()
@@ -76,4 +77,6 @@ def _entry(head: dict[str, Any], body: bytes) -> StoredResponse:
     reason = head["r"].encode("latin-1")
     times = float(head["t"]), float(head["a"])
     keyed = tuple(name.encode("latin-1") for name in head["k"])
-    return restore(StoredResponse(int(head["s"]), reason, headers, body, verdict, *times, keyed))
+    return restore(
+        StoredResponse(int(head["s"]), reason, headers, body, verdict, *times, keyed, sequence=int(head["q"]))
+    )

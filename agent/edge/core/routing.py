@@ -9,6 +9,7 @@ from typing import Final
 
 from agent.edge.core.balance import Endpoint, order
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
+from agent.edge.core.purges import NO_PURGES, Purges
 
 OBJECT_BYTES_DEFAULT: Final = 8 * 1024 * 1024
 ATTEMPTS_MAX: Final = 6
@@ -49,6 +50,7 @@ class Route:
     hsts_s: int = 0
     """Answers over TLS tell browsers to stay with it for so long; 0 means that they do not."""
     rules: CacheRules = NO_RULES
+    purges: Purges = NO_PURGES
 
 
 @dataclass(frozen=True, slots=True)

@@ -372,6 +372,7 @@ class Status(_message.Message):
     EVENTS_THROUGH_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     EVENTS_SERIES_FIELD_NUMBER: _builtins.int
+    EDGE_REVISION_FIELD_NUMBER: _builtins.int
     accepted_revision: _builtins.int
     """Newest revision that is persisted."""
     applied_revision: _builtins.int
@@ -382,6 +383,8 @@ class Status(_message.Message):
     """Number of the last of `events`; numbers rise by one with each event of a node and role. 0 when they have none."""
     events_series: _builtins.str
     """Names the count of `events_through`: it begins anew when the node lost it."""
+    edge_revision: _builtins.int
+    """Newest revision whose routes and purges every edge process of the node serves by, whatever replicas do; 0 without one."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_replica_pb2.ReplicaStatus]:
         """Replicas whose status changed."""
@@ -410,10 +413,11 @@ class Status(_message.Message):
         events_through: _builtins.int = ...,
         conditions: _abc.Iterable[Global___HostCondition] | None = ...,
         events_series: _builtins.str = ...,
+        edge_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_revision", b"accepted_revision", "applied_revision", b"applied_revision", "complete", b"complete", "conditions", b"conditions", "events", b"events", "events_series", b"events_series", "events_through", b"events_through", "gone", b"gone", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_revision", b"accepted_revision", "applied_revision", b"applied_revision", "complete", b"complete", "conditions", b"conditions", "edge_revision", b"edge_revision", "events", b"events", "events_series", b"events_series", "events_through", b"events_through", "gone", b"gone", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

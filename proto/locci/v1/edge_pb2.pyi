@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from locci.v1 import manifest_pb2 as _manifest_pb2
+from locci.v1 import purge_pb2 as _purge_pb2
 from locci.v1 import resource_pb2 as _resource_pb2
 import builtins as _builtins
 import sys
@@ -64,6 +65,7 @@ class EdgeRoute(_message.Message):
     LOCAL_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
     TLS_FIELD_NUMBER: _builtins.int
+    PURGES_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     @_builtins.property
@@ -86,6 +88,10 @@ class EdgeRoute(_message.Message):
     def tls(self) -> _manifest_pb2.TlsPolicy:
         """How clients reach it over TLS."""
 
+    @_builtins.property
+    def purges(self) -> _purge_pb2.PurgeMarks:
+        """What it may use no more of what it has stored."""
+
     def __init__(
         self,
         *,
@@ -95,10 +101,11 @@ class EdgeRoute(_message.Message):
         local: _abc.Iterable[Global___LocalEndpoint] | None = ...,
         peers: _abc.Iterable[_resource_pb2.PeerEndpoint] | None = ...,
         tls: _manifest_pb2.TlsPolicy | None = ...,
+        purges: _purge_pb2.PurgeMarks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "tls", b"tls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

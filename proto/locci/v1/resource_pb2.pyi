@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from locci.v1 import container_pb2 as _container_pb2
 from locci.v1 import manifest_pb2 as _manifest_pb2
 from locci.v1 import node_pb2 as _node_pb2
+from locci.v1 import purge_pb2 as _purge_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -303,6 +304,7 @@ class AppRoute(_message.Message):
     CACHE_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
     TLS_FIELD_NUMBER: _builtins.int
+    PURGES_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     @_builtins.property
@@ -321,6 +323,10 @@ class AppRoute(_message.Message):
     def tls(self) -> _manifest_pb2.TlsPolicy:
         """How clients reach it over TLS."""
 
+    @_builtins.property
+    def purges(self) -> _purge_pb2.PurgeMarks:
+        """What the edge may use no more of what it has stored; part of the snapshot, so that a node that was away learns it."""
+
     def __init__(
         self,
         *,
@@ -329,10 +335,11 @@ class AppRoute(_message.Message):
         cache: _manifest_pb2.CachePolicy | None = ...,
         peers: _abc.Iterable[Global___PeerEndpoint] | None = ...,
         tls: _manifest_pb2.TlsPolicy | None = ...,
+        purges: _purge_pb2.PurgeMarks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "tls", b"tls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "peers", b"peers", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "peers", b"peers", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

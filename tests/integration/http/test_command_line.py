@@ -44,6 +44,15 @@ def test_regions_are_made_listed_shown_and_removed(locci: CommandLine, region: s
     assert "hint: `locci regions ls` lists what there is" in gone.stderr
 
 
+def test_a_purge_says_what_is_wrong(locci: CommandLine) -> None:
+    nothing = locci("purge", "hello")
+    assert (nothing.returncode, "one of --url, --prefix, --tag and --all" in nothing.stderr) == (2, True)
+    both = locci("purge", "hello", "--all", "--tag", "news")
+    assert both.returncode == 2
+    missing = locci("purge", "no-such-app", "--tag", "news", "--soft")
+    assert (missing.returncode, "apps/no-such-app" in missing.stderr) == (4, True)
+
+
 def test_a_token_is_alone_on_standard_output(locci: CommandLine, region: str) -> None:
     done = locci("tokens", "create", "--region", region, "--role", "edge", "--role", "dns", "--ttl", "10m")
     assert done.returncode == 0, done.stderr

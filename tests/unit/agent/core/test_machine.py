@@ -180,6 +180,17 @@ def test_a_container_that_was_inherited_is_not_stopped_before_the_edge_knows() -
     assert play.saw(StopContainer) == [StopContainer("c1", 10.0)]
 
 
+def test_the_revision_that_edges_serve_is_reported_whatever_replicas_do() -> None:
+    play = Play().boot(wanted=target(replica(), revision=3))
+    assert [report.edge_revision for report in play.saw(ReportStatus)][-1:] in ([], [0])
+    play >> EdgeServing(1, play.machine.generation)
+    assert play.saw(ReportStatus)[-1].edge_revision == 3
+    assert play.saw(ReportStatus)[-1].applied_revision == 0
+    play >> EdgeServing(0, 0)
+    play >> SnapshotAccepted(target(replica(), revision=4))
+    assert play.saw(ReportStatus)[-1].edge_revision == 3, "no edge is there"
+
+
 def test_a_removed_replica_cancels_its_pull_at_once() -> None:
     play = Play().boot(wanted=target(replica()))
     play >> SnapshotAccepted(target(revision=2))
