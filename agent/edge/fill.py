@@ -90,6 +90,7 @@ class Fill:
         self.may_store = True
         self.outcome: asyncio.Future[Shared | Private] = asyncio.get_running_loop().create_future()
         self.sequence = route.purges.sequence
+        self.purge_round = -1
         self.handed_over = False
         self.length: int | None = None
         self.readers: set[Reader] = set()
@@ -209,6 +210,7 @@ class Filler:
         if self._state.fill_bytes > self._state.settings.ram_cache_bytes:
             return None
         fill = Fill(key, route, head, origin, stale, stale_if_error_s)
+        fill.purge_round = self._state.purge_round
         fill.outcome.add_done_callback(_retrieved)
         self._state.fills[key] = fill
         self._state.counters.fills_total += 1
@@ -372,6 +374,7 @@ class Filler:
         fill.outcome.set_result(Shared(entry, "revalidated", own_only(headers, entry.verdict), stored))
 
     def _store(self, fill: Fill, entry: StoredResponse) -> None:
+        entry.checked = fill.purge_round  # no order that is younger than its fetch was compared with it
         variants = self._state.keep(fill.key, entry, fill.head.fields)
         if self._state.tier is not None:
             self._state.tier.put(fill.key, entry, variants, fill.head.fields)
