@@ -72,7 +72,12 @@ class Agent:
         self._outbox = Outbox(settings.state_dir / "events.pb")
         self._policy = policy_file.load(settings.policy_file)
         engine = Engine(
-            settings.docker_host, node, facts.region, settings.state_dir / FILES_NAME, sandboxes=settings.sandboxes
+            settings.docker_host,
+            node,
+            facts.region,
+            settings.state_dir / FILES_NAME,
+            settings.run_dir / "secrets",
+            sandboxes=settings.sandboxes,
         )
         self._engine = engine
         self._shell = Shell(

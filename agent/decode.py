@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from google.protobuf import duration_pb2
@@ -27,13 +27,15 @@ from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 from fleet.snapshot import Snapshot
 from locci.v1 import agent_pb2, manifest_pb2, resource_pb2
 
-RESOURCE_TYPES: Final = ("certificates", "replicas", "routes")
+RESOURCE_TYPES: Final = ("certificates", "replicas", "routes", "secrets")
 """The types of resources that an agent asks for."""
 
 MEMORY_BYTES_MIN: Final = 6 * 2**20
 """Docker Engine refuses less."""
 DURATION_S_MAX: Final = 3600.0
 RESOURCES_MAX: Final = 10_000
+
+SecretValues = Mapping[tuple[str, int], bytes]
 
 _IMAGE = re.compile(
     r"(?P<host>[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?)"
@@ -51,17 +53,19 @@ def problems(snapshot: Snapshot, policy: LocalPolicy = DEFAULT_POLICY) -> list[a
     if len(snapshot.resources) > RESOURCES_MAX:
         message = f"{len(snapshot.resources)} resources are more than the {RESOURCES_MAX} that a node can hold"
         return [agent_pb2.ResourceProblem(message=message)]
+    values = _secret_values(snapshot)
     found = [
         agent_pb2.ResourceProblem(name=name, message=message)
         for name, resource in sorted(snapshot.resources.items())
-        for message in _resource_problems(name, resource, policy)
+        for message in _resource_problems(name, resource, policy, values)
     ]
     return found + list(_duplicates(snapshot))
 
 
 def target(snapshot: Snapshot) -> Target:
     """What the node must hold. The snapshot has no problems."""
-    replicas = (_replica(r) for r in snapshot.resources.values() if r.WhichOneof("body") == "replica")
+    values = _secret_values(snapshot)
+    replicas = (_replica(r, values) for r in snapshot.resources.values() if r.WhichOneof("body") == "replica")
     routes = (_route(r.route) for r in snapshot.resources.values() if r.WhichOneof("body") == "route")
     return Target(
         revision=snapshot.revision,
@@ -74,15 +78,25 @@ def target(snapshot: Snapshot) -> Target:
 # ---- what is wrong
 
 
-def _resource_problems(name: str, resource: resource_pb2.Resource, policy: LocalPolicy) -> Iterator[str]:
+def _resource_problems(
+    name: str, resource: resource_pb2.Resource, policy: LocalPolicy, values: SecretValues
+) -> Iterator[str]:
     if name != resource.name:
         yield f"its own name is {resource.name!r}"
     match resource.WhichOneof("body"):
         case "replica":
             yield from _replica_problems(name, resource.replica)
-            yield from violations(policy, resource.replica.image, decode_options.options(resource.replica))
+            secret_problems = list(decode_options.secret_problems(resource.replica, values))
+            yield from secret_problems
+            if not secret_problems:
+                options = decode_options.options(resource.replica, values)
+                yield from violations(policy, resource.replica.image, options)
         case "route":
             yield from _route_problems(name, resource.route)
+        case "secret":
+            expected = f"secrets/{resource.secret.secret}/{resource.secret.version}"
+            if name != expected:
+                yield f"its content belongs to {expected}"
         case "certificate":
             yield from _certificate_problems(name, resource.certificate)
         case "region":
@@ -216,7 +230,12 @@ def _duplicates(snapshot: Snapshot) -> Iterator[agent_pb2.ResourceProblem]:
 # ---- what is meant
 
 
-def _replica(resource: resource_pb2.Resource) -> Replica:
+def _secret_values(snapshot: Snapshot) -> SecretValues:
+    secrets = (r.secret for r in snapshot.resources.values() if r.WhichOneof("body") == "secret")
+    return {(secret.secret, secret.version): secret.value for secret in secrets}
+
+
+def _replica(resource: resource_pb2.Resource, values: SecretValues) -> Replica:
     spec = resource.replica
     readiness = _probe(spec, spec.readiness) if spec.HasField("readiness") else None
     if readiness is None and spec.ports:
@@ -241,7 +260,7 @@ def _replica(resource: resource_pb2.Resource) -> Replica:
         pids=spec.resources.pids,
         stop_timeout_s=_seconds(spec.stop_timeout, STOP_TIMEOUT_DEFAULT_S),
         drain_s=_seconds(spec.drain, DRAIN_DEFAULT_S),
-        options=decode_options.options(spec),
+        options=decode_options.options(spec, values),
         fence_after_s=span_s(spec.fence_after),
         host_ports=tuple((port.container_port, port.host_port) for port in spec.ports if port.host_port),
     )

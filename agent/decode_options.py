@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from agent.core.options import (
@@ -14,6 +14,7 @@ from agent.core.options import (
     TMPFS_BYTES_DEFAULT,
     ConfigFile,
     Options,
+    SecretFile,
     Ulimit,
     Volume,
 )
@@ -59,8 +60,8 @@ def problems(spec: resource_pb2.ReplicaSpec) -> Iterator[str]:
         yield from _path_problems("working_dir", spec.working_dir)
 
 
-def options(spec: resource_pb2.ReplicaSpec) -> Options:
-    """What is meant, defaults and all."""
+def options(spec: resource_pb2.ReplicaSpec, values: Mapping[tuple[str, int], bytes]) -> Options:
+    """What is meant, defaults and all. `values` are those of secrets, by id and version."""
     security = spec.security
     return Options(
         volumes=tuple(_volume(volume) for volume in spec.volumes),
@@ -74,7 +75,39 @@ def options(spec: resource_pb2.ReplicaSpec) -> Options:
         working_dir=spec.working_dir,
         log_bytes_max=spec.log_rotation.max_bytes or LOG_BYTES_DEFAULT,
         log_files_max=spec.log_rotation.max_files or LOG_FILES_DEFAULT,
+        secret_files=tuple(_secret_file(mount, values) for mount in spec.secrets if not mount.env),
+        secret_env=tuple((m.env, values.get((m.secret, m.version), b"").decode()) for m in spec.secrets if m.env),
     )
+
+
+def secret_problems(spec: resource_pb2.ReplicaSpec, values: Mapping[tuple[str, int], bytes]) -> Iterator[str]:
+    """What is wrong with the secrets of a replica."""
+    for index, mount in enumerate(spec.secrets):
+        at, value = f"secrets[{index}]", values.get((mount.secret, mount.version))
+        if value is None:
+            yield f"{at}: version {mount.version} of {mount.secret} did not come with it"
+        elif mount.env and not _is_text(value):
+            yield f"{at}.env: its value is no text"
+        if not mount.env:
+            yield from _path_problems(f"{at}.path", _secret_path(mount))
+        if mount.mode & ~0o777:
+            yield f"{at}.mode: {mount.mode:o} (octal) is more than 777"
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        return "\0" not in value.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _secret_path(mount: container_pb2.SecretMount) -> str:
+    return mount.path or f"/run/secrets/{mount.secret}"
+
+
+def _secret_file(mount: container_pb2.SecretMount, values: Mapping[tuple[str, int], bytes]) -> SecretFile:
+    value = values.get((mount.secret, mount.version), b"")
+    return SecretFile(_secret_path(mount), value, mount.mode or FILE_MODE_DEFAULT)
 
 
 def _volume(volume: container_pb2.Volume) -> Volume:

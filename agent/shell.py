@@ -307,7 +307,10 @@ class Shell:
                 container = await self._engine.create_and_start(command.replica)
             else:
                 identity = command.identity
-                container = await self._engine.start(command.container_id)
+                replica = self.machine.world.replicas.get(identity)
+                if replica is None:
+                    raise EngineError("it is not wanted any more")
+                container = await self._engine.start(command.container_id, replica)
             self.post(ContainerStarted(container))
         except EngineError as error:
             missing = error.missing and isinstance(command, CreateAndStart)

@@ -158,6 +158,11 @@ ZONES: Final[list[Column]] = [
     ("SIGNED", lambda z: "yes" if z.get("dnssec") else "no"),
     ("AGE", lambda z: age(z.get("create_time"))),
 ]
+SECRETS: Final[list[Column]] = [
+    ("SECRET", lambda s: last(s["name"])),
+    ("VERSIONS", lambda s: ",".join(str(v["number"]) for v in s.get("versions", []) if not v.get("destroyed"))),
+    ("AGE", lambda s: age(s.get("create_time"))),
+]
 CERTIFICATES: Final[list[Column]] = [
     ("CERTIFICATE", lambda c: last(c["name"])),
     ("HOSTNAMES", lambda c: ",".join(c.get("hostnames", []))),

@@ -46,6 +46,7 @@ _COLLECTIONS: Final = {
     "regions": "locci regions ls",
     "nodes": "locci nodes ls",
     "zones": "locci zones ls",
+    "secrets": "locci secrets ls",
     "certificates": "locci certificates ls",
     "drills": "locci drills ls",
     "joinTokens": "locci tokens ls",

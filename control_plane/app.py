@@ -43,6 +43,7 @@ from control_plane.services.registry import Service
 from control_plane.services.releases import ReleaseService, RolloutService
 from control_plane.services.replicas import ReplicaService
 from control_plane.services.routing_overrides import RoutingOverrideService
+from control_plane.services.secrets import SecretService
 from control_plane.services.sync import SHUTDOWN_RETRY_S, SyncServicer
 from control_plane.services.watches import WatchService
 from control_plane.services.zones import RoutingService, ZoneService
@@ -67,6 +68,7 @@ from locci.v1 import (
     release_pb2,
     replica_pb2,
     routing_pb2,
+    secret_pb2,
     watch_pb2,
     zone_pb2,
 )
@@ -303,6 +305,7 @@ def services(context: Context) -> list[Service]:
         named(zone_pb2, "ZoneService", ZoneService(context)),
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
         named(purge_pb2, "PurgeService", PurgeService(context)),
+        named(secret_pb2, "SecretService", SecretService(context)),
         named(certificate_pb2, "CertificateService", CertificateService(context)),
         named(access_pb2, "OperatorTokenService", OperatorTokenService(context)),
         named(access_pb2, "AuditService", AuditService(context)),

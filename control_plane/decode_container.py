@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control_plane.core.container_options import ConfigFile, ContainerOptions, Ulimit, Volume
+from control_plane.core.container_options import ConfigFile, ContainerOptions, SecretMount, Ulimit, Volume
 from locci.v1 import container_pb2, manifest_pb2, resource_pb2
 
 
@@ -22,6 +22,7 @@ def container_options(message: manifest_pb2.AppManifest) -> ContainerOptions:
         log_bytes_max=message.log_rotation.max_bytes,
         log_files_max=message.log_rotation.max_files,
         public_keys=tuple(message.verification.public_keys),
+        secrets=tuple(SecretMount(m.secret, m.version, m.env, m.path, m.mode) for m in message.secrets),
     )
 
 
@@ -30,6 +31,7 @@ def pass_on(manifest: manifest_pb2.AppManifest, spec: resource_pb2.ReplicaSpec) 
     spec.volumes.extend(manifest.volumes)
     spec.files.extend(manifest.files)
     spec.ulimits.extend(manifest.ulimits)
+    spec.secrets.extend(manifest.secrets)
     spec.user = manifest.user
     spec.working_dir = manifest.working_dir
     if manifest.HasField("security"):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane import certificates, decode, zone_files, zone_keys
+from control_plane import certificates, decode, secret_values, zone_files, zone_keys
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.purges import place
@@ -25,7 +25,7 @@ PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
 
 TYPES: Final = {
-    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions", "certificates"),
+    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions", "certificates", "secrets"),
     node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys"),
 }
 
@@ -53,6 +53,7 @@ class Publication:
         self._observed = observed
         self._manifests = manifests
         self._views = views
+        self._vault = vault
         self.revision = state.revision
         self._nodes = {last_part(node.name): node for node in state.nodes.values()}
         self._places = {
@@ -90,7 +91,10 @@ class Publication:
         result = {name: r for name, r in self._shared.items() if name.partition("/")[0] in types}
         if "replicas" in types:
             held = (a for a in self._views.by_node.get(node_id, []) if self._is_for_node(a))
-            result.update(_named(self._replica(a) for a in held))
+            replicas = [self._replica(a) for a in held]
+            result.update(_named(replicas))
+            if "secrets" in types:
+                result.update(_named(self._secrets(replicas)))
         if "routes" in types:
             result.update(self._routes_of(node_id))
         return result
@@ -151,6 +155,16 @@ class Publication:
         if manifest.liveness is not None:
             spec.liveness.CopyFrom(decode.probe_message(manifest.liveness, host))
         return resource_pb2.Resource(name=resource_name(row), replica=spec)
+
+    def _secrets(self, replicas: Iterable[resource_pb2.Resource]) -> Iterable[resource_pb2.Resource]:
+        """The values that replicas get."""
+        wanted = {(mount.secret, mount.version) for replica in replicas for mount in replica.replica.secrets}
+        for secret, version in sorted(wanted):
+            sealed = self._state.secret_values.get(f"secrets/{secret}/{version}")
+            if sealed is not None and self._vault is not None:
+                value = secret_values.unseal(self._vault, secret, version, sealed)
+                material = resource_pb2.SecretMaterial(secret=secret, version=version, value=value)
+                yield resource_pb2.Resource(name=f"secrets/{secret}/{version}", secret=material)
 
     # -- routes
 

@@ -29,6 +29,7 @@ from locci.v1 import (
     release_pb2,
     replica_pb2,
     routing_pb2,
+    secret_pb2,
     zone_pb2,
 )
 
@@ -177,6 +178,9 @@ class State:
         self.record_sets = Table("recordSets", zone_pb2.RecordSet)
         self.purges = Table("purges", purge_pb2.Purge)
         """By `apps/{app}/purges/{sequence}`, the sequence with 15 digits."""
+        self.confidential = Table("secrets", secret_pb2.Secret)
+        self.secret_values = Table("secretValues", BytesValue)
+        """By `secrets/{secret}/{version}`: the value, sealed."""
         self.certificates = Table("certificates", certificate_pb2.Certificate)
         self.certificate_keys = Table("certificateKeys", BytesValue)
         """By `certificates/{certificate}`: the private key in PEM, sealed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from docker.types import LogConfig
 from docker.types import Ulimit as EngineUlimit
 
 from agent.core.model import Container, ContainerState, Identity, Replica
-from agent.core.options import Options, Volume
+from agent.core.options import Volume
 from agent.core.sandboxes import Sandbox
 
 LABEL_APP: Final = "dev.locci.app"
@@ -54,10 +54,13 @@ def facts_of(replica: Replica, node: str, region: str) -> dict[str, str]:
     }
 
 
-def host_settings(replica: Replica, files: Path | None = None, sandbox: str = "") -> dict[str, Any]:
+def host_settings(
+    replica: Replica, files: Path | None = None, sandbox: str = "", secret_files: Path | None = None
+) -> dict[str, Any]:
     """Limits, privileges, volumes, network. The engine restarts nothing: the agent does, with its own back-off.
 
-    `files` is the directory on the host with the replica's files, by their number; `sandbox` is whose network it joins.
+    `files` is the host directory with the replica's files, by their number, `secret_files` that with its secrets;
+    `sandbox` is whose network it joins.
     """
     options = replica.options
     log = {"max-size": str(options.log_bytes_max), "max-file": str(options.log_files_max)}
@@ -65,7 +68,11 @@ def host_settings(replica: Replica, files: Path | None = None, sandbox: str = ""
         "restart_policy": {"Name": "no"},
         "pids_limit": replica.pids or PIDS_DEFAULT,
         "log_config": LogConfig(type="json-file", config=log),
-        "binds": [*_binds(replica.app, options.volumes), *_file_binds(options, files)],
+        "binds": [
+            *_binds(replica.app, options.volumes),
+            *_file_binds([file.path for file in options.files], files),
+            *_file_binds([file.path for file in options.secret_files], secret_files),
+        ],
         "tmpfs": {v.path: _tmpfs(v) for v in options.volumes if v.kind == "tmpfs"},
         "read_only": options.read_only_root,
     }
@@ -100,9 +107,9 @@ def _binds(app: str, volumes: tuple[Volume, ...]) -> Iterator[str]:
             yield f"{volume.source}:{volume.path}:{access}"
 
 
-def _file_binds(options: Options, files: Path | None) -> Iterator[str]:
-    if files is not None:
-        yield from (f"{files / str(number)}:{file.path}:ro" for number, file in enumerate(options.files))
+def _file_binds(paths: Iterable[str], folder: Path | None) -> Iterator[str]:
+    if folder is not None:
+        yield from (f"{folder / str(number)}:{path}:ro" for number, path in enumerate(paths))
 
 
 def _tmpfs(volume: Volume) -> str:

@@ -19,6 +19,7 @@ from agent.adapters.containers import LABEL_NODE, LABEL_VOLUME, joined_sandbox
 from agent.adapters.docker_client import Client, Clients, Pull
 from agent.adapters.engine_errors import EngineError, PullError, explain, pull_failure
 from agent.adapters.sandboxes import Sandboxes
+from agent.adapters.secret_files import SecretFiles
 from agent.adapters.threads import Threads
 from agent.core.model import Container, Identity, PullFailure, Replica
 from agent.core.plan import ENDS_MAX, PULLS_MAX, STARTS_MAX
@@ -35,13 +36,14 @@ T = TypeVar("T")
 class Engine:
     """The containers and images that belong to this node. Each call has a time limit and raises EngineError."""
 
-    def __init__(self, base_url: str, node: str, region: str, files: Path, sandboxes: int = 0):
-        """`files` is the directory below which containers' files are kept; `sandboxes` how many networks are made
-        ahead of time."""
+    def __init__(self, base_url: str, node: str, region: str, files: Path, secret_files: Path, sandboxes: int = 0):
+        """`files` is the directory below which containers' files are kept, `secret_files` the one for their secrets, in
+        memory; `sandboxes` how many networks are made ahead of time."""
         self._base_url = base_url
         self._node = node
         self._region = region
         self._files = files
+        self._secrets = SecretFiles(secret_files)
         self._clients = Clients(base_url)
         self.sandboxes = Sandboxes(self._clients, node, sandboxes)
         self._starting = Threads("start", STARTS_MAX)
@@ -84,10 +86,12 @@ class Engine:
             if box is not None:
                 self.sandboxes.done(box)
 
-    async def start(self, container_id: str) -> Container:
-        """Starts a container that is there, with its network; one that runs already is fine."""
+    async def start(self, container_id: str, replica: Replica) -> Container:
+        """Starts a container that is there, with its network; one that runs already is fine. Its secrets are written
+        again: after a reboot they are gone."""
 
         def call(client: Client) -> Container:
+            self._secrets.write(_folder_of(replica.identity), replica.options.secret_files)
             sandbox_id = joined_sandbox(client.inspect_container(container_id))
             address = _start_sandbox(client, sandbox_id) if sandbox_id else ""
             client.start(container_id)
@@ -111,6 +115,7 @@ class Engine:
             client.remove_container(container_id, v=True, force=force)
             if identity is not None and not force:
                 shutil.rmtree(self._folder(identity), ignore_errors=True)
+                self._secrets.remove(_folder_of(identity))
 
         await self._end(call)
         self.sandboxes.changed()
@@ -181,13 +186,16 @@ class Engine:
         return self._attempt(client, replica, None)
 
     def _attempt(self, client: Client, replica: Replica, box: Sandbox | None) -> Container:
-        settings = shapes.host_settings(replica, self._folder(replica.identity), box.id if box else "")
+        secret_files = self._secrets.write(_folder_of(replica.identity), replica.options.secret_files)
+        settings = shapes.host_settings(replica, self._folder(replica.identity), box.id if box else "", secret_files)
         container_id = client.create_container(
             image=replica.image,
             name=f"locci-{replica.app}-{replica.ordinal}-{replica.release}-{secrets.token_hex(3)}",
             entrypoint=list(replica.command) or None,
             command=list(replica.args) or None,
-            environment=dict(replica.env) | shapes.facts_of(replica, self._node, self._region),
+            environment=dict(replica.env)
+            | dict(replica.options.secret_env)
+            | shapes.facts_of(replica, self._node, self._region),
             labels=shapes.labels_of(replica, self._node),
             user=replica.options.user or None,
             working_dir=replica.options.working_dir or None,
@@ -213,7 +221,11 @@ class Engine:
 
     def _folder(self, identity: Identity) -> Path:
         """Where a replica's files are on the host."""
-        return self._files / f"{identity.app}-{identity.ordinal}-{identity.spec_hash.replace(':', '_')}"
+        return self._files / _folder_of(identity)
+
+
+def _folder_of(identity: Identity) -> str:
+    return f"{identity.app}-{identity.ordinal}-{identity.spec_hash.replace(':', '_')}"
 
 
 def _start_sandbox(client: Client, sandbox_id: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
@@ -34,6 +34,15 @@ class ConfigFile:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretFile:
+    """A secret that the container finds at `path`, in memory."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int = FILE_MODE_DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
 class Ulimit:
     """A limit of the kernel."""
 
@@ -57,6 +66,9 @@ class Options:
     working_dir: str = ""
     log_bytes_max: int = LOG_BYTES_DEFAULT
     log_files_max: int = LOG_FILES_DEFAULT
+    secret_files: tuple[SecretFile, ...] = ()
+    secret_env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Secrets in the environment, by name."""
 
     @property
     def capabilities(self) -> tuple[str, ...]:

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from fleet.errors import invalid
+from fleet.ids import check_id
 
 FILE_BYTES_MAX: Final = 256 * 1024
 FILES_BYTES_MAX: Final = 1024 * 1024
 FILES_MAX: Final = 64
 VOLUMES_MAX: Final = 64
 LOG_FILES_MAX: Final = 100
+SECRETS_MAX: Final = 64
+SECRET_ID_LENGTH_MAX: Final = 63
 
 _VOLUME_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _CAPABILITY = re.compile(r"[A-Z][A-Z0-9_]{1,40}")
+_ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _USER = re.compile(r"[A-Za-z0-9_.-]{0,64}(?::[A-Za-z0-9_.-]{1,64})?")
 _BAD_IN_PATHS = re.compile(r"[\x00-\x1f\x7f:]")
 _ULIMITS: Final = frozenset(
@@ -70,6 +74,17 @@ class Ulimit:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretMount:
+    """A secret that the container gets, in its environment or as a file."""
+
+    secret: str
+    version: int = 0
+    env: str = ""
+    path: str = ""
+    mode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerOptions:
     """Everything of the kind; zero values are the defaults."""
 
@@ -85,13 +100,16 @@ class ContainerOptions:
     log_bytes_max: int = 0
     log_files_max: int = 0
     public_keys: tuple[str, ...] = ()
+    secrets: tuple[SecretMount, ...] = ()
 
 
 def check(options: ContainerOptions) -> None:
     """Raises INVALID_ARGUMENT that names the field at fault. What a host allows is its own policy's business."""
     _check_volumes(options.volumes)
     _check_files(options.files)
-    _check_twice([volume.path for volume in options.volumes] + [file.path for file in options.files])
+    _check_secrets(options.secrets)
+    mounted = [mount.path or f"/run/secrets/{mount.secret}" for mount in options.secrets if not mount.env]
+    _check_twice([*(volume.path for volume in options.volumes), *(file.path for file in options.files), *mounted])
     _check_privileges(options)
     if not _USER.fullmatch(options.user):
         raise invalid("manifest.user", f"manifest.user: {options.user!r} is not of the form user[:group]")
@@ -128,6 +146,23 @@ def _check_files(files: tuple[ConfigFile, ...]) -> None:
             raise invalid(f"{at}.mode", f"{at}.mode: {file.mode} is not from 0 to 511, which is octal 0777")
     if sum(sizes) > FILES_BYTES_MAX:
         raise invalid("manifest.files", f"manifest.files: {sum(sizes)} bytes in all; at most {FILES_BYTES_MAX}")
+
+
+def _check_secrets(mounts: tuple[SecretMount, ...]) -> None:
+    if len(mounts) > SECRETS_MAX:
+        raise invalid("manifest.secrets", f"manifest.secrets: {len(mounts)} are too many; at most {SECRETS_MAX}")
+    for index, mount in enumerate(mounts):
+        at = f"manifest.secrets[{index}]"
+        check_id(mount.secret, f"{at}.secret", SECRET_ID_LENGTH_MAX)
+        if mount.env and (mount.path or mount.mode):
+            raise invalid(at, f"{at}: it is a file (path, mode) or in the environment (env), not both")
+        if mount.env and not _ENV.fullmatch(mount.env):
+            raise invalid(f"{at}.env", f"{at}.env: {mount.env!r} is no name of an environment variable")
+        if mount.path:
+            _check_path(f"{at}.path", mount.path)
+        if not 0 <= mount.mode <= 0o777:
+            raise invalid(f"{at}.mode", f"{at}.mode: {mount.mode} is not from 0 to 511, which is octal 0777")
+    _check_twice([mount.env for mount in mounts if mount.env], "manifest.secrets")
 
 
 def _check_privileges(options: ContainerOptions) -> None:

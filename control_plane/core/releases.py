@@ -30,7 +30,7 @@ def spec_hash(manifest: Manifest, pinned_image: str) -> str:
     }
     if manifest.container != ContainerOptions():
         # Only then, so that containers of manifests that know nothing of these options keep their hash.
-        shape["container"] = asdict(manifest.container)
+        shape["container"] = {k: v for k, v in asdict(manifest.container).items() if v or k != "secrets"}
     canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

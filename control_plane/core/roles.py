@@ -32,6 +32,7 @@ _LEAST: Final = {
     "RoutingService": "operator",
     "RoutingOverrideService": "operator",
     "CertificateService": "operator",
+    "SecretService": "operator",
     "PurgeService": "deployer",
     "WatchService": "viewer",
 }

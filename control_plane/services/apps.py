@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from google.protobuf import empty_pb2
 
-from control_plane import decode
+from control_plane import decode, secret_values
 from control_plane.core.manifest import Manifest, complete
 from control_plane.core.preview import Change, preview
 from control_plane.core.releases import is_unchanged, spec_hash
@@ -48,13 +48,15 @@ class AppService:
         async def act() -> app_pb2.ApplyAppResponse:
             raw = decode.manifest(request.manifest)
             complete(raw, self._context.manifests.surroundings())
+            self._pin_secrets(request.manifest)
             pinned = await self._context.registry.pin(raw.image)
 
             def build(batch: Batch) -> app_pb2.ApplyAppResponse:
                 # Checked again: what it is checked against may have changed while the registry was asked.
-                manifest = complete(raw, self._context.manifests.surroundings())
+                shape = self._pin_secrets(request.manifest)
+                manifest = complete(decode.manifest(shape), self._context.manifests.surroundings())
                 check_etag(f"apps/{raw.name}", request.etag, self._state.apps.revision(f"apps/{raw.name}"))
-                return self._apply(batch, request, manifest, pinned, caller)
+                return self._apply(batch, request, shape, manifest, pinned, caller)
 
             if request.validate_only:
                 return build(Batch())
@@ -67,9 +69,24 @@ class AppService:
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
+    def _pin_secrets(self, message: manifest_pb2.AppManifest) -> manifest_pb2.AppManifest:
+        """The manifest with the versions that its secrets have now. Raises FAILED_PRECONDITION when one is missing."""
+        result = manifest_pb2.AppManifest()
+        result.CopyFrom(message)
+        for index, mount in enumerate(result.secrets):
+            secret_values.pin(self._state, self._context.vault, mount, f"manifest.secrets[{index}]")
+        return result
+
     def _apply(
-        self, batch: Batch, request: app_pb2.ApplyAppRequest, manifest: Manifest, pinned: str, caller: Caller
+        self,
+        batch: Batch,
+        request: app_pb2.ApplyAppRequest,
+        shape: manifest_pb2.AppManifest,
+        manifest: Manifest,
+        pinned: str,
+        caller: Caller,
     ) -> app_pb2.ApplyAppResponse:
+        """`shape` is what the release keeps: the manifest with everything that it names by "latest" made fast."""
         name = f"apps/{manifest.name}"
         before = self._state.apps.get(name)
         if before is not None and self._is_unchanged(before, manifest, pinned):
@@ -79,7 +96,7 @@ class AppService:
         release = release_pb2.Release(
             name=f"{name}/releases/{number}",
             number=number,
-            manifest=request.manifest,
+            manifest=shape,
             pinned_image=pinned,
             spec_hash=spec_hash(manifest, pinned),
             create_time=decode.timestamp(now),

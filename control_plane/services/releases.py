@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Final
 
-from control_plane import decode, metrics
+from control_plane import decode, metrics, secret_values
 from control_plane.core.rollout import TERMINAL, Rollout, State, turn_back
 from control_plane.services import listing
 from control_plane.services.apps import begin_rollout
@@ -89,6 +89,7 @@ class RolloutService:
             def build(batch: Batch) -> str:
                 app = self._state.apps.copy(request.name)
                 release = self._chosen(app, request.release)
+                secret_values.require(self._state, release.manifest.secrets)
                 reason = f"{caller.principal} asked to go back to release {release.number}"
                 return begin_rollout(self._context, batch, app, release, reason).name
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18locci/v1/container.proto\x12\x08locci.v1\x1a\x1fgoogle/api/field_behavior.proto\"!\n\x0bTmpfsVolume\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"\x86\x01\n\x06Volume\x12\x12\n\x04path\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x12\x13\n\thost_path\x18\x03 \x01(\tH\x00\x12&\n\x05tmpfs\x18\x04 \x01(\x0b\x32\x15.locci.v1.TmpfsVolumeH\x00\x12\x11\n\tread_only\x18\x05 \x01(\x08\x42\x08\n\x06source\"?\n\nConfigFile\x12\x12\n\x04path\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\r\"v\n\x0fSecurityOptions\x12\x18\n\x10\x61\x64\x64_capabilities\x18\x01 \x03(\t\x12\x1d\n\x15\x64rop_all_capabilities\x18\x02 \x01(\x08\x12\x16\n\x0eread_only_root\x18\x03 \x01(\x08\x12\x12\n\nprivileged\x18\x04 \x01(\x08\"8\n\x06Ulimit\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04soft\x18\x02 \x01(\x03\x12\x0c\n\x04hard\x18\x03 \x01(\x03\"3\n\x0bLogRotation\x12\x11\n\tmax_bytes\x18\x01 \x01(\x04\x12\x11\n\tmax_files\x18\x02 \x01(\r\"(\n\x11ImageVerification\x12\x13\n\x0bpublic_keys\x18\x01 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18locci/v1/container.proto\x12\x08locci.v1\x1a\x1fgoogle/api/field_behavior.proto\"!\n\x0bTmpfsVolume\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"\x86\x01\n\x06Volume\x12\x12\n\x04path\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x12\x13\n\thost_path\x18\x03 \x01(\tH\x00\x12&\n\x05tmpfs\x18\x04 \x01(\x0b\x32\x15.locci.v1.TmpfsVolumeH\x00\x12\x11\n\tread_only\x18\x05 \x01(\x08\x42\x08\n\x06source\"?\n\nConfigFile\x12\x12\n\x04path\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\r\"]\n\x0bSecretMount\x12\x14\n\x06secret\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0b\n\x03\x65nv\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0c\n\x04mode\x18\x05 \x01(\r\"v\n\x0fSecurityOptions\x12\x18\n\x10\x61\x64\x64_capabilities\x18\x01 \x03(\t\x12\x1d\n\x15\x64rop_all_capabilities\x18\x02 \x01(\x08\x12\x16\n\x0eread_only_root\x18\x03 \x01(\x08\x12\x12\n\nprivileged\x18\x04 \x01(\x08\"8\n\x06Ulimit\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04soft\x18\x02 \x01(\x03\x12\x0c\n\x04hard\x18\x03 \x01(\x03\"3\n\x0bLogRotation\x12\x11\n\tmax_bytes\x18\x01 \x01(\x04\x12\x11\n\tmax_files\x18\x02 \x01(\r\"(\n\x11ImageVerification\x12\x13\n\x0bpublic_keys\x18\x01 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUME'].fields_by_name['path']._serialized_options = b'\342A\001\002'
   _globals['_CONFIGFILE'].fields_by_name['path']._loaded_options = None
   _globals['_CONFIGFILE'].fields_by_name['path']._serialized_options = b'\342A\001\002'
+  _globals['_SECRETMOUNT'].fields_by_name['secret']._loaded_options = None
+  _globals['_SECRETMOUNT'].fields_by_name['secret']._serialized_options = b'\342A\001\002'
   _globals['_ULIMIT'].fields_by_name['name']._loaded_options = None
   _globals['_ULIMIT'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_TMPFSVOLUME']._serialized_start=71
@@ -44,12 +46,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUME']._serialized_end=241
   _globals['_CONFIGFILE']._serialized_start=243
   _globals['_CONFIGFILE']._serialized_end=306
-  _globals['_SECURITYOPTIONS']._serialized_start=308
-  _globals['_SECURITYOPTIONS']._serialized_end=426
-  _globals['_ULIMIT']._serialized_start=428
-  _globals['_ULIMIT']._serialized_end=484
-  _globals['_LOGROTATION']._serialized_start=486
-  _globals['_LOGROTATION']._serialized_end=537
-  _globals['_IMAGEVERIFICATION']._serialized_start=539
-  _globals['_IMAGEVERIFICATION']._serialized_end=579
+  _globals['_SECRETMOUNT']._serialized_start=308
+  _globals['_SECRETMOUNT']._serialized_end=401
+  _globals['_SECURITYOPTIONS']._serialized_start=403
+  _globals['_SECURITYOPTIONS']._serialized_end=521
+  _globals['_ULIMIT']._serialized_start=523
+  _globals['_ULIMIT']._serialized_end=579
+  _globals['_LOGROTATION']._serialized_start=581
+  _globals['_LOGROTATION']._serialized_end=632
+  _globals['_IMAGEVERIFICATION']._serialized_start=634
+  _globals['_IMAGEVERIFICATION']._serialized_end=674
 # @@protoc_insertion_point(module_scope)

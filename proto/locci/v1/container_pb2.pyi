@@ -113,6 +113,44 @@ class ConfigFile(_message.Message):
 Global___ConfigFile: _TypeAlias = ConfigFile  # noqa: Y015
 
 @_typing.final
+class SecretMount(_message.Message):
+    """A secret that the container gets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The secret's id."""
+    version: _builtins.int
+    """Which version; 0 means the latest at the time when the release is made, which then keeps it."""
+    env: _builtins.str
+    """Name of an environment variable that holds it, instead of a file. Whoever may inspect containers on the host sees it."""
+    path: _builtins.str
+    """Where the file is in the container; empty means `/run/secrets/{secret}`. It lies in memory, and is read-only."""
+    mode: _builtins.int
+    """Permissions as a number; 0 means 292, which is octal 0444."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.str = ...,
+        version: _builtins.int = ...,
+        env: _builtins.str = ...,
+        path: _builtins.str = ...,
+        mode: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["env", b"env", "mode", b"mode", "path", b"path", "secret", b"secret", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretMount: _TypeAlias = SecretMount  # noqa: Y015
+
+@_typing.final
 class SecurityOptions(_message.Message):
     """What the container's processes may do. Unset, they get no new privileges and a small set of capabilities."""
 

@@ -942,6 +942,7 @@ class AppManifest(_message.Message):
     HOSTNAMES_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     TLS_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     ROUTING_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
@@ -1010,6 +1011,10 @@ class AppManifest(_message.Message):
         """How clients reach it over TLS."""
 
     @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[_container_pb2.SecretMount]:
+        """Secrets that its containers get."""
+
+    @_builtins.property
     def routing(self) -> Global___RoutingPolicy:
         """How DNS chooses."""
 
@@ -1065,6 +1070,7 @@ class AppManifest(_message.Message):
         hostnames: _abc.Iterable[_builtins.str] | None = ...,
         cache: Global___CachePolicy | None = ...,
         tls: Global___TlsPolicy | None = ...,
+        secrets: _abc.Iterable[_container_pb2.SecretMount] | None = ...,
         routing: Global___RoutingPolicy | None = ...,
         resources: Global___ResourceLimits | None = ...,
         stop_timeout: _duration_pb2.Duration | None = ...,
@@ -1081,7 +1087,7 @@ class AppManifest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "secrets", b"secrets", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -69,6 +69,7 @@ class Resource(_message.Message):
     ZONE_FIELD_NUMBER: _builtins.int
     ZONE_KEYS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
     replicas, routes, regions, hostnames and zones, each with its own body below.
@@ -107,6 +108,10 @@ class Resource(_message.Message):
     def certificate(self) -> Global___CertificateMaterial:
         """`certificates/{certificate}`: what clients are shown for its host names. Role edge."""
 
+    @_builtins.property
+    def secret(self) -> Global___SecretMaterial:
+        """`secrets/{secret}/{version}`: a value that a replica of this node gets. Role edge."""
+
     def __init__(
         self,
         *,
@@ -120,12 +125,13 @@ class Resource(_message.Message):
         zone: Global___ZoneData | None = ...,
         zone_keys: Global___ZoneKeys | None = ...,
         certificate: Global___CertificateMaterial | None = ...,
+        secret: Global___SecretMaterial | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -180,6 +186,7 @@ class ReplicaSpec(_message.Message):
     LOG_ROTATION_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     FENCE_AFTER_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     ordinal: _builtins.int
@@ -258,6 +265,10 @@ class ReplicaSpec(_message.Message):
     def fence_after(self) -> _duration_pb2.Duration:
         """When set, the node runs it only while it holds a lease of it (Leases) that is younger than this."""
 
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[_container_pb2.SecretMount]:
+        """Secrets that it gets; each version is in the same snapshot."""
+
     def __init__(
         self,
         *,
@@ -284,10 +295,11 @@ class ReplicaSpec(_message.Message):
         log_rotation: _container_pb2.LogRotation | None = ...,
         verification: _container_pb2.ImageVerification | None = ...,
         fence_after: _duration_pb2.Duration | None = ...,
+        secrets: _abc.Iterable[_container_pb2.SecretMount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "fence_after", b"fence_after", "liveness", b"liveness", "log_rotation", b"log_rotation", "readiness", b"readiness", "resources", b"resources", "security", b"security", "stop_timeout", b"stop_timeout", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "args", b"args", "command", b"command", "drain", b"drain", "env", b"env", "fence_after", b"fence_after", "files", b"files", "image", b"image", "liveness", b"liveness", "log_rotation", b"log_rotation", "ordinal", b"ordinal", "ports", b"ports", "readiness", b"readiness", "release", b"release", "resources", b"resources", "security", b"security", "spec_hash", b"spec_hash", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "args", b"args", "command", b"command", "drain", b"drain", "env", b"env", "fence_after", b"fence_after", "files", b"files", "image", b"image", "liveness", b"liveness", "log_rotation", b"log_rotation", "ordinal", b"ordinal", "ports", b"ports", "readiness", b"readiness", "release", b"release", "resources", b"resources", "secrets", b"secrets", "security", b"security", "spec_hash", b"spec_hash", "stop_timeout", b"stop_timeout", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -344,6 +356,36 @@ class AppRoute(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppRoute: _TypeAlias = AppRoute  # noqa: Y015
+
+@_typing.final
+class SecretMaterial(_message.Message):
+    """A version of a secret, for the nodes that run a replica which gets it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The secret's id."""
+    version: _builtins.int
+    """The version."""
+    value: _builtins.bytes
+    """The value."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.str = ...,
+        version: _builtins.int = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "value", b"value", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretMaterial: _TypeAlias = SecretMaterial  # noqa: Y015
 
 @_typing.final
 class CertificateMaterial(_message.Message):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+from pathlib import Path
 
 import pytest
 
-from tests.integration.agent.rig import Rig, eventually, replica
+from locci.v1 import resource_pb2
+from tests.integration.agent.rig import Rig, eventually, named, replica
 
 pytestmark = pytest.mark.lab
 
@@ -84,3 +87,57 @@ async def test_a_command_in_the_container_decides_whether_it_is_ready(rig: Rig, 
     await eventually(told, "it says why it is not ready")
     await asyncio.to_thread(run_in, rig, "echo yes > /www/ready")
     await eventually(rig.control_plane.ready, "it is ready")
+
+
+def secret(name: str, version: int, value: bytes) -> resource_pb2.Resource:
+    material = resource_pb2.SecretMaterial(secret=name, version=version, value=value)
+    return named(resource_pb2.Resource(name=f"secrets/{name}/{version}", secret=material))
+
+
+async def test_secrets_are_files_in_memory_or_in_the_environment(rig: Rig, image: str) -> None:
+    wanted = replica(image)
+    wanted.replica.secrets.add(secret="db", version=2)
+    wanted.replica.secrets.add(secret="key", version=1, path="/etc/app/key", mode=0o400)
+    wanted.replica.secrets.add(secret="token", version=1, env="API_TOKEN")
+    values = [secret("db", 2, b"canary-db"), secret("key", 1, b"\0canary-key"), secret("token", 1, b"canary-token")]
+    rig.start()
+    rig.control_plane.want(wanted, *values)
+    await eventually(rig.control_plane.ready, "it is ready")
+    script = "cat /run/secrets/db; tail -c 10 /etc/app/key; echo $API_TOKEN; (echo x > /run/secrets/db) 2>&1; mount"
+    said = await asyncio.to_thread(run_in, rig, script)
+    assert said.startswith("canary-dbcanary-keycanary-token\n"), said
+    assert "Read-only file system" in said
+    assert "tmpfs on /run/secrets/db type tmpfs (ro" in said
+    for path in (path for path in rig.state.rglob("*") if path.is_file() and path.name != "snapshot.pb"):
+        assert b"canary" not in path.read_bytes(), path
+    assert (rig.state / "snapshot.pb").stat().st_mode & 0o777 == 0o600
+    assert "canary" not in rig.log
+
+    # As after a reboot: the container is there, what was in memory is gone.
+    container_id = rig.control_plane.replicas["replicas/web/0/1"].container_id
+    place = await asyncio.to_thread(source_of, rig, container_id, "/run/secrets/db")
+    await rig.kill()
+    with contextlib.closing(rig.host.client()) as client:
+        await asyncio.to_thread(client.stop, container_id, 1)
+    shutil.rmtree(place.parent)
+    rig.control_plane.replicas.clear()
+    rig.start()
+    await eventually(rig.control_plane.ready, "it is ready again")
+    assert rig.control_plane.replicas["replicas/web/0/1"].container_id == container_id
+    assert (await asyncio.to_thread(run_in, rig, "cat /run/secrets/db")) == "canary-db"
+
+    rig.control_plane.want()
+    await eventually(lambda: "replicas/web/0/1" in rig.control_plane.gone, "it is gone")
+    assert not place.parent.exists()
+    bad = replica(image)
+    bad.replica.secrets.add(secret="db", version=3)
+    rig.control_plane.want(bad)
+    await eventually(lambda: rig.control_plane.nacks, "it is refused")
+    assert "version 3 of db did not come with it" in rig.control_plane.nacks[0].problems[0].message
+
+
+def source_of(rig: Rig, container_id: str, path: str) -> Path:
+    """Where on the host a file of a container comes from."""
+    with contextlib.closing(rig.host.client()) as client:
+        binds = client.inspect_container(container_id)["HostConfig"]["Binds"]
+    return next(Path(bind.split(":")[0]) for bind in binds if bind.split(":")[1] == path)

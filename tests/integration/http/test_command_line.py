@@ -164,6 +164,21 @@ def test_the_report_of_a_drill(locci: CommandLine, region: str, server: RealServ
     assert locci("drills", "rm", region).returncode == 0
 
 
+def test_secrets(locci: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "value").write_bytes(b"canary-1\n")
+    made = locci("secrets", "create", "db", "--file", str(tmp_path / "value"))
+    assert made.returncode == 0, made.stderr
+    assert locci("secrets", "add-version", "db", "--file", str(tmp_path / "value")).returncode == 0
+    assert "1,2" in locci("secrets", "ls").stdout
+    assert locci("secrets", "destroy-version", "db", "1").returncode == 0
+    shown = locci("secrets", "show", "db", "-o", "json")
+    assert json.loads(shown.stdout)["versions"][0]["destroyed"]
+    assert "canary" not in shown.stdout
+    missing = locci("secrets", "create", "other", "--file", str(tmp_path / "none"))
+    assert (missing.returncode, "cannot be read" in missing.stderr) == (2, True)
+    assert locci("secrets", "rm", "db").returncode == 0
+
+
 def test_certificates(locci: CommandLine, tmp_path: Path) -> None:
     chain, key = Authority().website("tls.example.net")
     (tmp_path / "chain.pem").write_text(chain)
