@@ -19,15 +19,16 @@ from redis.exceptions import RedisError
 
 from agent.edge.core import entry_codec
 from agent.edge.core.entry import StoredResponse, Variants
+from agent.edge.core.entry_codec import Striped
 from agent.edge.core.headers import Fields
 from agent.edge.counters import Counters
 from fleet.backoff import Backoff
 from fleet.clock import Clock
 
 PREFIX: Final = b"locci:c1:"
-QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
+QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
 QUEUE_MAX: Final = 256
-VALUE_BYTES_MAX: Final = 4 * 1024 * 1024
+VALUE_BYTES_MAX: Final = 12 * 1024 * 1024
 KEEP_S_MAX: Final = 24 * 3600
 FAILURES_MAX: Final = 3
 WRITE_TIMEOUT_S: Final = 1.0
@@ -101,26 +102,43 @@ class RedisTier:
             self._counters.tier_skipped_total += 1
             return None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                found = await self._read(key)
+            async with asyncio.timeout(self._timeout_s) as limit:
+                found = await self._read(key, limit)
                 variants = None
                 if isinstance(found, Variants):
                     variants = found
-                    found = await self._read(variants.key(key, request))
+                    found = await self._read(variants.key(key, request), limit)
         except (RedisError, OSError, TimeoutError):
             self._failed()
             return None
         self._breaker.succeeded()
         return (found, variants) if isinstance(found, StoredResponse) else None
 
-    async def _read(self, key: bytes) -> StoredResponse | Variants | None:
+    async def _read(self, key: bytes, limit: asyncio.Timeout) -> StoredResponse | Variants | None:
         data = await self._reader.get(_name(key))
         if not isinstance(data, bytes):
             return None
         decoded = entry_codec.decode(key, data)
-        if decoded is None:
+        if isinstance(decoded, Striped):
+            data = await self._gather(decoded.keys(key), limit)
+            if data is None:
+                return None
+            decoded = entry_codec.decode(key, data)
+        if decoded is None or isinstance(decoded, Striped):
             self._counters.tier_garbage_total += 1
+            return None
         return decoded
+
+    async def _gather(self, keys: list[bytes], limit: asyncio.Timeout) -> bytes | None:
+        """The value that lies in stripes; None when one is gone. Each of them has the time of a whole small value."""
+        parts: list[bytes] = []
+        for key in keys:
+            limit.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+            part = await self._reader.get(_name(key))
+            if not isinstance(part, bytes):
+                return None
+            parts.append(part)
+        return b"".join(parts)
 
     def put(self, key: bytes, entry: StoredResponse, variants: Variants | None, request: Fields) -> None:
         now = self._clock.wall()
@@ -130,23 +148,27 @@ class RedisTier:
         if keep_s < 1 or len(entry.body) > VALUE_BYTES_MAX:
             return
         keep_ms = int(min(keep_s, KEEP_S_MAX) * 1000)
-        if variants is None:
-            self._enqueue(_Write(key, entry_codec.encode(key, entry), keep_ms))
-            return
-        own = variants.key(key, request)
-        self._enqueue(_Write(own, entry_codec.encode(own, entry), keep_ms))
-        self._enqueue(_Write(key, entry_codec.encode_marker(key, variants), KEEP_S_MAX * 1000))
+        own = key if variants is None else variants.key(key, request)
+        nonce = b"%016x" % self._rng.getrandbits(64)
+        writes = [
+            _Write(at, value, keep_ms) for at, value in entry_codec.divide(own, entry_codec.encode(own, entry), nonce)
+        ]
+        if variants is not None:
+            writes.append(_Write(key, entry_codec.encode_marker(key, variants), KEEP_S_MAX * 1000))
+        self._enqueue(writes)
 
     def remove(self, key: bytes) -> None:
-        self._enqueue(_Write(key, None))
+        self._enqueue([_Write(key, None)])
 
-    def _enqueue(self, write: _Write) -> None:
-        size = len(write.value or b"")
-        full = self._queue.full() or self._queued_bytes + size > QUEUE_BYTES_MAX
+    def _enqueue(self, writes: list[_Write]) -> None:
+        """All of them or none."""
+        size = sum(len(write.value or b"") for write in writes)
+        full = self._queue.qsize() + len(writes) > QUEUE_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX
         if full or not self._breaker.allows(self._clock.monotonic()):
             self._counters.tier_skipped_total += 1
             return
-        self._queue.put_nowait(write)
+        for write in writes:
+            self._queue.put_nowait(write)
         self._queued_bytes += size
 
     async def _write_all(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.edge.core.entry import StoredResponse, Variants, restore
@@ -16,6 +17,9 @@ from agent.edge.core.freshness import Verdict
 
 MAGIC: Final = b"LCC2"
 MARKER_MAGIC: Final = b"LCV1"
+STRIPED_MAGIC: Final = b"LCS1"
+STRIPE_BYTES: Final = 256 * 1024
+"""A value above this is divided, so that nobody waits for a large one on a connection that all share."""
 _DIGEST: Final = 16
 _MAX_MARKER: Final = 4096
 
@@ -55,11 +59,36 @@ def encode_marker(key: bytes, variants: Variants) -> bytes:
     return MARKER_MAGIC + _sum(key, content) + content
 
 
-def decode(key: bytes, data: bytes) -> StoredResponse | Variants | None:
-    """An entry, a marker, or None for whatever is neither whole nor ours."""
+@dataclass(frozen=True, slots=True)
+class Striped:
+    """Stands for a value that lies in stripes. The nonce tells the stripes of two values apart."""
+
+    nonce: bytes
+    count: int
+
+    def keys(self, key: bytes) -> list[bytes]:
+        """Where the stripes are, in order."""
+        return [b"\n".join((key, b"stripe", self.nonce, b"%d" % number)) for number in range(self.count)]
+
+
+def divide(key: bytes, value: bytes, nonce: bytes) -> list[tuple[bytes, bytes]]:
+    """Keys and values under which a value is stored; what lies under `key` itself comes last."""
+    if len(value) <= STRIPE_BYTES:
+        return [(key, value)]
+    parts = [value[at : at + STRIPE_BYTES] for at in range(0, len(value), STRIPE_BYTES)]
+    striped = Striped(nonce, len(parts))
+    content = b"%b\n%d" % (nonce, striped.count)
+    return [*zip(striped.keys(key), parts, strict=True), (key, STRIPED_MAGIC + _sum(key, content) + content)]
+
+
+def decode(key: bytes, data: bytes) -> StoredResponse | Variants | Striped | None:
+    """An entry, a marker, what leads to stripes, or None for whatever is neither whole nor ours."""
     magic, digest, content = data[:4], data[4 : 4 + _DIGEST], data[4 + _DIGEST :]
-    if magic not in (MAGIC, MARKER_MAGIC) or digest != _sum(key, content):
+    if magic not in (MAGIC, MARKER_MAGIC, STRIPED_MAGIC) or digest != _sum(key, content):
         return None
+    if magic == STRIPED_MAGIC:
+        nonce, _, count = content.partition(b"\n")
+        return Striped(nonce, int(count)) if count.isdigit() and len(count) < 5 else None
     if magic == MARKER_MAGIC:
         nonce, *names = content[:_MAX_MARKER].split(b"\n")
         return Variants(tuple(names), nonce)

@@ -38,7 +38,8 @@ class MemoryStore(Generic[T]):
         self._small: deque[_Node[T]] = deque()
         self._main: deque[_Node[T]] = deque()
         self._small_bytes = 0
-        self._ghosts: OrderedDict[bytes, None] = OrderedDict()
+        self._ghosts: OrderedDict[int, None] = OrderedDict()
+        # By hash: keys may be long, and a ghost that is taken for another only stays a little longer.
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -65,7 +66,7 @@ class MemoryStore(Generic[T]):
         else:
             node = _Node(key, value, cost)
             self._nodes[key] = node
-            node.in_main = self._ghosts.pop(key, self) is None
+            node.in_main = self._ghosts.pop(hash(key), self) is None
             (self._main if node.in_main else self._small).append(node)
             self._account(node, cost)
         while self.used_bytes > self.budget_bytes:
@@ -118,7 +119,7 @@ class MemoryStore(Generic[T]):
             self._main.append(node)
             return
         self._drop(node)
-        self._ghosts[node.key] = None
+        self._ghosts[hash(node.key)] = None
         while len(self._ghosts) > max(64, len(self._nodes)):
             self._ghosts.popitem(last=False)
 

@@ -94,6 +94,29 @@ async def test_another_edge_of_the_region_finds_it(make_edge: MakeEdge, origin: 
     assert "fwd=uri-miss" in (await fetch(third.port, "/a")).cache
 
 
+async def test_a_large_body_lies_in_stripes(make_edge: MakeEdge, origin: Origin, redis: Redis) -> None:
+    body = bytes(range(256)) * 8000  # 2 MB
+
+    async def large(seen: Seen) -> None:
+        await seen.answer(200, body, Cache_Control="max-age=60")
+
+    origin.handler = large
+    edge = await make_edge(redis_url=redis.url, redis_timeout_s=5.0)
+    await edge.serve(route("hello", ["hello.test"], [origin.address]))
+    await fetch(edge.port, "/large")
+    await wait_for_keys(redis, 9)
+    edge.worker.state.store.clear()
+    found = await fetch(edge.port, "/large")
+    assert (found.body == body, "second-tier" in found.cache) == (True, True)
+    async with redis.client() as client:
+        sizes = {name: int(await client.strlen(name)) for name in await client.keys("*")}
+        assert max(sizes.values()) <= 256 * 1024
+        await client.delete(max(sizes, key=lambda name: sizes[name]))
+    edge.worker.state.store.clear()
+    assert (await fetch(edge.port, "/large")).body == body, "a stripe is gone: the origin is asked"
+    assert len(origin.seen) == 2
+
+
 async def test_garbage_is_not_believed(make_edge: MakeEdge, origin: Origin, redis: Redis) -> None:
     origin.handler = keep
     edge = await make_edge(redis_url=redis.url)
@@ -155,11 +178,9 @@ async def test_redis_that_hangs_costs_little(make_edge: MakeEdge, origin: Origin
     await fetch(edge.port, "/warm")
     assert redis.process is not None
     redis.process.send_signal(signal.SIGSTOP)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     for number in range(50):
         assert (await fetch(edge.port, f"/{number}")).status == 200
-    assert loop.time() - began < 2.0, "after a few timeouts the breaker opens"
+    assert edge.counters.tier_skipped_total > 25, "after a few timeouts the breaker opens"
 
 
 async def test_a_full_redis(make_edge: MakeEdge, origin: Origin, redis: Redis) -> None:

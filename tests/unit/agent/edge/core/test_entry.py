@@ -68,6 +68,21 @@ def test_the_codec_there_and_back(body: bytes, headers: HeaderList, key: bytes) 
     assert dataclasses.asdict(decoded) == dataclasses.asdict(entry)
 
 
+@pytest.mark.parametrize("size", [0, 1000, entry_codec.STRIPE_BYTES + 1, 3 * entry_codec.STRIPE_BYTES])
+def test_a_large_value_lies_in_stripes(size: int) -> None:
+    value = entry_codec.encode(b"key", stored(b"x" * size))
+    written = entry_codec.divide(b"key", value, b"nonce")
+    assert all(len(part) <= entry_codec.STRIPE_BYTES for _, part in written)
+    held = dict(written)
+    found = entry_codec.decode(b"key", held[b"key"])
+    if size > entry_codec.STRIPE_BYTES:
+        assert isinstance(found, entry_codec.Striped)
+        assert entry_codec.decode(b"other", held[b"key"]) is None
+        found = entry_codec.decode(b"key", b"".join(held[key] for key in found.keys(b"key")))
+    assert isinstance(found, StoredResponse)
+    assert len(found.body) == size
+
+
 def test_markers_there_and_back() -> None:
     variants = Variants((b"accept", b"accept-language"), b"abc")
     assert entry_codec.decode(b"k", entry_codec.encode_marker(b"k", variants)) == variants
