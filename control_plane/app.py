@@ -28,6 +28,7 @@ from control_plane.services.access import ROLE_PREFIX, AuditService, OperatorTok
 from control_plane.services.apps import AppService
 from control_plane.services.caller import Caller
 from control_plane.services.certificates import CertificateService
+from control_plane.services.confidential import SecretService
 from control_plane.services.context import Context
 from control_plane.services.drills import DrillService
 from control_plane.services.enrolment import EnrolmentService
@@ -43,7 +44,6 @@ from control_plane.services.registry import Service
 from control_plane.services.releases import ReleaseService, RolloutService
 from control_plane.services.replicas import ReplicaService
 from control_plane.services.routing_overrides import RoutingOverrideService
-from control_plane.services.secrets import SecretService
 from control_plane.services.sync import SHUTDOWN_RETRY_S, SyncServicer
 from control_plane.services.watches import WatchService
 from control_plane.services.zones import RoutingService, ZoneService
