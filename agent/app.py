@@ -16,6 +16,8 @@ from agent import decode
 from agent.adapters import host_facts, policy_file
 from agent.adapters.engine import Engine
 from agent.adapters.engine_events import EngineEvents
+from agent.adapters.fault_journal import FaultJournal
+from agent.adapters.firewall import Firewall
 from agent.adapters.image_log import ImageLog
 from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
@@ -24,6 +26,7 @@ from agent.adapters.status_socket import StatusSocket
 from agent.caretaker import Caretaker
 from agent.core.conditions import HostFigures
 from agent.core.model import PullFailure
+from agent.faults import JOURNAL_NAME, FaultKeeper
 from agent.metrics import Metrics, serve_metrics
 from agent.outbox import Outbox
 from agent.settings import AgentSettings
@@ -108,6 +111,8 @@ class Agent:
             leases_renewed=self._shell.leases_renewed,
         )
         self._shell.wake_link = self._link.wake
+        self._faults = FaultKeeper(FaultJournal(settings.state_dir / JOURNAL_NAME), Firewall(), self._shell.record)
+        self._shell.want_faults = self._faults.want
         self._caretaker = Caretaker(
             engine=engine,
             images=self._shell.images,
@@ -130,6 +135,7 @@ class Agent:
             loop.add_signal_handler(number, stop.set)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._shell.close)
+            stack.push_async_callback(self._faults.close)
             for part in (self._shell.edge, self._status):
                 await part.start()
                 stack.push_async_callback(part.close)
@@ -148,6 +154,7 @@ class Agent:
                 self._outbox.run(),
                 self._engine.sandboxes.run(),
                 self._caretaker.run(),
+                self._faults.run(),
             )
             tasks = [asyncio.create_task(part) for part in work]
             stopping = asyncio.create_task(stop.wait())

@@ -20,8 +20,10 @@ import typer
 
 from agent import app as program
 from agent.adapters import host_facts, status_socket
+from agent.adapters.firewall import Firewall
 from agent.doctor import examine
 from agent.doctor import support_bundle as write_bundle
+from agent.faults import end_leftover
 from agent.settings import AgentSettings
 from agent.supervise import Supervisor, want
 from fleet import settings as fleet_settings
@@ -123,6 +125,14 @@ def doctor(
             print(f"{finding.verdict:8} {finding.check:12} {finding.message}")
     if any(finding.verdict == "failed" for finding in findings):
         sys.exit(FAILED)
+
+
+@cli.command("end-faults")
+def end_faults(config: Config = None) -> None:
+    """Undoes what a drill broke on this host, when its agent is dead; init calls it whenever the agent has ended."""
+    settings = fleet_settings.load(AgentSettings, config)
+    ended = end_leftover(settings.state_dir, Firewall())
+    print(f"{ended} is undone" if ended else "nothing is left of a drill")
 
 
 @cli.command("support-bundle")

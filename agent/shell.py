@@ -23,6 +23,7 @@ from agent.adapters.prober import Prober
 from agent.adapters.state import StateFile
 from agent.adapters.usage import Usage
 from agent.core.conditions import Condition
+from agent.core.faults import Fault
 from agent.core.machine import Machine
 from agent.core.messages import (
     CancelPull,
@@ -121,6 +122,8 @@ class Shell:
         self.machine = Machine(generation=state.generation, presumed_ready=state.ready, leases=leases.leases)
         self.wake_link: Callable[[], None] = lambda: None
         """Called when there is something to tell the control plane."""
+        self.want_faults: Callable[[list[Fault]], None] = lambda faults: None
+        """Called with the faults that an accepted snapshot wants."""
 
     def post(self, event: Event) -> None:
         """Takes an event; it is handled soon, in order. On the event loop only."""
@@ -157,6 +160,7 @@ class Shell:
 
     def accepted(self, snapshot: Snapshot) -> None:
         self.post(SnapshotAccepted(decode.target(snapshot)))
+        self.want_faults(decode.wanted_faults(snapshot))
 
     def complete_status(self) -> agent_pb2.Status:
         return self.reporter.complete()

@@ -225,6 +225,7 @@ def _marks(run: Json) -> str:
 
 DRILL_RUNS: Final[list[Column]] = [
     ("RUN", lambda r: last(r["name"])),
+    ("STATE", lambda r: word(r.get("state", ""), "STATE_") or ("passed" if r.get("passed") else "failed")),
     ("PASSED", lambda r: yes(r.get("passed"))),
     ("REQUESTS", lambda r: str(r.get("requests", 0))),
     ("FAILED", lambda r: str(r.get("failed_requests", 0))),

@@ -20,6 +20,7 @@ from control_plane.core.brake import Sight
 from control_plane.core.converge import is_gone
 from control_plane.core.liveness import Judgement, Silence, judge
 from control_plane.core.model import Condition
+from control_plane.drills import DrillSteps
 from control_plane.observed import Observed
 from control_plane.ports import Vault
 from control_plane.reports import Reports, Unrecorded
@@ -76,6 +77,7 @@ class Controller:
         self._suspect_after_s = suspect_after_s
         self._lost_after_s = lost_after_s
         self._apps = AppSteps(state, observed, manifests)
+        self.drills = DrillSteps(state, observed)
         self._woken = woken
         self._zones_noted = -1
         self._failure = ""
@@ -143,6 +145,7 @@ class Controller:
         self._reports.record(batch, said)
         self._judge_nodes(batch, now)
         self._note_drained(batch)
+        self.drills.step(batch, now)
         views = Views(self._state, self._observed, self._manifests, now)
         self._forget(batch, views, now)
         if not batch:

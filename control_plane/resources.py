@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane import certificates, decode, secret_values, zone_files, zone_keys
+from control_plane import certificates, decode, drills, secret_values, zone_files, zone_keys
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.purges import place
@@ -25,7 +25,7 @@ PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
 
 TYPES: Final = {
-    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions", "certificates", "secrets"),
+    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions", "certificates", "secrets", "faults"),
     node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys"),
 }
 
@@ -76,6 +76,7 @@ class Publication:
         )
         self._purges = _purges(state)
         self._routes: dict[str, Resources] = {}
+        self._faults = self._wanted_faults()
         self.fenced = self._fenced()
         """By node: keys of assignments and names of the singletons that it holds."""
 
@@ -97,11 +98,23 @@ class Publication:
                 result.update(_named(self._secrets(replicas)))
         if "routes" in types:
             result.update(self._routes_of(node_id))
+        if "faults" in types:
+            result.update(self._faults.get(f"nodes/{node_id}", {}))
         return result
 
     def _target(self, app: app_pb2.App) -> tuple[release_pb2.Release, Manifest] | None:
         release = self._state.releases.get(app.target_release)
         return None if release is None else (release, self._manifests.of(release))
+
+    def _wanted_faults(self) -> dict[str, Resources]:
+        """By node, the faults of the drills that go on."""
+        result: dict[str, Resources] = {}
+        for run in drills.under_way(self._state):
+            if drills.is_wanted(run):
+                wanted = _named([resource_pb2.Resource(name=drills.resource_of(run), fault=drills.injected(run))])
+                for node in drills.targets(self._state, run.spec):
+                    result.setdefault(node.name, {}).update(wanted)
+        return result
 
     # -- replicas
 

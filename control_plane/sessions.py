@@ -89,6 +89,7 @@ class Hub:
         facts.accepted_revision = session.delivery.accepted_revision
         facts.refused_reason = ""
         facts.unanswered = False
+        facts.takes_faults = "faults" in session.types
         self._count()
 
     def leave(self, session: Session) -> None:

@@ -18,6 +18,7 @@ class _File(BaseModel):
     host_paths: list[str] = []
     capabilities: list[str] = []
     privileged: bool = False
+    drills: bool = True
 
 
 def load(path: Path) -> LocalPolicy:
@@ -43,4 +44,5 @@ def load(path: Path) -> LocalPolicy:
         host_paths=tuple(found.host_paths),
         capabilities=tuple(name.upper().removeprefix("CAP_") for name in found.capabilities),
         privileged=found.privileged,
+        drills=found.drills,
     )

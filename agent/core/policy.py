@@ -22,6 +22,8 @@ class LocalPolicy:
     capabilities: tuple[str, ...] = ()
     """Capabilities besides the usual ones."""
     privileged: bool = False
+    drills: bool = True
+    """Whether drills may break something here for a while."""
 
 
 DEFAULT_POLICY: Final = LocalPolicy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ app = typer.Typer(help="Drills: declared faults, and what their runs measured.",
 
 Drill = Annotated[str, typer.Argument(metavar="DRILL", help="The drill's id.")]
 
-_FAULTS = ("region-cut", "node-cut", "program-killed")
+_FAULTS = ("region-cut", "node-cut", "inbound-cut", "outbound-cut", "program-killed")
 
 
 @app.command()
@@ -42,6 +43,69 @@ def runs(
     """List what a drill's runs measured, newest first."""
     path = f"{name_of('drills', drill)}/runs"
     show_list(path, "runs", columns.DRILL_RUNS, output, "it never ran", How(filter_, order_by, watch))
+
+
+_RUN_STATE = "STATE_"
+_GOING_ON = ("STATE_STARTING", "STATE_FAULTY", "STATE_RECOVERING")
+_POLL_S = 0.5
+
+
+async def _follow(client: Client, name: str) -> Json:
+    """A run when it has ended; each new mark and state is told on the way. Its own states have deadlines."""
+    told, state = 0, ""
+    while True:
+        found = await client.get(name)
+        for mark in found.get("marks", [])[told:]:
+            note(f"{mark.get('after', '0s'):>12}  {mark.get('stage', '')}: {clean(mark.get('detail', ''))}")
+        told = len(found.get("marks", []))
+        if found.get("state", "") != state:
+            state = found.get("state", "")
+            note(f"{name} is {state.removeprefix(_RUN_STATE).lower()}: {clean(found.get('reason', ''))}")
+        if state not in _GOING_ON:
+            return found
+        await asyncio.sleep(_POLL_S)
+
+
+@app.command("run")
+def run_(
+    drill: Drill,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether it could begin now.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Run a drill: the targets' agents break their links for a bounded time. Exit code 1 when it did not pass."""
+    name = name_of("drills", drill)
+
+    async def act(client: Client) -> Json:
+        body = {"request_id": new_request_id(), "validate_only": dry_run}
+        begun: Json = await client.call("POST", f"{name}:run", body=body)
+        return await _follow(client, begun["name"]) if wait and not dry_run else begun
+
+    found = run(act)
+    if dry_run:
+        note(f"{name} could begin now")
+        return
+    show([found], columns.DRILL_RUNS, output, "")
+    if wait and not found.get("passed"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def abort(
+    drill: Drill,
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads the report.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Call off a drill's run. A host that is cut off hears of it when its own time limit has ended the fault."""
+
+    async def act(client: Client) -> Json:
+        last = (await client.get(name_of("drills", drill))).get("last_run", "")
+        if not last:
+            raise Failure(f"{name_of('drills', drill)} never ran", exit_code=NOT_FOUND)
+        found: Json = await client.call("POST", f"{last}:abort", body={"reason": reason})
+        return found
+
+    show([run(act)], columns.DRILL_RUNS, output, "")
 
 
 Run = Annotated[int, typer.Option("--run", help="The run's number; without it, the last one.")]
@@ -102,7 +166,7 @@ def compare(
 @app.command()
 def create(
     drill: Drill,
-    fault: Annotated[str, typer.Option(help="region-cut, node-cut or program-killed.")],
+    fault: Annotated[str, typer.Option(help="region-cut, node-cut, inbound-cut, outbound-cut or program-killed.")],
     target: Annotated[str, typer.Option(help="What it is done to: regions/REGION or nodes/NODE.")],
     hostname: Annotated[str, typer.Option(help="The hostname that synthetic clients ask for.")],
     program: Annotated[str, typer.Option(help="The program that is killed: agent, edge, dns, dockerd, redis.")] = "",
@@ -111,7 +175,7 @@ def create(
     reroute_objective: Annotated[str, typer.Option(help="Served elsewhere within.")] = "10s",
     output: Output = Format.TABLE,
 ) -> None:
-    """Declare a drill. Whoever can inject its fault runs it, as `locci lab` can."""
+    """Declare a drill. `locci drills run` has the agents cut links; a lab can kill programs as well."""
     if fault not in _FAULTS:
         raise Failure(f"--fault: {fault!r} is not known; use {', '.join(_FAULTS)}", exit_code=USAGE)
     spec = {

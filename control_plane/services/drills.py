@@ -5,17 +5,19 @@ from __future__ import annotations
 from google.protobuf import empty_pb2
 
 from control_plane import decode
-from control_plane.core.drills import Objectives, judge
+from control_plane.core.drills import judge
+from control_plane.drills import INJECTABLE, is_under_way, objectives
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.state import Batch
-from fleet.errors import already_exists, invalid
+from fleet.errors import already_exists, failed_precondition, invalid
 from fleet.ids import check_hostname, check_id, last_part, parse
 from locci.v1 import drill_pb2, event_pb2
 
 _ID_LENGTH_MAX = 60
 _MARKS_MAX = 1_000
+_REASON_MAX = 500
 
 
 class DrillService:
@@ -69,7 +71,7 @@ class DrillService:
         parse(request.name, "drills/*")
 
         def build(batch: Batch) -> None:
-            self._state.drills.need(request.name)
+            self._check_idle(self._state.drills.need(request.name))
             batch.delete(self._state.drills, request.name)
             for name in self._state.drill_runs:
                 if name.startswith(f"{request.name}/"):
@@ -87,6 +89,7 @@ class DrillService:
 
             def build(batch: Batch) -> str:
                 drill = self._state.drills.copy(request.parent)
+                self._check_idle(drill)
                 row = self._run(drill, request.run)
                 drill.last_run = row.name
                 batch.put(self._state.drill_runs, row.name, row, 0)
@@ -105,20 +108,77 @@ class DrillService:
         numbers = (int(last_part(n)) for n in self._state.drill_runs if n.startswith(f"{drill.name}/"))
         row = drill_pb2.DrillRun()
         row.CopyFrom(given)
+        for field in ("state", "reason", "state_time", "abort_reason"):
+            row.ClearField(field)
         row.name = f"{drill.name}/runs/{1 + max(numbers, default=0)}"
         row.spec.CopyFrom(drill.spec)
         row.create_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
         marks: dict[str, float] = {}
         for mark in given.marks:
             marks.setdefault(mark.stage, mark.after.seconds + mark.after.nanos / 1e9)
-        spec = drill.spec
-        objectives = Objectives(
-            withdraw_s=spec.withdraw_objective.seconds + spec.withdraw_objective.nanos / 1e9 or 3.0,
-            reroute_s=spec.reroute_objective.seconds + spec.reroute_objective.nanos / 1e9 or 10.0,
-        )
-        row.failures[:] = judge(objectives, marks)
+        row.failures[:] = judge(objectives(drill.spec), marks)
         row.passed = not row.failures
         return row
+
+    def _check_idle(self, drill: drill_pb2.Drill) -> None:
+        last = self._state.drill_runs.get(drill.last_run)
+        if last is not None and is_under_way(last):
+            raise failed_precondition("DRILL_RUNS", f"{last.name} goes on: wait for its end, or abort it")
+
+    async def run_drill(self, request: drill_pb2.RunDrillRequest, caller: Caller) -> drill_pb2.DrillRun:
+        async def act() -> drill_pb2.DrillRun:
+            parse(request.name, "drills/*")
+
+            def build(batch: Batch) -> drill_pb2.DrillRun:
+                drill = self._state.drills.copy(request.name)
+                self._check_runnable(drill)
+                row = self._run(drill, drill_pb2.DrillRun())
+                row.ClearField("failures")
+                row.state = drill_pb2.DrillRun.STATE_STARTING
+                row.reason = f"{caller.principal} began it; the agents are asked"
+                for moment in (row.create_time, row.state_time):
+                    moment.CopyFrom(decode.timestamp(self._context.steady()))
+                drill.last_run = row.name
+                if request.validate_only:
+                    return row
+                batch.put(self._state.drill_runs, row.name, row, 0)
+                batch.put(self._state.drills, drill.name, drill)
+                message = f"{caller.principal} began {row.name}"
+                warning = event_pb2.SEVERITY_WARNING
+                batch.event("DrillRunStarting", message, row.name, drill.name, row.spec.target, severity=warning)
+                return row
+
+            row = await self._context.change(build)
+            return row if request.validate_only else self._state.drill_runs.need(row.name)
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    def _check_runnable(self, drill: drill_pb2.Drill) -> None:
+        if drill.spec.fault not in INJECTABLE:
+            fault = drill_pb2.FaultKind.Name(drill.spec.fault).removeprefix("FAULT_KIND_").lower().replace("_", "-")
+            message = f"{drill.name}: agents do not inject {fault}; a lab does (`locci lab drill`)"
+            raise failed_precondition("FAULT_NOT_INJECTABLE", message)
+        found = self._context.controller.drills.objections(drill.spec)
+        if found:
+            raise failed_precondition("DRILL_REFUSED", f"{drill.name} cannot begin: {'; '.join(found)}")
+
+    async def get_drill_run(self, request: drill_pb2.GetDrillRunRequest, caller: Caller) -> drill_pb2.DrillRun:
+        parse(request.name, "drills/*/runs/*")
+        return self._state.drill_runs.need(request.name)
+
+    async def abort_drill_run(self, request: drill_pb2.AbortDrillRunRequest, caller: Caller) -> drill_pb2.DrillRun:
+        parse(request.name, "drills/*/runs/*")
+        if len(request.reason) > _REASON_MAX:
+            raise invalid("reason", f"reason: at most {_REASON_MAX} characters")
+
+        def build(batch: Batch) -> None:
+            if not is_under_way(self._state.drill_runs.need(request.name)):
+                raise failed_precondition("DRILL_RUN_ENDED", f"{request.name} has ended already")
+            reason = f"{caller.principal}: {request.reason}" if request.reason else caller.principal
+            self._context.controller.drills.abort(batch, request.name, reason, self._context.steady())
+
+        await self._context.change(build)
+        return self._state.drill_runs.need(request.name)
 
     async def list_drill_runs(
         self, request: drill_pb2.ListDrillRunsRequest, caller: Caller

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from control_plane import decode
+from control_plane import decode, drills
 from control_plane.core.rollout import TERMINAL, State
 from control_plane.services import listing
 from control_plane.services.caller import Caller
@@ -151,15 +151,20 @@ def of_rollout(row: release_pb2.Rollout) -> Operation:
 
 
 def of_drill_run(row: drill_pb2.DrillRun) -> Operation:
-    """The run of a drill as an operation; a run is recorded when it has ended."""
+    """The run of a drill as an operation; one that a lab recorded has ended."""
+    done = not drills.is_under_way(row)
+    state = Operation.STATE_SUCCEEDED if row.passed else Operation.STATE_FAILED
+    if row.state == drill_pb2.DrillRun.STATE_ABORTED:
+        state = Operation.STATE_CANCELLED
     result = Operation(
         name=name_of(row.name),
         kind="drill",
         target=row.name,
-        state=Operation.STATE_SUCCEEDED if row.passed else Operation.STATE_FAILED,
-        done=True,
-        reason="; ".join(row.failures) or "every objective was met",
+        state=state if done else Operation.STATE_RUNNING,
+        done=done,
+        reason=row.reason or "; ".join(row.failures) or "every objective was met",
     )
     result.create_time.CopyFrom(row.fault_time if row.HasField("fault_time") else row.create_time)
-    result.end_time.CopyFrom(row.create_time)
+    if done:
+        result.end_time.CopyFrom(row.state_time if row.HasField("state_time") else row.create_time)
     return result

@@ -35,6 +35,10 @@ class _FaultKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaultKind.V
     """Every link of a node is cut."""
     FAULT_KIND_PROGRAM_KILLED: _FaultKind.ValueType  # 3
     """A program of a node is killed."""
+    FAULT_KIND_INBOUND_CUT: _FaultKind.ValueType  # 4
+    """Nothing that is sent to a node arrives; what it sends does."""
+    FAULT_KIND_OUTBOUND_CUT: _FaultKind.ValueType  # 5
+    """Nothing that a node sends leaves it; what is sent to it arrives."""
 
 class FaultKind(_FaultKind, metaclass=_FaultKindEnumTypeWrapper):
     """What is broken."""
@@ -47,6 +51,10 @@ FAULT_KIND_NODE_CUT: FaultKind.ValueType  # 2
 """Every link of a node is cut."""
 FAULT_KIND_PROGRAM_KILLED: FaultKind.ValueType  # 3
 """A program of a node is killed."""
+FAULT_KIND_INBOUND_CUT: FaultKind.ValueType  # 4
+"""Nothing that is sent to a node arrives; what it sends does."""
+FAULT_KIND_OUTBOUND_CUT: FaultKind.ValueType  # 5
+"""Nothing that a node sends leaves it; what is sent to it arrives."""
 Global___FaultKind: _TypeAlias = FaultKind  # noqa: Y015
 
 @_typing.final
@@ -100,6 +108,44 @@ class DrillSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrillSpec: _TypeAlias = DrillSpec  # noqa: Y015
+
+@_typing.final
+class InjectedFault(_message.Message):
+    """A fault that an agent is to inject into its own host, and to end by itself. It is begun at most once for its name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    BEGIN_BEFORE_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run that it is part of, `drills/{drill}/runs/{number}`."""
+    fault: Global___FaultKind.ValueType
+    """What is broken: REGION_CUT and NODE_CUT both cut every link of the host."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """The agent ends it so long after it began, whoever is in reach, and earlier when it no longer holds this."""
+
+    @_builtins.property
+    def begin_before(self) -> _timestamp_pb2.Timestamp:
+        """It is not begun after this, by the host's clock."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        fault: Global___FaultKind.ValueType = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        begin_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_before", b"begin_before", "duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_before", b"begin_before", "duration", b"duration", "fault", b"fault", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InjectedFault: _TypeAlias = InjectedFault  # noqa: Y015
 
 @_typing.final
 class Drill(_message.Message):
@@ -181,6 +227,45 @@ class DrillRun(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DrillRun._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: DrillRun._State.ValueType  # 0
+        """It was recorded by whoever ran it, as the lab does; it has ended."""
+        STATE_STARTING: DrillRun._State.ValueType  # 1
+        """The agents are asked to begin; nothing is broken yet."""
+        STATE_FAULTY: DrillRun._State.ValueType  # 2
+        """The fault holds."""
+        STATE_RECOVERING: DrillRun._State.ValueType  # 3
+        """The fault has ended, or was called off; the endpoints are to come back."""
+        STATE_PASSED: DrillRun._State.ValueType  # 4
+        """Terminal: every objective was met."""
+        STATE_FAILED: DrillRun._State.ValueType  # 5
+        """Terminal: an objective was missed, or it could not be run."""
+        STATE_ABORTED: DrillRun._State.ValueType  # 6
+        """Terminal: an operator or a guard ended it."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where a run stands."""
+
+    STATE_UNSPECIFIED: DrillRun.State.ValueType  # 0
+    """It was recorded by whoever ran it, as the lab does; it has ended."""
+    STATE_STARTING: DrillRun.State.ValueType  # 1
+    """The agents are asked to begin; nothing is broken yet."""
+    STATE_FAULTY: DrillRun.State.ValueType  # 2
+    """The fault holds."""
+    STATE_RECOVERING: DrillRun.State.ValueType  # 3
+    """The fault has ended, or was called off; the endpoints are to come back."""
+    STATE_PASSED: DrillRun.State.ValueType  # 4
+    """Terminal: every objective was met."""
+    STATE_FAILED: DrillRun.State.ValueType  # 5
+    """Terminal: an objective was missed, or it could not be run."""
+    STATE_ABORTED: DrillRun.State.ValueType  # 6
+    """Terminal: an operator or a guard ended it."""
+
     NAME_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     FAULT_TIME_FIELD_NUMBER: _builtins.int
@@ -190,6 +275,10 @@ class DrillRun(_message.Message):
     PASSED_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
+    ABORT_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `drills/{drill}/runs/{number}`."""
     requests: _builtins.int
@@ -198,6 +287,12 @@ class DrillRun(_message.Message):
     """Those that failed."""
     passed: _builtins.bool
     """Whether every objective was met."""
+    state: Global___DrillRun.State.ValueType
+    """Where it stands; unset when whoever ran it recorded it."""
+    reason: _builtins.str
+    """Why it stands there, in a sentence."""
+    abort_reason: _builtins.str
+    """Who or what called it off; empty when nobody did."""
     @_builtins.property
     def spec(self) -> Global___DrillSpec:
         """The drill as it was declared when this ran."""
@@ -218,6 +313,10 @@ class DrillRun(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded."""
 
+    @_builtins.property
+    def state_time(self) -> _timestamp_pb2.Timestamp:
+        """When its state changed last."""
+
     def __init__(
         self,
         *,
@@ -230,10 +329,14 @@ class DrillRun(_message.Message):
         passed: _builtins.bool = ...,
         failures: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___DrillRun.State.ValueType = ...,
+        reason: _builtins.str = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
+        abort_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fault_time", b"fault_time", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fault_time", b"fault_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "requests", b"requests", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "create_time", b"create_time", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +511,84 @@ class CreateDrillRunRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateDrillRunRequest: _TypeAlias = CreateDrillRunRequest  # noqa: Y015
+
+@_typing.final
+class RunDrillRequest(_message.Message):
+    """Begins a run; the fleet's own agents inject its fault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`drills/{drill}`."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    validate_only: _builtins.bool
+    """Only says whether it could begin now."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunDrillRequest: _TypeAlias = RunDrillRequest  # noqa: Y015
+
+@_typing.final
+class GetDrillRunRequest(_message.Message):
+    """Asks for one run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`drills/{drill}/runs/{number}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDrillRunRequest: _TypeAlias = GetDrillRunRequest  # noqa: Y015
+
+@_typing.final
+class AbortDrillRunRequest(_message.Message):
+    """Calls a run off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`drills/{drill}/runs/{number}`."""
+    reason: _builtins.str
+    """Why, for whoever reads the report."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortDrillRunRequest: _TypeAlias = AbortDrillRunRequest  # noqa: Y015
 
 @_typing.final
 class ListDrillRunsRequest(_message.Message):

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class DrillServiceStub:
-    """Operators declare drills and keep their results here. Whoever can inject the fault runs it.
+    """Operators declare drills here, run them through the fleet's agents, and keep what they measured. A lab injects faults by
+    itself and records its runs.
     """
 
     def __init__(self, channel):
@@ -61,6 +62,21 @@ class DrillServiceStub:
                 request_serializer=locci_dot_v1_dot_drill__pb2.CreateDrillRunRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_drill__pb2.DrillRun.FromString,
                 _registered_method=True)
+        self.RunDrill = channel.unary_unary(
+                '/locci.v1.DrillService/RunDrill',
+                request_serializer=locci_dot_v1_dot_drill__pb2.RunDrillRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_drill__pb2.DrillRun.FromString,
+                _registered_method=True)
+        self.GetDrillRun = channel.unary_unary(
+                '/locci.v1.DrillService/GetDrillRun',
+                request_serializer=locci_dot_v1_dot_drill__pb2.GetDrillRunRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_drill__pb2.DrillRun.FromString,
+                _registered_method=True)
+        self.AbortDrillRun = channel.unary_unary(
+                '/locci.v1.DrillService/AbortDrillRun',
+                request_serializer=locci_dot_v1_dot_drill__pb2.AbortDrillRunRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_drill__pb2.DrillRun.FromString,
+                _registered_method=True)
         self.ListDrillRuns = channel.unary_unary(
                 '/locci.v1.DrillService/ListDrillRuns',
                 request_serializer=locci_dot_v1_dot_drill__pb2.ListDrillRunsRequest.SerializeToString,
@@ -69,7 +85,8 @@ class DrillServiceStub:
 
 
 class DrillServiceServicer:
-    """Operators declare drills and keep their results here. Whoever can inject the fault runs it.
+    """Operators declare drills here, run them through the fleet's agents, and keep what they measured. A lab injects faults by
+    itself and records its runs.
     """
 
     def ListDrills(self, request, context):
@@ -102,6 +119,27 @@ class DrillServiceServicer:
 
     def CreateDrillRun(self, request, context):
         """Keeps a run; whether it passed is judged here, against the objectives.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunDrill(self, request, context):
+        """Begins a run and returns it; refused while another one goes on, or when the fleet could not bear it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDrillRun(self, request, context):
+        """One run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortDrillRun(self, request, context):
+        """The fault is called off. A host that is cut off hears of it when the fault ends by its own time limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +180,21 @@ def add_DrillServiceServicer_to_server(servicer, server):
                     request_deserializer=locci_dot_v1_dot_drill__pb2.CreateDrillRunRequest.FromString,
                     response_serializer=locci_dot_v1_dot_drill__pb2.DrillRun.SerializeToString,
             ),
+            'RunDrill': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunDrill,
+                    request_deserializer=locci_dot_v1_dot_drill__pb2.RunDrillRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_drill__pb2.DrillRun.SerializeToString,
+            ),
+            'GetDrillRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDrillRun,
+                    request_deserializer=locci_dot_v1_dot_drill__pb2.GetDrillRunRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_drill__pb2.DrillRun.SerializeToString,
+            ),
+            'AbortDrillRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortDrillRun,
+                    request_deserializer=locci_dot_v1_dot_drill__pb2.AbortDrillRunRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_drill__pb2.DrillRun.SerializeToString,
+            ),
             'ListDrillRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDrillRuns,
                     request_deserializer=locci_dot_v1_dot_drill__pb2.ListDrillRunsRequest.FromString,
@@ -156,7 +209,8 @@ def add_DrillServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DrillService:
-    """Operators declare drills and keep their results here. Whoever can inject the fault runs it.
+    """Operators declare drills here, run them through the fleet's agents, and keep what they measured. A lab injects faults by
+    itself and records its runs.
     """
 
     @staticmethod
@@ -283,6 +337,87 @@ class DrillService:
             target,
             '/locci.v1.DrillService/CreateDrillRun',
             locci_dot_v1_dot_drill__pb2.CreateDrillRunRequest.SerializeToString,
+            locci_dot_v1_dot_drill__pb2.DrillRun.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunDrill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.DrillService/RunDrill',
+            locci_dot_v1_dot_drill__pb2.RunDrillRequest.SerializeToString,
+            locci_dot_v1_dot_drill__pb2.DrillRun.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDrillRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.DrillService/GetDrillRun',
+            locci_dot_v1_dot_drill__pb2.GetDrillRunRequest.SerializeToString,
+            locci_dot_v1_dot_drill__pb2.DrillRun.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortDrillRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.DrillService/AbortDrillRun',
+            locci_dot_v1_dot_drill__pb2.AbortDrillRunRequest.SerializeToString,
             locci_dot_v1_dot_drill__pb2.DrillRun.FromString,
             options,
             channel_credentials,

@@ -28,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DrillServiceStub:
-    """Operators declare drills and keep their results here. Whoever can inject the fault runs it."""
+    """Operators declare drills here, run them through the fleet's agents, and keep what they measured. A lab injects faults by
+    itself and records its runs.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -44,12 +46,20 @@ class DrillServiceStub:
     """The drill and its runs are gone."""
     CreateDrillRun: _grpc.UnaryUnaryMultiCallable[_drill_pb2.CreateDrillRunRequest, _drill_pb2.DrillRun]
     """Keeps a run; whether it passed is judged here, against the objectives."""
+    RunDrill: _grpc.UnaryUnaryMultiCallable[_drill_pb2.RunDrillRequest, _drill_pb2.DrillRun]
+    """Begins a run and returns it; refused while another one goes on, or when the fleet could not bear it."""
+    GetDrillRun: _grpc.UnaryUnaryMultiCallable[_drill_pb2.GetDrillRunRequest, _drill_pb2.DrillRun]
+    """One run."""
+    AbortDrillRun: _grpc.UnaryUnaryMultiCallable[_drill_pb2.AbortDrillRunRequest, _drill_pb2.DrillRun]
+    """The fault is called off. A host that is cut off hears of it when the fault ends by its own time limit."""
     ListDrillRuns: _grpc.UnaryUnaryMultiCallable[_drill_pb2.ListDrillRunsRequest, _drill_pb2.ListDrillRunsResponse]
     """Runs of a drill, newest first."""
 
 @_typing.type_check_only
 class DrillServiceAsyncStub(DrillServiceStub):
-    """Operators declare drills and keep their results here. Whoever can inject the fault runs it."""
+    """Operators declare drills here, run them through the fleet's agents, and keep what they measured. A lab injects faults by
+    itself and records its runs.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDrills: _aio.UnaryUnaryMultiCallable[_drill_pb2.ListDrillsRequest, _drill_pb2.ListDrillsResponse]  # type: ignore[assignment]
@@ -62,11 +72,19 @@ class DrillServiceAsyncStub(DrillServiceStub):
     """The drill and its runs are gone."""
     CreateDrillRun: _aio.UnaryUnaryMultiCallable[_drill_pb2.CreateDrillRunRequest, _drill_pb2.DrillRun]  # type: ignore[assignment]
     """Keeps a run; whether it passed is judged here, against the objectives."""
+    RunDrill: _aio.UnaryUnaryMultiCallable[_drill_pb2.RunDrillRequest, _drill_pb2.DrillRun]  # type: ignore[assignment]
+    """Begins a run and returns it; refused while another one goes on, or when the fleet could not bear it."""
+    GetDrillRun: _aio.UnaryUnaryMultiCallable[_drill_pb2.GetDrillRunRequest, _drill_pb2.DrillRun]  # type: ignore[assignment]
+    """One run."""
+    AbortDrillRun: _aio.UnaryUnaryMultiCallable[_drill_pb2.AbortDrillRunRequest, _drill_pb2.DrillRun]  # type: ignore[assignment]
+    """The fault is called off. A host that is cut off hears of it when the fault ends by its own time limit."""
     ListDrillRuns: _aio.UnaryUnaryMultiCallable[_drill_pb2.ListDrillRunsRequest, _drill_pb2.ListDrillRunsResponse]  # type: ignore[assignment]
     """Runs of a drill, newest first."""
 
 class DrillServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Operators declare drills and keep their results here. Whoever can inject the fault runs it."""
+    """Operators declare drills here, run them through the fleet's agents, and keep what they measured. A lab injects faults by
+    itself and records its runs.
+    """
 
     @_abc_1.abstractmethod
     def ListDrills(
@@ -107,6 +125,30 @@ class DrillServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_drill_pb2.DrillRun, _abc.Awaitable[_drill_pb2.DrillRun]]:
         """Keeps a run; whether it passed is judged here, against the objectives."""
+
+    @_abc_1.abstractmethod
+    def RunDrill(
+        self,
+        request: _drill_pb2.RunDrillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_drill_pb2.DrillRun, _abc.Awaitable[_drill_pb2.DrillRun]]:
+        """Begins a run and returns it; refused while another one goes on, or when the fleet could not bear it."""
+
+    @_abc_1.abstractmethod
+    def GetDrillRun(
+        self,
+        request: _drill_pb2.GetDrillRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_drill_pb2.DrillRun, _abc.Awaitable[_drill_pb2.DrillRun]]:
+        """One run."""
+
+    @_abc_1.abstractmethod
+    def AbortDrillRun(
+        self,
+        request: _drill_pb2.AbortDrillRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_drill_pb2.DrillRun, _abc.Awaitable[_drill_pb2.DrillRun]]:
+        """The fault is called off. A host that is cut off hears of it when the fault ends by its own time limit."""
 
     @_abc_1.abstractmethod
     def ListDrillRuns(

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from locci.v1 import container_pb2 as _container_pb2
+from locci.v1 import drill_pb2 as _drill_pb2
 from locci.v1 import manifest_pb2 as _manifest_pb2
 from locci.v1 import node_pb2 as _node_pb2
 from locci.v1 import purge_pb2 as _purge_pb2
@@ -70,9 +71,10 @@ class Resource(_message.Message):
     ZONE_KEYS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
-    replicas, routes, regions, hostnames and zones, each with its own body below.
+    replicas, routes, regions, hostnames, zones and faults, each with its own body below.
     """
     version: _builtins.str
     """Differs whenever the body differs; opaque."""
@@ -112,6 +114,10 @@ class Resource(_message.Message):
     def secret(self) -> Global___SecretMaterial:
         """`secrets/{secret}/{version}`: a value that a replica of this node gets. Role edge."""
 
+    @_builtins.property
+    def fault(self) -> _drill_pb2.InjectedFault:
+        """`faults/{drill}/{run}`: a fault of a drill. Role edge, and only while the drill wants it."""
+
     def __init__(
         self,
         *,
@@ -126,12 +132,13 @@ class Resource(_message.Message):
         zone_keys: Global___ZoneKeys | None = ...,
         certificate: Global___CertificateMaterial | None = ...,
         secret: Global___SecretMaterial | None = ...,
+        fault: _drill_pb2.InjectedFault | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "fault"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -69,3 +69,29 @@ def test_a_dns_server_that_is_cut_off_itself_withdraws_nobody(deployed: Deployed
         with locked(fleet.name):
             links.heal(fleet.name, fleet.layout, "us")
     deployed.wait_healthy()
+
+
+def test_agents_cut_their_own_region_and_undo_it(deployed: Deployed) -> None:
+    deployed.wait_healthy()
+    containers = deployed.containers()
+    api, drill = deployed.fleet.api, "/v1/drills/agents-eu"
+    spec = {
+        "fault": "FAULT_KIND_REGION_CUT",
+        "target": "regions/eu",
+        "hostname": HOSTNAME,
+        "fault_duration": "12s",
+        "withdraw_objective": "10s",
+    }
+    api.call("POST", "/v1/drills", {"spec": spec}, query={"drill_id": "agents-eu"})
+    run = api.call("POST", f"{drill}:run", {})["name"]
+
+    def ended() -> bool:
+        return str(api.call("GET", f"/v1/{run}")["state"]) in ("STATE_PASSED", "STATE_FAILED", "STATE_ABORTED")
+
+    wait_for(ended, "the run does not end", timeout_s=150)
+    measured = api.call("GET", f"/v1/{run}")
+    assert measured["state"] == "STATE_PASSED", measured
+    assert [mark["stage"] for mark in measured["marks"]] == ["fault", "detected", "withdrawn", "healed", "restored"]
+    wait_for(lambda: bool(deployed.events("FaultEnded")), "the agent does not tell the end of its fault")
+    deployed.wait_healthy()
+    assert deployed.containers() == containers

@@ -1,0 +1,214 @@
+"""Drills that the fleet's agents carry out: what is seen of their targets, and each run's next step in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from control_plane import decode
+from control_plane.core.drill import TERMINAL, Mark, Run, Sight, State, aborted, objections, step
+from control_plane.core.drills import Objectives
+from control_plane.core.model import Condition
+from control_plane.observed import Observed
+from control_plane.state import Batch
+from control_plane.state import State as Store
+from fleet.ids import last_part
+from locci.v1 import drill_pb2, event_pb2, node_pb2
+
+INJECTABLE: Final = frozenset(
+    {
+        drill_pb2.FAULT_KIND_REGION_CUT,
+        drill_pb2.FAULT_KIND_NODE_CUT,
+        drill_pb2.FAULT_KIND_INBOUND_CUT,
+        drill_pb2.FAULT_KIND_OUTBOUND_CUT,
+    }
+)
+"""What agents can do; a lab can do more."""
+BEGIN_WITHIN_S: Final = 15.0
+_DURATION_DEFAULT_S: Final = 30.0
+_STATES: Final = {
+    State.STARTING: drill_pb2.DrillRun.STATE_STARTING,
+    State.FAULTY: drill_pb2.DrillRun.STATE_FAULTY,
+    State.RECOVERING: drill_pb2.DrillRun.STATE_RECOVERING,
+    State.PASSED: drill_pb2.DrillRun.STATE_PASSED,
+    State.FAILED: drill_pb2.DrillRun.STATE_FAILED,
+    State.ABORTED: drill_pb2.DrillRun.STATE_ABORTED,
+}
+_STATE_OF: Final = {number: state for state, number in _STATES.items()}
+
+
+def under_way(state: Store) -> list[drill_pb2.DrillRun]:
+    """The runs that have not ended; a drill's last run is the only one that may not have."""
+    rows = (state.drill_runs.get(drill.last_run) for drill in state.drills.values() if drill.last_run)
+    return [row for row in rows if row is not None and is_under_way(row)]
+
+
+def is_under_way(row: drill_pb2.DrillRun) -> bool:
+    """Whether a run of the agents' goes on."""
+    state = _STATE_OF.get(row.state)
+    return state is not None and state not in TERMINAL
+
+
+def resource_of(row: drill_pb2.DrillRun) -> str:
+    """Name of the resource by which agents are asked for a run's fault."""
+    _, drill, _, number = row.name.split("/")
+    return f"faults/{drill}/{number}"
+
+
+def is_wanted(row: drill_pb2.DrillRun) -> bool:
+    """Whether agents are to hold the fault."""
+    return row.state in (drill_pb2.DrillRun.STATE_STARTING, drill_pb2.DrillRun.STATE_FAULTY)
+
+
+def targets(state: Store, spec: drill_pb2.DrillSpec) -> list[node_pb2.Node]:
+    """The nodes with an edge that a drill is about."""
+    return [
+        node
+        for node in state.nodes.values()
+        if spec.target in (node.name, node.region) and node_pb2.NODE_ROLE_EDGE in node.roles
+    ]
+
+
+def injected(row: drill_pb2.DrillRun) -> drill_pb2.InjectedFault:
+    """What an agent is asked for."""
+    fault = drill_pb2.InjectedFault(run=row.name, fault=row.spec.fault)
+    fault.duration.CopyFrom(decode.duration(duration_s(row.spec)))
+    fault.begin_before.CopyFrom(decode.timestamp(decode.seconds_of(row.create_time) + BEGIN_WITHIN_S))
+    return fault
+
+
+def duration_s(spec: drill_pb2.DrillSpec) -> float:
+    """How long the fault lasts, with the default filled in."""
+    return spec.fault_duration.seconds + spec.fault_duration.nanos / 1e9 or _DURATION_DEFAULT_S
+
+
+def objectives(spec: drill_pb2.DrillSpec) -> Objectives:
+    """A drill's objectives, with the defaults filled in."""
+    return Objectives(
+        withdraw_s=spec.withdraw_objective.seconds + spec.withdraw_objective.nanos / 1e9 or 3.0,
+        reroute_s=spec.reroute_objective.seconds + spec.reroute_objective.nanos / 1e9 or 10.0,
+    )
+
+
+class DrillSteps:
+    """Looks at the runs that go on, and at whether another could begin."""
+
+    def __init__(self, state: Store, observed: Observed):
+        self._state = state
+        self._observed = observed
+
+    def step(self, batch: Batch, now: float) -> None:
+        """Takes the next step of every run."""
+        for row in under_way(self._state):
+            before = run_of(row)
+            after = step(before, self._sight(row.spec, resource_of(row)), now)
+            if after != before:
+                put(self._state, batch, row, before, after)
+
+    def abort(self, batch: Batch, name: str, reason: str, now: float) -> None:
+        """Calls a run off. Raises NOT_FOUND."""
+        row = self._state.drill_runs.need(name)
+        before = run_of(row)
+        after = aborted(before, reason, now)
+        if after != before:
+            put(self._state, batch, row, before, after)
+
+    def objections(self, spec: drill_pb2.DrillSpec) -> list[str]:
+        """Why a drill must not begin now."""
+        busy = next((row.name for row in under_way(self._state)), "")
+        unready = tuple(self._unready(spec))
+        sight = self._sight(spec, "")
+        braked = self._observed.brake.engaged
+        return list(objections(sight, duration_s(spec), busy=busy, braked=braked, unready=unready))
+
+    def _unready(self, spec: drill_pb2.DrillSpec) -> Iterator[str]:
+        nodes = targets(self._state, spec)
+        if not nodes:
+            yield f"{spec.target} has no node with an edge"
+        for node in nodes:
+            session = self._observed.session(last_part(node.name), node_pb2.NODE_ROLE_EDGE)
+            if decode.condition_of(node) is not Condition.READY:
+                yield f"{node.name} is {decode.condition_of(node).value}"
+            elif not session.connected:
+                yield f"the agent of {node.name} is not connected"
+            elif session.refused_reason:
+                yield f"the agent of {node.name} refuses what it is sent: {session.refused_reason}"
+            elif not session.takes_faults:
+                yield f"the agent of {node.name} cannot inject faults: upgrade it"
+
+    def _sight(self, spec: drill_pb2.DrillSpec, resource: str) -> Sight:
+        nodes = [last_part(node.name) for node in targets(self._state, spec)]
+        sessions = [self._observed.session(node, node_pb2.NODE_ROLE_EDGE) for node in nodes]
+        found = {node: self._observed.evidence.get(node, {}) for node in nodes}
+        vantages = {vantage for by in found.values() for vantage in by if self._is_outside(vantage, spec)}
+        seen = {vantage: [found[node].get(vantage) for node in nodes] for vantage in vantages}
+        return Sight(
+            accepted=bool(sessions) and all(resource in session.holds for session in sessions),
+            refused=next((session.refused_reason for session in sessions if session.refused_reason), ""),
+            vantages=len(vantages),
+            against=sum(any(e and not (e.healthy and e.in_rotation) for e in all_) for all_ in seen.values()),
+            out=sum(all(e and not e.in_rotation for e in all_) for all_ in seen.values()),
+            back=sum(all(e and e.in_rotation for e in all_) for all_ in seen.values()),
+            elsewhere=self._elsewhere(spec, nodes),
+        )
+
+    def _is_outside(self, vantage: str, spec: drill_pb2.DrillSpec) -> bool:
+        node = self._state.nodes.get(f"nodes/{vantage}")
+        return node is not None and spec.target not in (node.name, node.region)
+
+    def _elsewhere(self, spec: drill_pb2.DrillSpec, nodes: list[str]) -> int:
+        """Regions with a healthy replica on another node than the targets."""
+        apps = set(self._apps_of(spec.hostname))
+        regions = set()
+        for row in self._state.assignments.values():
+            node = self._state.nodes.get(row.node)
+            usable = node is not None and decode.condition_of(node) is Condition.READY
+            if usable and row.app in apps and row.healthy and not row.stopping and last_part(row.node) not in nodes:
+                assert node is not None
+                regions.add(node.region)
+        return len(regions)
+
+    def _apps_of(self, hostname: str) -> Iterator[str]:
+        for app in self._state.apps.values():
+            release = self._state.releases.get(app.target_release)
+            if release is not None and hostname in release.manifest.hostnames:
+                yield last_part(app.name)
+
+
+def run_of(row: drill_pb2.DrillRun) -> Run:
+    """A stored run as the core sees it; one that was recorded by others has ended."""
+    return Run(
+        state=_STATE_OF.get(row.state, State.PASSED if row.passed else State.FAILED),
+        since=decode.seconds_of(row.state_time),
+        duration_s=duration_s(row.spec),
+        objectives=objectives(row.spec),
+        fault_at=decode.seconds_of(row.fault_time) if row.HasField("fault_time") else None,
+        marks=tuple(Mark(m.stage, m.after.seconds + m.after.nanos / 1e9, m.detail) for m in row.marks),
+        abort_reason=row.abort_reason,
+        reason=row.reason,
+        failures=tuple(row.failures),
+    )
+
+
+def put(state: Store, batch: Batch, row: drill_pb2.DrillRun, before: Run, after: Run) -> None:
+    """Keeps a run's step, with an event when its state changed."""
+    kept = state.drill_runs.copy(row.name)
+    kept.state = _STATES[after.state]
+    kept.state_time.CopyFrom(decode.timestamp(after.since))
+    kept.reason = after.reason
+    kept.abort_reason = after.abort_reason
+    kept.passed = after.state is State.PASSED
+    kept.failures[:] = after.failures
+    if after.fault_at is not None:
+        kept.fault_time.CopyFrom(decode.timestamp(after.fault_at))
+    for mark in after.marks[len(before.marks) :]:
+        kept.marks.add(stage=mark.stage, after=decode.duration(mark.after_s), detail=mark.detail)
+    batch.put(state.drill_runs, kept.name, kept)
+    if after.state is not before.state:
+        drill = kept.name.rpartition("/runs/")[0]
+        bad = after.state in (State.FAILED, State.ABORTED)
+        severity = event_pb2.SEVERITY_ERROR if bad else event_pb2.SEVERITY_WARNING
+        severity = event_pb2.SEVERITY_INFO if after.state is State.PASSED else severity
+        message = f"{kept.name} is {after.state.value}: {after.reason}"
+        kind = f"DrillRun{after.state.value.capitalize()}"
+        batch.event(kind, message, kept.name, drill, kept.spec.target, severity=severity)

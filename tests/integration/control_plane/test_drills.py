@@ -1,0 +1,128 @@
+"""Drills over the wire: agents are asked for the fault, DNS servers' evidence is measured, and every run ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from locci.v1 import app_pb2, drill_pb2, operation_pb2, operation_pb2_grpc
+from tests.integration.control_plane.rig import Host, Rig, error_of, manifest, running, until
+
+RUN = drill_pb2.DrillRun
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with running(tmp_path, suspect_after_s=30.0) as rig:
+        for region in ("eu", "us", "ap"):
+            await rig.region(region)
+        yield rig
+
+
+async def fleet(rig: Rig) -> Host:
+    """Two edges with an app, and a DNS server in a third region that has both in rotation."""
+    await rig.host("eu-1", "eu", address="192.0.2.1")
+    await rig.host("us-1", "us", address="192.0.2.2")
+    dns = await rig.host("ap-dns", "ap", dns=True, address="192.0.2.3")
+    wanted = manifest()
+    wanted.placement.replicas = 2
+    answer = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=wanted))
+    await rig.finished(answer.rollout.name, PATIENCE_S)
+    find(dns, **{"eu-1": True, "us-1": True})
+    return dns
+
+
+def find(dns: Host, **found: bool) -> None:
+    dns.found = dict(found)
+    dns.link.wake()
+
+
+async def declare(rig: Rig, duration_s: int, fault: drill_pb2.FaultKind.ValueType) -> None:
+    target = "regions/eu" if fault == drill_pb2.FAULT_KIND_REGION_CUT else "nodes/eu-1"
+    spec = drill_pb2.DrillSpec(fault=fault, target=target, hostname="hello.example.net")
+    spec.fault_duration.FromSeconds(duration_s)
+    spec.withdraw_objective.FromSeconds(50)
+    await rig.drills.CreateDrill(drill_pb2.CreateDrillRequest(drill_id="cut", drill=drill_pb2.Drill(spec=spec)))
+
+
+async def begin(rig: Rig) -> RUN:
+    """The run, as soon as the DNS server's first evidence is in."""
+
+    async def could() -> bool:
+        try:
+            await rig.drills.RunDrill(drill_pb2.RunDrillRequest(name="drills/cut", validate_only=True))
+        except grpc.aio.AioRpcError as error:
+            if "in rotation" in str(error.details()) or "no DNS server" in str(error.details()):
+                return False
+            raise
+        return True
+
+    await until(could, "it could begin", PATIENCE_S)
+    return await rig.drills.RunDrill(drill_pb2.RunDrillRequest(name="drills/cut"))
+
+
+async def in_state(rig: Rig, *states: int) -> RUN:
+    async def reached() -> RUN | None:
+        row = await rig.drills.GetDrillRun(drill_pb2.GetDrillRunRequest(name="drills/cut/runs/1"))
+        return row if row.state in states else None
+
+    found: RUN = await until(reached, f"a state of {states}", PATIENCE_S)
+    return found
+
+
+async def test_a_run_is_measured_and_judged(rig: Rig) -> None:
+    dns = await fleet(rig)
+    await declare(rig, 8, drill_pb2.FAULT_KIND_REGION_CUT)
+    begun = await begin(rig)
+    assert (begun.name, begun.state) == ("drills/cut/runs/1", RUN.STATE_STARTING)
+    eu, us = rig.hosts["eu-1"], rig.hosts["us-1"]
+    await until(lambda: "faults/cut/1" in eu.resources, "the target is asked")
+    assert "faults/cut/1" not in us.resources
+    fault = eu.resources["faults/cut/1"].fault
+    assert (fault.run, fault.duration.seconds) == (begun.name, 8)
+    error = await error_of(rig.drills.RunDrill(drill_pb2.RunDrillRequest(name="drills/cut")))
+    assert "one drill at a time" in str(error.details())
+    error = await error_of(rig.drills.DeleteDrill(drill_pb2.DeleteDrillRequest(name="drills/cut")))
+    assert "goes on" in str(error.details())
+    await in_state(rig, RUN.STATE_FAULTY)
+    find(dns, **{"eu-1": False, "us-1": True})
+    await in_state(rig, RUN.STATE_RECOVERING)
+    await until(lambda: "faults/cut/1" not in eu.resources, "the target is no longer asked")
+    find(dns, **{"eu-1": True, "us-1": True})
+    ended = await in_state(rig, RUN.STATE_PASSED, RUN.STATE_FAILED, RUN.STATE_ABORTED)
+    assert ended.state == RUN.STATE_PASSED, ended
+    assert [mark.stage for mark in ended.marks] == ["fault", "detected", "withdrawn", "healed", "restored"]
+    assert ended.passed
+    operations = operation_pb2_grpc.OperationServiceStub(rig.channel)
+    answer = await operations.ListOperations(operation_pb2.ListOperationsRequest(filter="kind = drill"))
+    assert answer.operations[0].state == operation_pb2.LongRunningOperation.STATE_SUCCEEDED
+
+
+async def test_it_survives_a_restart_and_can_be_aborted(rig: Rig) -> None:
+    await fleet(rig)
+    await declare(rig, 600, drill_pb2.FAULT_KIND_INBOUND_CUT)
+    await begin(rig)
+    await in_state(rig, RUN.STATE_FAULTY)
+    await rig.stop()
+    await rig.start()
+    name, eu = "drills/cut/runs/1", rig.hosts["eu-1"]
+    assert (await in_state(rig, RUN.STATE_FAULTY)).name == name
+    assert "faults/cut/1" in eu.resources
+    aborted = await rig.drills.AbortDrillRun(drill_pb2.AbortDrillRunRequest(name=name, reason="enough"))
+    assert aborted.state == RUN.STATE_RECOVERING
+    assert aborted.abort_reason.endswith("enough")
+    await until(lambda: "faults/cut/1" not in eu.resources, "the target is told", PATIENCE_S)
+
+
+async def test_it_does_not_begin_where_clients_would_not_be_served(rig: Rig) -> None:
+    await rig.host("eu-1", "eu")
+    await declare(rig, 3, drill_pb2.FAULT_KIND_NODE_CUT)
+    error = await error_of(rig.drills.RunDrill(drill_pb2.RunDrillRequest(name="drills/cut")))
+    assert "nowhere else is a healthy replica" in str(error.details())
+    assert "no DNS server" in str(error.details())
+    runs = await rig.drills.ListDrillRuns(drill_pb2.ListDrillRunsRequest(parent="drills/cut"))
+    assert not runs.runs

@@ -1,0 +1,111 @@
+"""Runs of drills in virtual time: every one ends, with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.core.drill import RECOVER_S, START_S, TERMINAL, Run, Sight, State, aborted, objections, step
+
+FINE = Sight(accepted=False, vantages=2, back=2, elsewhere=1)
+HELD = replace(FINE, accepted=True)
+SEEN = replace(HELD, against=1, back=1)
+GONE = replace(HELD, against=2, out=2, back=0)
+NEW = Run(State.STARTING, 100.0, duration_s=20.0)
+
+
+def played(run: Run, *scenes: tuple[float, Sight]) -> Run:
+    for at, sight in scenes:
+        run = step(run, sight, at)
+    return run
+
+
+def stages(run: Run) -> dict[str, float]:
+    return {mark.stage: round(mark.after_s, 3) for mark in run.marks}
+
+
+def test_a_run_that_passes() -> None:
+    faulty = played(NEW, (100.1, FINE), (100.2, HELD))
+    assert (faulty.state, faulty.fault_at) == (State.FAULTY, 101.2)
+    run = played(faulty, (101.0, HELD), (102.2, SEEN), (103.2, GONE), (121.2, GONE), (122.2, GONE), (126.2, FINE))
+    assert run.state is State.PASSED
+    assert stages(run) == {
+        "fault": 0.0,
+        "detected": 1.0,
+        "withdrawn": 2.0,
+        "healed": 20.0,
+        "restored": 25.0,
+    }
+
+
+def test_what_was_late_or_never_seen_fails() -> None:
+    late = played(NEW, (100.2, HELD), (108.0, GONE), (122.0, GONE), (126.0, FINE))
+    assert late.state is State.FAILED
+    assert "withdrawn: after 6.800 s" in late.failures[0]
+    never_back = played(NEW, (100.2, HELD), (102.0, GONE), (122.0, GONE), (101.3 + 20.0 + RECOVER_S, GONE))
+    assert never_back.state is State.FAILED
+    assert "come back" in never_back.reason
+
+
+def test_agents_that_do_not_accept_or_refuse_end_it() -> None:
+    run = played(NEW, (100.0 + START_S, FINE), (100.1 + START_S, FINE))
+    assert run.state is State.ABORTED
+    assert "not every agent accepted" in run.reason
+    run = played(NEW, (101.0, replace(FINE, refused="policy (drills)")), (101.1, FINE))
+    assert run.state is State.ABORTED
+    assert "policy (drills)" in run.reason
+
+
+def test_a_guard_calls_it_off_and_waits_for_the_agents_own_limit() -> None:
+    run = played(NEW, (100.2, HELD), (105.0, replace(GONE, elsewhere=0)))
+    assert run.state is State.RECOVERING
+    assert played(run, (110.0, FINE)).state is State.RECOVERING
+    ended = played(run, (121.3, FINE))
+    assert ended.state is State.ABORTED
+    assert "nowhere else" in ended.abort_reason
+
+
+def test_an_abort_counts_once_and_only_before_the_end() -> None:
+    run = aborted(played(NEW, (100.2, HELD)), "enough", 102.0)
+    assert aborted(run, "again", 103.0) == run
+    done = played(run, (130.0, FINE))
+    assert (done.state, done.abort_reason) == (State.ABORTED, "enough")
+    assert aborted(done, "late", 131.0) == done
+
+
+def test_what_must_be_so_before_it_begins() -> None:
+    assert not list(objections(FINE, 30.0, busy="", braked=False, unready=()))
+    bad = Sight(accepted=False)
+    found = list(objections(bad, 1e4, busy="drills/a/runs/1", braked=True, unready=("nodes/x is lost",)))
+    assert len(found) == 6
+    half = replace(FINE, back=1)
+    assert "in rotation" in next(objections(half, 30.0, busy="", braked=False, unready=()))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.01, 30.0),
+            st.booleans(),
+            st.integers(0, 2),
+            st.integers(0, 2),
+            st.integers(0, 1),
+            st.sampled_from(["", "", "", "no"]),
+        ),
+        max_size=40,
+    )
+)
+def test_every_run_ends(scenes: list[tuple[float, bool, int, int, int, str]]) -> None:
+    run, now = NEW, NEW.since
+    for after_s, accepted, out, back, elsewhere, refused in scenes:
+        now += after_s
+        before = run
+        run = step(run, Sight(accepted, refused, 2, out, out, back, elsewhere), now)
+        assert before.state not in TERMINAL or run == before
+    for _ in range(4):
+        now += START_S + NEW.duration_s + RECOVER_S
+        run = step(run, GONE, now)
+    assert run.state in TERMINAL
+    assert run.reason
