@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from control_plane import backup_commands
 from control_plane.app import ControlPlane
 from control_plane.http.listener import start_http
 from control_plane.settings import ServerSettings
@@ -26,6 +27,8 @@ app = typer.Typer(
     invoke_without_command=True,
     add_completion=False,
 )
+
+app.add_typer(backup_commands.app, name="backup")
 
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", show_default=False)]
 

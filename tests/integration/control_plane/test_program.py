@@ -102,6 +102,31 @@ async def test_a_host_joins_over_https_and_a_kill_loses_nothing(tmp_path: Path) 
             await program.process.wait()
 
 
+async def test_a_backup_by_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "passphrase").write_text("correct horse battery\n")
+    config, fresh = tmp_path / "server.toml", tmp_path / "fresh.toml"
+    config.write_text(f'data_dir = "{tmp_path}/data"\n')
+    fresh.write_text(f'data_dir = "{tmp_path}/fresh"\n')
+    secret = ["--passphrase-file", str(tmp_path / "passphrase")]
+    file = str(tmp_path / "one.backup")
+    for command, code, said in (
+        (["init", "--config", str(config)], 0, "context.json"),
+        (["backup", "create", file, *secret, "--config", str(config)], 0, "ca/ca.key"),
+        (["backup", "create", file, *secret, "--config", str(config)], 1, "is there already"),
+        (["backup", "verify", file, *secret], 0, "at revision"),
+        (["backup", "restore", file, *secret, "--config", str(config)], 1, "is not empty"),
+        (["backup", "restore", file, *secret, "--config", str(fresh)], 0, "its nodes come back by themselves"),
+        (["backup", "verify", str(config), *secret], 2, "this is no backup"),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "control_plane.main", *command, stdout=-1, stderr=-2
+        )
+        async with asyncio.timeout(60):
+            out, _ = await process.communicate()
+        assert (process.returncode, said in out.decode()) == (code, True), out.decode()
+    assert (tmp_path / "fresh" / "admin.token").read_text() == (tmp_path / "data" / "admin.token").read_text()
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
