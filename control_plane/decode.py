@@ -119,6 +119,7 @@ def _cache_policy(message: manifest_pb2.CachePolicy) -> CachePolicy:
         cookies=tuple(key.cookies),
         negative_s=_span(message.negative_ttl),
         heuristic_max_s=_span(message.heuristic_max),
+        compress=message.compress,
     )
 
 
@@ -141,6 +142,7 @@ def cache_policy_message(manifest: Manifest) -> manifest_pb2.CachePolicy:
     message.key.CopyFrom(key)
     message.negative_ttl.CopyFrom(duration(policy.negative_s))
     message.heuristic_max.CopyFrom(duration(policy.heuristic_max_s))
+    message.compress = policy.compress
     return message
 
 

@@ -75,6 +75,7 @@ def _rules(policy: manifest_pb2.CachePolicy) -> CacheRules:
         tuple(name.encode() for name in key.cookies),
         policy.negative_ttl.seconds,
         policy.heuristic_max.seconds,
+        policy.compress,
     )
 
 

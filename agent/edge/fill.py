@@ -10,8 +10,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.edge.core import conditional, freshness, vary
-from agent.edge.core.entry import StoredResponse, freshened, make, own_only
+from agent.edge.core import compression, conditional, freshness, vary
+from agent.edge.core.entry import StoredResponse, coded, freshened, make, own_only
 from agent.edge.core.headers import Fields, HeaderList, Origin
 from agent.edge.core.request_head import CONDITIONS, Refused, RequestHead
 from agent.edge.core.routing import Route
@@ -333,6 +333,15 @@ class Filler:
             self._state.counters.truncated_total += 1
             fill.end(broken=True)
             await incoming.abandon()
+            return
+        if whole and route.rules.compress and compression.eligible(status, fields, fill.size):
+            fill.end(broken=False)  # nobody waits for the compressor
+            await incoming.done()
+            plain = make(status, reason, headers, fill.whole(), verdict, *times, keyed, fill.sequence)
+            coding = compression.choose(fill.head.fields.get(b"accept-encoding"))
+            entry = await asyncio.to_thread(coded, plain, coding)
+            if fill.may_store:
+                self._store(fill, entry)
             return
         if whole and fill.may_store:
             self._store(fill, make(status, reason, headers, fill.whole(), verdict, *times, keyed, fill.sequence))

@@ -31,6 +31,7 @@ class CachePolicy:
     cookies: tuple[str, ...] = ()
     negative_s: float = 0.0
     heuristic_max_s: float = 0.0
+    compress: bool = False
 
 
 def check(policy: CachePolicy) -> None:

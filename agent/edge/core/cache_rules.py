@@ -27,6 +27,9 @@ class CacheRules:
     heuristic_max_s: int = 0
     """Bound of lifetimes that are guessed from Last-Modified (RFC 9111 section 4.2.2); 0 means that none is."""
 
+    compress: bool = False
+    """Text is stored compressed."""
+
     @property
     def keeps_query(self) -> bool:
         """Whether the query counts as it is."""

@@ -75,6 +75,8 @@ def selects(entry: StoredResponse, came: Fields) -> bool:
     A strong tag must be the very same, a weak one alike, a date no other; without any it is ours, as we asked for it.
     """
     tag = came.get(b"etag")
+    if tag is not None and entry.coding:  # the origin's tag was made weak here
+        return _opaque(tag) == _opaque(entry.etag)
     if tag is not None:
         return _opaque(tag) == _opaque(entry.etag) if tag.startswith(b"W/") else tag == entry.etag
     date = came.get(b"last-modified")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from agent.edge.core import cache_status, freshness, http_date, vary
+from agent.edge.core import cache_status, compression, freshness, http_date, vary
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
 from agent.edge.core.freshness import Verdict
 from agent.edge.core.headers import Fields, HeaderList, encode_head, end_to_end, fields_of
@@ -56,6 +56,8 @@ class StoredResponse:
     cost_bytes: int = field(default=0)
     sequence: int = 0
     """The newest order to purge that was known when its fetch began."""
+    coding: bytes = b""
+    """What its body was compressed with here."""
     checked: int = -1
     """The round of orders that it was last compared with."""
 
@@ -155,6 +157,17 @@ def restore(entry: StoredResponse) -> StoredResponse:
     return entry
 
 
+def coded(entry: StoredResponse, coding: bytes) -> StoredResponse:
+    """The entry in a coding, or as it came when that is empty, among others that differ by Accept-Encoding.
+
+    A body that would grow stays as it is.
+    """
+    body = compression.compressed(entry.body, coding) if coding else entry.body
+    if len(body) >= len(entry.body):
+        coding, body = b"", entry.body
+    return restore(replace(entry, headers=compression.labelled(entry.headers, coding), body=body, coding=coding))
+
+
 def made_stale(entry: StoredResponse, now: float) -> StoredResponse:
     """The entry as if its lifetime ended now: it is validated, or served stale as far as it allows that."""
     age = int(entry.age_s(now))
@@ -190,11 +203,12 @@ def freshened(
     kept = [pair for pair in kept if pair[0].lower() not in verdict.omitted]
     if b"date" not in came:
         kept = [pair for pair in kept if pair[0].lower() != b"date"] + [(b"Date", http_date.render(response_time))]
+    if entry.coding:
+        kept = compression.labelled(kept, entry.coding)
     merged = fields_of(kept)
     age = freshness.initial_age_s(
         merged | ({b"age": came[b"age"]} if b"age" in came else {}), request_time, response_time
     )
-    fresh_one = StoredResponse(
-        entry.status, entry.reason, kept, entry.body, verdict, response_time, age, entry.keyed, sequence=sequence
-    )
+    fresh_one = StoredResponse(entry.status, entry.reason, kept, entry.body, verdict, response_time, age, entry.keyed)
+    fresh_one.sequence, fresh_one.coding = sequence, entry.coding
     return restore(fresh_one)

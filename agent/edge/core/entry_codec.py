@@ -15,7 +15,7 @@ from typing import Any, Final
 from agent.edge.core.entry import StoredResponse, Variants, restore
 from agent.edge.core.freshness import Verdict
 
-MAGIC: Final = b"LCC2"
+MAGIC: Final = b"LCC3"
 MARKER_MAGIC: Final = b"LCV1"
 STRIPED_MAGIC: Final = b"LCS1"
 STRIPE_BYTES: Final = 256 * 1024
@@ -46,6 +46,7 @@ def encode(key: bytes, entry: StoredResponse) -> bytes:
         "t": entry.response_time,
         "a": entry.initial_age_s,
         "q": entry.sequence,
+        "c": entry.coding.decode("latin-1"),
         "k": [name.decode("latin-1") for name in entry.keyed],
     }
     encoded = json.dumps(head, separators=(",", ":")).encode()
@@ -107,5 +108,15 @@ def _entry(head: dict[str, Any], body: bytes) -> StoredResponse:
     times = float(head["t"]), float(head["a"])
     keyed = tuple(name.encode("latin-1") for name in head["k"])
     return restore(
-        StoredResponse(int(head["s"]), reason, headers, body, verdict, *times, keyed, sequence=int(head["q"]))
+        StoredResponse(
+            int(head["s"]),
+            reason,
+            headers,
+            body,
+            verdict,
+            *times,
+            keyed,
+            sequence=int(head["q"]),
+            coding=head["c"].encode(),
+        )
     )

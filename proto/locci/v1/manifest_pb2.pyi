@@ -628,10 +628,15 @@ class CachePolicy(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     NEGATIVE_TTL_FIELD_NUMBER: _builtins.int
     HEURISTIC_MAX_FIELD_NUMBER: _builtins.int
+    COMPRESS_FIELD_NUMBER: _builtins.int
     disabled: _builtins.bool
     """Store nothing."""
     max_object_bytes: _builtins.int
     """Larger responses are passed on without being stored; 0 means 8 MiB."""
+    compress: _builtins.bool
+    """Store text compressed (zstd, br or gzip, as clients accept it), unless the response is compressed already or says
+    no-transform.
+    """
     @_builtins.property
     def key(self) -> Global___CacheKey:
         """What tells responses apart besides scheme, host, path and Vary; unset means the whole query."""
@@ -654,10 +659,11 @@ class CachePolicy(_message.Message):
         key: Global___CacheKey | None = ...,
         negative_ttl: _duration_pb2.Duration | None = ...,
         heuristic_max: _duration_pb2.Duration | None = ...,
+        compress: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heuristic_max", b"heuristic_max", "key", b"key", "negative_ttl", b"negative_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "heuristic_max", b"heuristic_max", "key", b"key", "max_object_bytes", b"max_object_bytes", "negative_ttl", b"negative_ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compress", b"compress", "disabled", b"disabled", "heuristic_max", b"heuristic_max", "key", b"key", "max_object_bytes", b"max_object_bytes", "negative_ttl", b"negative_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
