@@ -275,13 +275,14 @@ def runtime_requirements() -> str:
     for block in re.split(r"\n(?=[a-zA-Z0-9])", (ROOT / "requirements.lock").read_text()):
         if found := re.match(r"([A-Za-z0-9._-]+)==", block):
             pinned[_normal(found[1])] = "".join(f"{line}\n" for line in block.splitlines() if "# " not in line)
+    # A host may have an older patch release of Python than this machine, which needs more.
+    oldest = {"extra": "", "python_version": PYTHON, "python_full_version": f"{PYTHON}.0"}
     wanted: set[str] = set()
     names = [PROJECT]
     while names:
         for text in metadata.requires(names.pop()) or []:
             requirement = Requirement(text)
-            extras = {"extra": ""}
-            if requirement.marker is None or requirement.marker.evaluate(extras):
+            if requirement.marker is None or requirement.marker.evaluate(oldest):
                 name = _normal(requirement.name)
                 if name in pinned and name not in wanted:
                     wanted.add(name)
