@@ -29,7 +29,8 @@ class Lookup:
 
 def look_up(state: EdgeState, head: RequestHead, key: bytes) -> Lookup:
     """Finds a stored response for a GET or HEAD and decides whether it may be used (RFC 9111 section 4)."""
-    if conditional.for_origin_only(head.fields):  # RFC 9111 section 4.3.2
+    # RFC 9111 section 4.3.2; and what is stored here may be what another edge was told to forget.
+    if conditional.for_origin_only(head.fields) or state.is_behind(head):
         return Lookup(None, False, False, Forward.BYPASS)
     entry, other_variants = state.stored(key, head.fields)
     if entry is None:

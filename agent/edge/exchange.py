@@ -109,6 +109,9 @@ class Exchange:
         found = request.found or cached.look_up(state, head, key)
         wanted = freshness.demands(head.fields)
         request.cache_status = cache_status.forwarded(found.why)
+        if found.why is Forward.BYPASS:
+            await self._pass(client, request, route, origin, found.why)
+            return
         if found.revalidate and found.entry is not None:
             state.counters.stale_served_total += 1
             if key not in state.fills:

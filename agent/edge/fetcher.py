@@ -34,6 +34,8 @@ class Outgoing:
     upgrade: bytes = b""
     secure: bool = False
     """The client came over TLS."""
+    sequence: int = 0
+    """The newest order to purge known here: an edge that does not know it must not use what it has stored."""
 
     def encode(self, to_peer: bool) -> bytes:
         """The head for one endpoint."""
@@ -48,6 +50,8 @@ class Outgoing:
             extra += [(b"Connection", b"Upgrade"), (b"Upgrade", self.upgrade)]
         if to_peer:
             extra.append((b"Locci-Hop", b"1"))
+            if self.sequence:
+                extra.append((b"Locci-Purge", b"%d" % self.sequence))
         return encode_head(self.method + b" " + self.target + b" HTTP/1.1", self.headers + extra)
 
 
@@ -123,6 +127,7 @@ class Fetcher:
         Raises Refused: 503 when no endpoint could be reached, 502 when one broke off, 504 when one was too slow.
         """
         state = self._state
+        request.sequence = route.purges.sequence
         now = state.clock.monotonic()
         tries = candidates(route, state.endpoints, now, state.rng.random(), local_only=request.local_only)
         last: UpstreamError | None = None

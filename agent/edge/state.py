@@ -81,6 +81,14 @@ class EdgeState:
             self.purge_round += 1
             self.fills = {key: fill for key, fill in self.fills.items() if fill.route.app not in changed}
 
+    def is_behind(self, head: RequestHead) -> bool:
+        """Whether another edge that asks knows an order to purge that is not known here so far."""
+        known = head.fields.get(b"locci-purge")
+        if known is None or not known.isdigit() or len(known) > 18:
+            return False
+        route = self.table.find(head.host)
+        return route is not None and int(known) > route.purges.sequence
+
     def purged(self, key: bytes, entry: StoredResponse) -> StoredResponse | None:
         """The entry as orders to purge leave it: as it is, stale, or not at all."""
         if entry.checked == self.purge_round:

@@ -44,6 +44,7 @@ SET_BY_EDGE: Final = frozenset(
         b"via",
         b"cdn-loop",
         b"locci-hop",
+        b"locci-purge",
         b"expect",
         b"content-length",
         b"transfer-encoding",
