@@ -10,6 +10,7 @@ from typing import Final
 from google.protobuf import duration_pb2
 
 from agent import decode_options
+from agent.adapters.wanted_version import VERSION
 from agent.core import faults
 from agent.core.model import (
     DRAIN_DEFAULT_S,
@@ -28,7 +29,7 @@ from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 from fleet.snapshot import Snapshot
 from locci.v1 import agent_pb2, drill_pb2, manifest_pb2, resource_pb2
 
-RESOURCE_TYPES: Final = ("certificates", "faults", "replicas", "routes", "secrets")
+RESOURCE_TYPES: Final = ("agentversions", "certificates", "faults", "replicas", "routes", "secrets")
 """The types of resources that an agent asks for."""
 
 MEMORY_BYTES_MIN: Final = 6 * 2**20
@@ -75,11 +76,13 @@ def target(snapshot: Snapshot) -> Target:
     values = _secret_values(snapshot)
     replicas = (_replica(r, values) for r in snapshot.resources.values() if r.WhichOneof("body") == "replica")
     routes = (_route(r.route) for r in snapshot.resources.values() if r.WhichOneof("body") == "route")
+    bodies = snapshot.resources.values()
     return Target(
         revision=snapshot.revision,
         replicas={replica.identity: replica for replica in replicas},
         routes=tuple(sorted(routes, key=lambda route: route.app)),
         certificates=tuple(_certificates(snapshot)),
+        agent_version=next((r.agent_version.version for r in bodies if r.WhichOneof("body") == "agent_version"), ""),
     )
 
 
@@ -122,6 +125,9 @@ def _resource_problems(
             yield from _certificate_problems(name, resource.certificate)
         case "fault":
             yield from _fault_problems(name, resource.fault, policy)
+        case "agent_version":
+            if not VERSION.fullmatch(resource.agent_version.version):
+                yield f"version: {resource.agent_version.version!r} is no version"
         case "region":
             return
         case None:

@@ -29,5 +29,7 @@ class AgentSettings(ProgramSettings):
     """Network namespaces made ahead of time, for fast starts."""
     install_dir: Path = Path("/opt/locci")
     """Where versions are installed side by side, for `locci-agent supervise`."""
+    release_source: Path = Path("/etc/locci/release-source")
+    """Holds the address or folder from which versions are fetched; without it, only installed ones are switched to."""
     metrics_listen: str = "127.0.0.1:7446"
     """/metrics and /healthz, `address:port`; empty for none."""

@@ -22,6 +22,7 @@ from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
 from agent.adapters.state import StateFile
 from agent.adapters.usage import Usage
+from agent.adapters.wanted_version import WantedVersion
 from agent.core.conditions import Condition
 from agent.core.faults import Fault
 from agent.core.machine import Machine
@@ -159,7 +160,13 @@ class Shell:
         return decode.problems(snapshot, self._policy)
 
     def accepted(self, snapshot: Snapshot) -> None:
-        self.post(SnapshotAccepted(decode.target(snapshot)))
+        target = decode.target(snapshot)
+        if target.agent_version:
+            try:
+                WantedVersion(self._data_path).keep(target.agent_version)
+            except OSError as error:
+                log.error("agent_version_not_kept", version=target.agent_version, reason=error.strerror)
+        self.post(SnapshotAccepted(target))
         self.want_faults(decode.wanted_faults(snapshot))
 
     def complete_status(self) -> agent_pb2.Status:

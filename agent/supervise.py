@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +17,15 @@ from typing import Any, Final, assert_never
 import structlog
 
 from agent.adapters import status_socket
+from agent.adapters.wanted_version import VERSION, WantedVersion
 from agent.core.upgrade import (
     AgentExited,
     AgentReported,
     Began,
     Command,
     Event,
+    Fetch,
+    Fetched,
     Note,
     Remember,
     Report,
@@ -44,9 +46,8 @@ log = structlog.get_logger()
 
 LOOK_EVERY_S: Final = 0.5
 STOP_S: Final = 15.0
-WANTED_NAME: Final = "wanted-version"
+FETCH_S: Final = 900.0
 STATE_NAME: Final = "upgrade.json"
-_VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Installation:
     def has(self, version: str) -> bool:
         """Whether a version is there."""
         program = self.root / version / "bin" / "locci-agent"
-        return _VERSION.fullmatch(version) is not None and os.access(program, os.X_OK)
+        return VERSION.fullmatch(version) is not None and os.access(program, os.X_OK)
 
     def switch(self, version: str) -> None:
         """Names another version, by one rename. Raises OSError."""
@@ -85,8 +86,7 @@ def want(settings: AgentSettings, version: str) -> None:
         there = sorted(path.parents[1].name for path in settings.install_dir.glob("[!.]*/bin/locci-agent"))
         versions = ", ".join(name for name in there if name != "current") or "none"
         raise invalid("version", f"version {version} is not in {settings.install_dir}; there: {versions}")
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomic(settings.state_dir / WANTED_NAME, version.encode())
+    WantedVersion(settings.state_dir).ask(version)
 
 
 class Supervisor:
@@ -103,6 +103,7 @@ class Supervisor:
         self._machine = Upgrade(self._installation.current, trial, refused)
         self._process: asyncio.subprocess.Process | None = None
         self._exit: asyncio.Task[int] | None = None
+        self._fetch: asyncio.Task[str] | None = None
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT; the agent ends with it. Raises OSError when the agent cannot be started."""
@@ -120,12 +121,18 @@ class Supervisor:
                     await self._look()
         finally:
             stopping.cancel()
+            if self._fetch is not None:
+                self._fetch.cancel()
+                await asyncio.wait([self._fetch])
             await self._stop()
 
     async def _look(self) -> None:
         if self._exit is not None and self._exit.done():
             code, self._exit, self._process = self._exit.result(), None, None
             await self._tell(AgentExited(code))
+        if self._fetch is not None and self._fetch.done():
+            reason, self._fetch = self._fetch.result(), None
+            await self._tell(Fetched(reason))
         report = await self._report()
         if report is not None:
             await self._tell(AgentReported(report))
@@ -144,6 +151,8 @@ class Supervisor:
                 await self._start()
             case StopAgent():
                 await self._stop()
+            case Fetch(version):
+                self._fetch = asyncio.create_task(fetch(self._settings, version))
             case Switch(version):
                 self._installation.switch(version)
             case Remember(trial, refused):
@@ -190,12 +199,37 @@ class Supervisor:
         return report_of(answer)
 
     def _wanted(self) -> VersionWanted | None:
-        path = self._settings.state_dir / WANTED_NAME
-        try:
-            version, changed_ns = path.read_text().strip(), path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
-        return VersionWanted(version, f"{version}@{changed_ns}", self._installation.has(version))
+        wanted = WantedVersion(self._settings.state_dir).read()
+        return None if wanted is None else VersionWanted(*wanted, self._installation.has(wanted[0]))
+
+
+async def fetch(settings: AgentSettings, version: str) -> str:
+    """Installs a version beside the one that runs, by the installer that came with that; why not, or nothing."""
+    folder = settings.install_dir
+    if folder.parts[-2:] != ("opt", "locci"):
+        return f"{folder} is not the installer's opt/locci: install it there"
+    try:
+        source = settings.release_source.read_text().strip()
+    except OSError as error:
+        return f"{settings.release_source}: {error.strerror}; write there where releases are, or install it by hand"
+    root = () if folder.parents[1] == Path("/") else ("--root", str(folder.parents[1]))
+    script = folder / "current" / "share" / "install.sh"
+    process = await asyncio.create_subprocess_exec(
+        *("sh", str(script), "--version", version, "--from", source, "--no-start", *root),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+    )
+    try:
+        async with asyncio.timeout(FETCH_S):
+            _, said = await process.communicate()
+    except TimeoutError:
+        return f"not within {FETCH_S:g} s"
+    finally:
+        if process.returncode is None:
+            process.kill()
+    lines = [line for line in said.decode("utf-8", "replace").splitlines() if "error:" in line]
+    return "" if process.returncode == 0 else (lines or ["exit code " + str(process.returncode)])[-1]
 
 
 def report_of(answer: dict[str, Any]) -> Report:

@@ -25,7 +25,7 @@ PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
 
 TYPES: Final = {
-    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions", "certificates", "secrets", "faults"),
+    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions", "certificates", "secrets", "faults", "agentversions"),
     node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys"),
 }
 
@@ -100,7 +100,16 @@ class Publication:
             result.update(self._routes_of(node_id))
         if "faults" in types:
             result.update(self._faults.get(f"nodes/{node_id}", {}))
+        if "agentversions" in types:
+            result.update(_named(self._agent_version(node_id)))
         return result
+
+    def _agent_version(self, node_id: str) -> Iterable[resource_pb2.Resource]:
+        node = self._nodes.get(node_id)
+        region = self._state.regions.get(node.region) if node is not None else None
+        if region is not None and region.agent_version:
+            body = resource_pb2.AgentVersion(version=region.agent_version)
+            yield resource_pb2.Resource(name=f"agentversions/{last_part(region.name)}", agent_version=body)
 
     def _target(self, app: app_pb2.App) -> tuple[release_pb2.Release, Manifest] | None:
         release = self._state.releases.get(app.target_release)

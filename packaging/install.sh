@@ -196,6 +196,7 @@ install_files() {
   before=$(readlink "$prefix/current" 2>/dev/null || true)
   if [ -n "$no_start" ] && [ -n "$before" ] && [ -e "$prefix/$before/share/VERSION" ]; then
     [ "$before" = "$version" ] || say "version $before goes on; to try the new one: locci-agent upgrade $version"
+    beside=1
     return 0
   fi
   # One rename: whoever looks sees the old version or the new one.
@@ -287,7 +288,9 @@ do_install() {
   trap 'rm -rf "$work"' EXIT
   find_release
   check_python "$python"
+  beside=""
   install_files
+  [ -z "$beside" ] || return 0
   install_units
   if [ -z "$root" ]; then
     "$prefix/current/bin/locci-agent" --help >/dev/null || die "the installed programs do not run" "python$python may be broken here"

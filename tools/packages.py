@@ -167,6 +167,7 @@ class Build:
         shutil.copytree(ROOT / "packaging" / "systemd", share / "systemd")
         shutil.copytree(ROOT / "docs", share / "doc")
         shutil.copy(ROOT / "CHANGELOG.md", share / "doc")
+        shutil.copy(ROOT / "packaging" / "install.sh", share)
         (share / "VERSION").write_text(f"{self.version}\n")
         (share / "PYTHON").write_text(f"{PYTHON}\n")
 

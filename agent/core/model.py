@@ -136,6 +136,8 @@ class Target:
     replicas: Mapping[Identity, Replica] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     certificates: tuple[Certificate, ...] = ()
+    agent_version: str = ""
+    """Version of the agent that is to run; empty for whichever does."""
 
 
 class ContainerState(Enum):

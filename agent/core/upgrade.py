@@ -17,6 +17,7 @@ EXITS_MAX: Final = 3
 BOOTS_MAX: Final = 3
 """So often may the supervisor itself begin anew during one trial: a host that reboots over it takes it back."""
 RESTARTS: Final = Backoff(base_s=0.5, cap_s=30.0)
+FETCHES: Final = Backoff(base_s=30.0, cap_s=3600.0)
 STABLE_S: Final = 60.0
 
 
@@ -58,6 +59,13 @@ class VersionWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """Fetching a version ended; `reason` is empty when it is installed now."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentReported:
     """The running agent answered."""
 
@@ -87,6 +95,13 @@ class StopAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """Install a version beside the one that runs. Answered by Fetched."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Switch:
     """Point `current` at a version."""
 
@@ -109,8 +124,8 @@ class Note:
     message: str
 
 
-Event = Began | VersionWanted | AgentReported | AgentExited | Ticked
-Command = StartAgent | StopAgent | Switch | Remember | Note
+Event = Began | VersionWanted | Fetched | AgentReported | AgentExited | Ticked
+Command = StartAgent | StopAgent | Fetch | Switch | Remember | Note
 
 
 def does_as_well(report: Report, baseline: Report) -> bool:
@@ -133,7 +148,11 @@ class Upgrade:
         self._started_at = 0.0
         self._failures = 0
         self._retry_at: float | None = None
-        self._missing = ""
+        self._fetching = ""
+        """Key of the request whose version is, or was last, fetched."""
+        self._fetch_failures = 0
+        self._fetch_at: float | None = 0.0
+        """When it may be fetched again; None while that goes on."""
 
     @property
     def trial(self) -> Trial | None:
@@ -147,6 +166,8 @@ class Upgrade:
                 return self._began(now)
             case VersionWanted():
                 return self._wanted(event, now)
+            case Fetched(reason):
+                return self._fetched(reason, now)
             case AgentReported(report):
                 return self._reported(report)
             case AgentExited(code):
@@ -170,9 +191,7 @@ class Upgrade:
         if self._trial is not None or event.version == self.current or event.key == self._refused:
             return []
         if not event.installed:
-            known, self._missing = self._missing, event.key
-            message = f"version {event.version} is wanted and not installed here: install it, with --no-start"
-            return [] if known == event.key else [Note("error", message)]
+            return self._fetch(event, now)
         self._trial = Trial(event.version, self.current, event.key, self._last, deadline=now + PATIENCE_S)
         self.current = event.version
         return [
@@ -181,6 +200,19 @@ class Upgrade:
             Switch(event.version),
             *self._restart(now),
         ]
+
+    def _fetch(self, event: VersionWanted, now: float) -> list[Command]:
+        if self._fetch_at is None or (event.key == self._fetching and now < self._fetch_at):
+            return []
+        if event.key != self._fetching:
+            self._fetch_failures = 0
+        self._fetching, self._fetch_at = event.key, None
+        return [Note("info", f"version {event.version} is wanted and fetched"), Fetch(event.version)]
+
+    def _fetched(self, reason: str, now: float) -> list[Command]:
+        self._fetch_failures = self._fetch_failures + 1 if reason else 0
+        self._fetch_at = now + (FETCHES.ceiling_s(self._fetch_failures - 1) if reason else 0.0)
+        return [Note("error", f"the wanted version cannot be installed: {reason}")] if reason else []
 
     def _reported(self, report: Report) -> list[Command]:
         trial = self._trial

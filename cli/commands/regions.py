@@ -74,6 +74,9 @@ def update(
     jurisdiction: Annotated[list[str] | None, typer.Option(help="All legal areas; may be repeated.")] = None,
     network: Annotated[list[str] | None, typer.Option(help="All client networks (CIDR); may be repeated.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="All labels, key=value; may be repeated.")] = None,
+    agent_version: Annotated[
+        str | None, typer.Option("--agent-version", help="The agent that its nodes are to run; empty for any.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Change what is given of a region; the rest stays."""
@@ -86,6 +89,7 @@ def update(
         "jurisdictions": jurisdiction or None,
         "networks": network or None,
         "labels": pairs_of(label, "--label") if label else None,
+        "agent_version": agent_version,
     }
     body = {field: value for field, value in given.items() if value is not None}
     if not body:

@@ -20,8 +20,19 @@ from fleet.ids import REGION_ID_LENGTH_MAX, check_id, last_part, parse
 from locci.v1 import node_pb2, region_pb2
 
 _CONTINENTS: Final = frozenset({"AF", "AN", "AS", "EU", "NA", "OC", "SA"})
+_VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}")
 _OWN: Final = frozenset(
-    {"display_name", "latitude", "longitude", "continent", "country", "jurisdictions", "networks", "labels"}
+    {
+        "display_name",
+        "latitude",
+        "longitude",
+        "continent",
+        "country",
+        "jurisdictions",
+        "networks",
+        "labels",
+        "agent_version",
+    }
 )
 
 
@@ -133,6 +144,9 @@ def _check(region: region_pb2.Region) -> None:
         raise invalid(path, f"{path}: {region.continent!r} must be one of {', '.join(sorted(_CONTINENTS))}")
     if region.country and not re.fullmatch("[A-Z]{2}", region.country):
         raise invalid("region.country", f"region.country: {region.country!r} must be two capital letters, as in DE")
+    if region.agent_version and not _VERSION.fullmatch(region.agent_version):
+        path = "region.agent_version"
+        raise invalid(path, f"{path}: {region.agent_version!r} is no version such as 0.2.0")
     for index, network in enumerate(region.networks):
         try:
             ipaddress.ip_network(network)

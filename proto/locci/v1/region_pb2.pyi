@@ -59,6 +59,7 @@ class Region(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     BIAS_KM_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
     READY_NODES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `regions/{region}`; the id is 1-32 of `a-z0-9-`, starting with a letter."""
@@ -78,6 +79,10 @@ class Region(_message.Message):
     """Changes with every change; send it back with an update to refuse a lost update."""
     bias_km: _builtins.float
     """Kilometres by which it counts as nearer to clients than it is, or, when negative, as farther; -20000 to 20000."""
+    agent_version: _builtins.str
+    """Version of the agent that its nodes are to run, as in `0.2.0`; empty leaves each as it is. A node that does worse
+    with it goes back by itself. Regions one after another are the waves of an upgrade.
+    """
     ready_nodes: _builtins.int
     """Nodes in the region that are ready."""
     @_builtins.property
@@ -112,11 +117,12 @@ class Region(_message.Message):
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
         bias_km: _builtins.float = ...,
+        agent_version: _builtins.str = ...,
         ready_nodes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias_km", b"bias_km", "continent", b"continent", "country", b"country", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "jurisdictions", b"jurisdictions", "labels", b"labels", "latitude", b"latitude", "longitude", b"longitude", "name", b"name", "networks", b"networks", "ready_nodes", b"ready_nodes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "bias_km", b"bias_km", "continent", b"continent", "country", b"country", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "jurisdictions", b"jurisdictions", "labels", b"labels", "latitude", b"latitude", "longitude", b"longitude", "name", b"name", "networks", b"networks", "ready_nodes", b"ready_nodes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,6 +72,7 @@ class Resource(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
     replicas, routes, regions, hostnames, zones and faults, each with its own body below.
@@ -118,6 +119,10 @@ class Resource(_message.Message):
     def fault(self) -> _drill_pb2.InjectedFault:
         """`faults/{drill}/{run}`: a fault of a drill. Role edge, and only while the drill wants it."""
 
+    @_builtins.property
+    def agent_version(self) -> Global___AgentVersion:
+        """`agentversions/{region}`: which version of the agent is to run. Role edge."""
+
     def __init__(
         self,
         *,
@@ -133,12 +138,13 @@ class Resource(_message.Message):
         certificate: Global___CertificateMaterial | None = ...,
         secret: Global___SecretMaterial | None = ...,
         fault: _drill_pb2.InjectedFault | None = ...,
+        agent_version: Global___AgentVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "fault"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "fault", "agent_version"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -393,6 +399,28 @@ class SecretMaterial(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SecretMaterial: _TypeAlias = SecretMaterial  # noqa: Y015
+
+@_typing.final
+class AgentVersion(_message.Message):
+    """The agent that nodes are to run. Where it comes from, the host alone decides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """As releases are named, as in `0.2.0`."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentVersion: _TypeAlias = AgentVersion  # noqa: Y015
 
 @_typing.final
 class CertificateMaterial(_message.Message):

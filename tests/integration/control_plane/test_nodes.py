@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 
-from locci.v1 import app_pb2, event_pb2, manifest_pb2, node_pb2, release_pb2, zone_pb2
+from locci.v1 import app_pb2, event_pb2, manifest_pb2, node_pb2, region_pb2, release_pb2, zone_pb2
 from tests.integration.control_plane.rig import Host, Rig, manifest, running, until
 
 
@@ -190,3 +191,12 @@ async def test_the_dns_server_of_a_node_takes_no_replica_away(rig: Rig) -> None:
     finally:
         for host in hosts.values():
             await host.disconnect()
+
+
+async def test_a_region_names_the_version_of_its_agents_and_refuses_what_is_none(rig: Rig) -> None:
+    request = region_pb2.UpdateRegionRequest(region=region_pb2.Region(name="regions/eu", agent_version="0.2.0"))
+    request.update_mask.paths.append("agent_version")
+    assert (await rig.regions.UpdateRegion(request)).agent_version == "0.2.0"
+    request.region.agent_version = "../etc"
+    with pytest.raises(grpc.aio.AioRpcError, match="is no version"):
+        await rig.regions.UpdateRegion(request)

@@ -3,52 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import platform
 import shutil
 import socket
 import subprocess
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.integration.packaging.fake_release import ENGINE, release
+
 pytestmark = pytest.mark.lab
 
-ROOT = Path(__file__).resolve().parents[3]
 APPLETS = (
     *("awk", "cat", "chmod", "cmp", "cp", "cut", "dirname", "grep", "id", "ln", "mkdir", "mktemp", "mv", "printf"),
     *("readlink", "rm", "rmdir", "sed", "sh", "sha256sum", "sleep", "tar", "touch", "tr", "uname"),
 )
-PROGRAMS = ("locci", "locci-agent", "locci-dns", "locci-edge", "locci-server")
-JOIN = """#!/bin/sh
-echo "${0##*/} $*" >>/calls
-[ "$1" != join ] || { mkdir -p /var/lib/locci/identity; touch /var/lib/locci/identity/identity.json; }
-"""
 SYSTEMCTL = '#!/bin/sh\necho "systemctl $*" >>/calls\n[ "$1" != is-active ]\n'
-ENGINE = "#!/bin/sh\ncat >/dev/null\nexit 0\n"
 SERVER = ("--server", "https://192.0.2.1:7443", "--token", "locci1.secret")
-
-
-def release(folder: Path, version: str) -> Path:
-    """A release whose programs only write down how they were called."""
-    folder.mkdir(exist_ok=True)
-    files = {f"bin/{name}": JOIN for name in PROGRAMS} | {"bin/python3": ENGINE, "share/VERSION": version}
-    units = {f"share/systemd/{unit.name}": unit.read_text() for unit in (ROOT / "packaging/systemd").glob("*.service")}
-    archive = folder / f"locci-{version}-linux-{platform.machine()}-py3.11.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, text in (files | units).items():
-            entry = tarfile.TarInfo(f"{version}/{name}")
-            entry.size, entry.mode = len(text.encode()), 0o755
-            tar.addfile(entry, io.BytesIO(text.encode()))
-    (folder / "VERSION").write_text(f"{version}\n")
-    shutil.copy(ROOT / "packaging" / "install.sh", folder)
-    sums = [
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in folder.iterdir() if p.name != "SHA256SUMS"
-    ]
-    (folder / "SHA256SUMS").write_text("".join(sums))
-    return folder
 
 
 class Machine:

@@ -14,6 +14,8 @@ from agent.core.upgrade import (
     Began,
     Command,
     Event,
+    Fetch,
+    Fetched,
     Note,
     Remember,
     Report,
@@ -107,12 +109,25 @@ def test_an_agent_that_was_cut_off_before_need_not_be_connected_after() -> None:
     assert does_as_well(Report(True, True, frozenset(), frozenset()), WELL)
 
 
-def test_what_is_not_installed_is_named_once() -> None:
+def test_what_is_not_installed_is_fetched_and_tried_again_ever_more_slowly() -> None:
     host = Host()
     missing = VersionWanted("9", "9@1", installed=False)
-    assert len(host.tell(missing)) == 1
+    assert Fetch("9") in host.tell(missing)
+    host.now += 1000
     assert host.tell(missing) == []
-    assert host.link == "1"
+    host.tell(Fetched("the network is down"))
+    assert "the network is down" in host.notes[-1]
+    assert host.tell(missing) == []
+    host.now += 31
+    assert Fetch("9") in host.tell(missing)
+    host.tell(Fetched("the network is down"))
+    host.now += 31
+    assert host.tell(missing) == []
+    host.now += 31
+    assert Fetch("9") in host.tell(missing)
+    host.tell(Fetched())
+    host.tell(VersionWanted("9", "9@1", installed=True))
+    assert host.link == "9"
 
 
 def test_a_reboot_in_the_middle_goes_on_with_the_trial_and_at_last_takes_it_back() -> None:
