@@ -27,6 +27,7 @@ from routing.adapters.metrics import DnsCollector, serve_metrics
 from routing.adapters.prober import Prober
 from routing.adapters.table import RESOURCE_TYPES
 from routing.adapters.tcp import TcpListener
+from routing.adapters.transfers import Notifier, Permission, Transfers, load_keys
 from routing.adapters.udp import UdpListener, bind_udp
 from routing.adapters.udp_batch import HotPath, listener_for
 from routing.adapters.verdict_file import VerdictFile
@@ -86,8 +87,15 @@ class DnsApp:
         self._feed.wake = self._link.wake
         self._unsaved = asyncio.Event()
         self._udp: list[UdpListener] = []
+        keys = load_keys(Path(settings.transfer_keys)) if settings.transfer_keys else None
+        permission = Permission(tuple(settings.transfer_networks), keys)
+        self.transfers = Transfers(permission, lambda: self.engine.table)
+        self._notifier = Notifier([parse_listen(text, "notify") for text in settings.notify])
         self._tcp = TcpListener(
-            self.engine.respond, connections_max=settings.tcp_connections_max, idle_s=settings.tcp_idle_s
+            self.engine.respond,
+            self.transfers.answer,
+            connections_max=settings.tcp_connections_max,
+            idle_s=settings.tcp_idle_s,
         )
         self._local: asyncio.Server | None = None
 
@@ -138,6 +146,7 @@ class DnsApp:
         if self._local is not None:
             self._local.close()
         await self._prober.close()
+        await self._notifier.close()
         if self._hot is not None:
             self.engine.hot = None
             self._hot.close()
@@ -168,6 +177,7 @@ class DnsApp:
     def _accept(self, table: RoutingTable) -> None:
         self.engine.take_table(table)
         self._prober.watch(self.engine.targets)
+        self._notifier.take(table)
         self._unsaved.set()
 
     def _on_command(self, command: Command) -> None:

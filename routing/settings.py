@@ -39,6 +39,13 @@ class DnsSettings(ProgramSettings):
     """Every so-manieth limited answer is sent truncated instead of dropped; 0 for none."""
     rate_limit_exempt: list[IPvAnyNetwork] = Field(default=[])
     """Networks that are never limited, such as those of one's own resolvers."""
+    transfer_networks: list[IPvAnyNetwork] = Field(default=[])
+    """Networks of secondaries that may have zones whole (AXFR) without a signature."""
+    transfer_keys: str = ""
+    """Path of a file with TSIG keys, a line each: name, algorithm (hmac-sha256, -sha384, -sha512), secret in base64. Whoever
+    signs with one may have zones whole."""
+    notify: list[str] = Field(default=[])
+    """Secondaries that are told of changes, `address:port`."""
     identity: str | None = None
     """What `id.server` and NSID say; the node id when it is missing, nothing when it is empty."""
     version: str = "locci-dns"

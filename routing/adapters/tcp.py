@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from routing.adapters.udp import Respond
+
+Transfer = Callable[[bytes, bytes], Sequence[bytes] | None]
+"""From a query and its packed source address to the messages of a transfer; None when it is none."""
 
 _LENGTH_BYTES: Final = 2
 _BUFFER_MAX: Final = 4 * 65_537
@@ -15,8 +19,9 @@ _BUFFER_MAX: Final = 4 * 65_537
 class TcpListener:
     """Counts and bounds the connections of all TCP sockets of the program."""
 
-    def __init__(self, respond: Respond, *, connections_max: int, idle_s: float):
+    def __init__(self, respond: Respond, transfer: Transfer, *, connections_max: int, idle_s: float):
         self.respond = respond
+        self.transfer = transfer
         self.idle_s = idle_s
         self._connections_max = connections_max
         self._servers: list[asyncio.Server] = []
@@ -119,10 +124,13 @@ class _Connection(asyncio.Protocol):
                 break
             query = bytes(buffer[_LENGTH_BYTES:end])
             del buffer[:end]
-            answer = self._listener.respond(query, self._source, True)
+            answers = self._listener.transfer(query, self._source) or [
+                self._listener.respond(query, self._source, True)
+            ]
             answered = True
-            if answer is not None:
-                transport.write(len(answer).to_bytes(_LENGTH_BYTES, "big") + answer)
+            for answer in answers:
+                if answer is not None:
+                    transport.write(len(answer).to_bytes(_LENGTH_BYTES, "big") + answer)
         if len(buffer) > _BUFFER_MAX:
             self.abort()
         elif answered:

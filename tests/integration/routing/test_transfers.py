@@ -1,0 +1,123 @@
+"""Zones handed to secondaries: dig, dnspython, BIND as a real secondary; keys, networks, refusals, NOTIFY."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+from pathlib import Path
+
+import dns.message
+import dns.name
+import dns.query
+import dns.rdatatype
+import dns.tsig
+import dns.zone
+import pytest
+
+from fleet.errors import LocciError
+from locci.v1 import resource_pb2
+from routing.app import DnsApp
+from tests.integration.routing.rig import Rig, eventually
+from tests.integration.routing.test_dnssec import signed
+from tests.integration.routing.test_protocol import declared
+from tests.integration.routing.test_serving import dig
+
+SECRET = base64.b64encode(bytes(range(32))).decode()
+
+
+def keys(rig: Rig) -> str:
+    path = rig.path / "tsig.keys"
+    path.write_text(f"# secondaries\nxfer.example. hmac-sha256 {SECRET}\n")
+    return str(path)
+
+
+async def test_dig_gets_the_whole_zone_with_a_key_and_not_without(rig: Rig) -> None:
+    rig.keep(declared(rig.edges.port))
+    async with rig.running(transfer_keys=keys(rig)) as app:
+        (port,) = app.ports
+        key = ("-y", f"hmac-sha256:xfer.example.:{SECRET}")
+        text = await dig(port, "example.net", "AXFR", *key)
+        for part in (
+            "hello.example.net.\t5\tIN\tA\t127.0.1.1",
+            "hello.example.net.\t5\tIN\tA\t127.0.1.3",
+            "mail.example.net.\t60\tIN\tA\t192.0.2.25",
+            "www.example.net.\t60\tIN\tCNAME\thello.example.net.",
+            '*.dev.example.net.\t60\tIN\tTXT\t"wild"',
+            "child.example.net.\t60\tIN\tNS\tns.child.example.net.",
+            "ns.child.example.net.\t60\tIN\tA\t192.0.2.53",
+            "alias.example.net.\t5\tIN\tA\t127.0.1.2",
+        ):
+            assert part in text, (part, text)
+        assert text.count("IN\tSOA") == 2
+        assert "Transfer failed" not in text
+        assert "Transfer failed" in await dig(port, "example.net", "AXFR")
+        other = base64.b64encode(b"x" * 32).decode()
+        assert "Transfer failed" in await dig(port, "example.net", "AXFR", "-y", f"hmac-sha256:xfer.example.:{other}")
+        assert "Transfer failed" in await dig(port, "example.net", "AXFR", "-y", f"hmac-sha256:no.example.:{SECRET}")
+        assert "Transfer failed" in await dig(port, "example.org", "AXFR", *key)
+        assert "IN\tSOA" in await dig(port, "example.net", "IXFR=1", *key)
+        assert app.transfers.served == 2
+
+
+async def test_by_network_in_many_messages(rig: Rig) -> None:
+    resources = declared(rig.edges.port)
+    zone = next(r.zone for r in resources if r.name.startswith("zones/"))
+    for number in range(3000):
+        zone.records.add(owner=f"h{number}.example.net", type="TXT", data=['"' + "x" * 40 + '"']).ttl.FromSeconds(60)
+    rig.keep(resources)
+    async with rig.running(transfer_networks=["127.0.0.0/8"]) as app:
+        found = dns.zone.Zone("example.net")
+        (port,) = app.ports
+        await asyncio.to_thread(dns.query.inbound_xfr, "127.0.0.1", found, port=port, lifetime=30)
+        assert len(found.nodes) > 3000
+
+
+async def test_a_signed_zone_is_not_handed_out(rig: Rig) -> None:
+    rig.keep(signed(rig.edges.port))
+    async with rig.running(transfer_networks=["127.0.0.0/8"]) as app:
+        assert "Transfer failed" in await dig(app.ports[0], "example.net", "AXFR")
+
+
+async def test_secondaries_are_told_of_changes(rig: Rig) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as secondary:
+        secondary.bind(("127.0.0.1", 0))
+        secondary.setblocking(False)
+        heard: list[dns.message.Message] = []
+
+        def listen() -> bool:
+            try:
+                data, source = secondary.recvfrom(4096)
+            except BlockingIOError:
+                return False
+            message = dns.message.from_wire(data)
+            secondary.sendto(dns.message.make_response(message).to_wire(), source)
+            heard.append(message)
+            return True
+
+        target = f"127.0.0.1:{secondary.getsockname()[1]}"
+        async with rig.running(notify=[target]) as app:
+            await eventually(listen)
+            changed: list[resource_pb2.Resource] = declared(rig.edges.port)
+            for resource in changed:
+                if resource.name.startswith("zones/"):
+                    resource.zone.serial, resource.version = 8, "2"
+            accept(rig, app, changed)
+            await eventually(listen)
+        assert [str(message.question[0].name) for message in heard] == ["example.net."] * 2
+        assert heard[0].opcode() == 4
+
+
+def accept(rig: Rig, app: DnsApp, resources: list[resource_pb2.Resource]) -> None:
+    from tests.unit.routing.adapters.resources import snapshot
+
+    app._feed.accepted(snapshot(resources, 8))
+
+
+@pytest.mark.parametrize("line", ["only two", "name hmac-md5 AAAA", "name hmac-sha256 !!", "name hmac-sha256 AAAA"])
+async def test_bad_keys(rig: Rig, line: str) -> None:
+    path = Path(rig.path / "bad.keys")
+    path.write_text(line + "\n")
+    with pytest.raises(LocciError, match="line 1"):
+        async with rig.running(transfer_keys=str(path)):
+            raise AssertionError("it must not start")
