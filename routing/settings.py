@@ -42,8 +42,8 @@ class DnsSettings(ProgramSettings):
     transfer_networks: list[IPvAnyNetwork] = Field(default=[])
     """Networks of secondaries that may have zones whole (AXFR) without a signature."""
     transfer_keys: str = ""
-    """Path of a file with TSIG keys, a line each: name, algorithm (hmac-sha256, -sha384, -sha512), secret in base64. Whoever
-    signs with one may have zones whole."""
+    """Path of a file with TSIG keys, a line each: name, algorithm (hmac-sha256, -sha384, -sha512), secret in base64.
+    Whoever signs with one may have zones whole."""
     notify: list[str] = Field(default=[])
     """Secondaries that are told of changes, `address:port`."""
     identity: str | None = None

@@ -124,9 +124,9 @@ class _Connection(asyncio.Protocol):
                 break
             query = bytes(buffer[_LENGTH_BYTES:end])
             del buffer[:end]
-            answers = self._listener.transfer(query, self._source) or [
-                self._listener.respond(query, self._source, True)
-            ]
+            answers: Sequence[bytes | None] = self._listener.transfer(query, self._source) or (
+                self._listener.respond(query, self._source, True),
+            )
             answered = True
             for answer in answers:
                 if answer is not None:

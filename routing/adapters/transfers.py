@@ -109,7 +109,7 @@ class Transfers:
             self.refused += 1
             return None
         names = compile_names(self._table())
-        zone = names.zones.get(query.question[0].name.to_wire().lower() if query.question[0].name else b"")
+        zone = names.zones.get((query.question[0].name.to_wire() or b"").lower())
         if zone is None or zone.keys:
             # Signed answers are made as they are given: a copy without signatures would be taken for an attack.
             self.refused += 1

@@ -8,10 +8,10 @@ import socket
 from pathlib import Path
 
 import dns.message
-import dns.name
 import dns.query
 import dns.rdatatype
-import dns.tsig
+import dns.tsigkeyring
+import dns.xfr
 import dns.zone
 import pytest
 
@@ -22,6 +22,7 @@ from tests.integration.routing.rig import Rig, eventually
 from tests.integration.routing.test_dnssec import signed
 from tests.integration.routing.test_protocol import declared
 from tests.integration.routing.test_serving import dig
+from tests.unit.routing.adapters.resources import snapshot
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 
@@ -66,11 +67,13 @@ async def test_by_network_in_many_messages(rig: Rig) -> None:
     for number in range(3000):
         zone.records.add(owner=f"h{number}.example.net", type="TXT", data=['"' + "x" * 40 + '"']).ttl.FromSeconds(60)
     rig.keep(resources)
-    async with rig.running(transfer_networks=["127.0.0.0/8"]) as app:
-        found = dns.zone.Zone("example.net")
+    async with rig.running(transfer_networks=["127.0.0.0/8"], transfer_keys=keys(rig)) as app:
         (port,) = app.ports
-        await asyncio.to_thread(dns.query.inbound_xfr, "127.0.0.1", found, port=port, lifetime=30)
-        assert len(found.nodes) > 3000
+        for keyring in (None, dns.tsigkeyring.from_text({"xfer.example": ("hmac-sha256", SECRET)})):
+            found = dns.zone.Zone("example.net")
+            query, _ = dns.xfr.make_query(found, keyring=keyring)
+            await asyncio.to_thread(dns.query.inbound_xfr, "127.0.0.1", found, query=query, port=port, lifetime=30)
+            assert len(found.nodes) > 3000
 
 
 async def test_a_signed_zone_is_not_handed_out(rig: Rig) -> None:
@@ -109,8 +112,6 @@ async def test_secondaries_are_told_of_changes(rig: Rig) -> None:
 
 
 def accept(rig: Rig, app: DnsApp, resources: list[resource_pb2.Resource]) -> None:
-    from tests.unit.routing.adapters.resources import snapshot
-
     app._feed.accepted(snapshot(resources, 8))
 
 
