@@ -45,6 +45,7 @@ class Client:
     def __init__(self, context: Context):
         self._context = context
         self.server = context.server
+        self.ca_pem = context.ca_pem
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:

@@ -212,6 +212,7 @@ class ControlPlane:
             self.steady,
             suspect_after_s=settings.suspect_after_s,
             lost_after_s=settings.lost_after_s,
+            sign_report=self.authority.sign_report,
         )
         self.context = Context(
             state=self.state,

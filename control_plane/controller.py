@@ -65,6 +65,7 @@ class Controller:
         *,
         suspect_after_s: float,
         lost_after_s: float,
+        sign_report: Callable[[str], bytes] | None = None,
     ):
         self._state = state
         self._observed = observed
@@ -77,7 +78,7 @@ class Controller:
         self._suspect_after_s = suspect_after_s
         self._lost_after_s = lost_after_s
         self._apps = AppSteps(state, observed, manifests)
-        self.drills = DrillSteps(state, observed)
+        self.drills = DrillSteps(state, observed, sign_report)
         self._woken = woken
         self._zones_noted = -1
         self._failure = ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from typing import Final
+
+from google.protobuf.json_format import MessageToDict
 
 from control_plane import decode
 from control_plane.core.drill import TERMINAL, Mark, Run, Sight, State, aborted, objections, step
@@ -15,6 +18,7 @@ from control_plane.state import State as Store
 from fleet.ids import last_part
 from locci.v1 import drill_pb2, event_pb2, node_pb2
 
+Sign = Callable[[str], bytes]
 INJECTABLE: Final = frozenset(
     {
         drill_pb2.FAULT_KIND_REGION_CUT,
@@ -93,7 +97,8 @@ def objectives(spec: drill_pb2.DrillSpec) -> Objectives:
 class DrillSteps:
     """Looks at the runs that go on, and at whether another could begin."""
 
-    def __init__(self, state: Store, observed: Observed):
+    def __init__(self, state: Store, observed: Observed, sign: Sign | None):
+        self._sign = sign
         self._state = state
         self._observed = observed
 
@@ -103,7 +108,7 @@ class DrillSteps:
             before = run_of(row)
             after = step(before, self._sight(row.spec, resource_of(row)), now)
             if after != before:
-                put(self._state, batch, row, before, after)
+                put(self._state, batch, row, before, after, self._sign)
 
     def abort(self, batch: Batch, name: str, reason: str, now: float) -> None:
         """Calls a run off. Raises NOT_FOUND."""
@@ -111,7 +116,7 @@ class DrillSteps:
         before = run_of(row)
         after = aborted(before, reason, now)
         if after != before:
-            put(self._state, batch, row, before, after)
+            put(self._state, batch, row, before, after, self._sign)
 
     def objections(self, spec: drill_pb2.DrillSpec) -> list[str]:
         """Why a drill must not begin now."""
@@ -190,8 +195,16 @@ def run_of(row: drill_pb2.DrillRun) -> Run:
     )
 
 
-def put(state: Store, batch: Batch, row: drill_pb2.DrillRun, before: Run, after: Run) -> None:
-    """Keeps a run's step, with an event when its state changed."""
+def add_signature(row: drill_pb2.DrillRun, sign: Sign) -> None:
+    """Signs a run that has ended, as it is."""
+    row.ClearField("signed_report")
+    row.ClearField("signature")
+    row.signed_report = json.dumps(MessageToDict(row, preserving_proto_field_name=True), sort_keys=True)
+    row.signature = sign(row.signed_report)
+
+
+def put(state: Store, batch: Batch, row: drill_pb2.DrillRun, before: Run, after: Run, sign: Sign | None = None) -> None:
+    """Keeps a run's step, with an event when its state changed; one that has ended is signed."""
     kept = state.drill_runs.copy(row.name)
     kept.state = _STATES[after.state]
     kept.state_time.CopyFrom(decode.timestamp(after.since))
@@ -203,6 +216,8 @@ def put(state: Store, batch: Batch, row: drill_pb2.DrillRun, before: Run, after:
         kept.fault_time.CopyFrom(decode.timestamp(after.fault_at))
     for mark in after.marks[len(before.marks) :]:
         kept.marks.add(stage=mark.stage, after=decode.duration(mark.after_s), detail=mark.detail)
+    if sign is not None and after.state in TERMINAL:
+        add_signature(kept, sign)
     batch.put(state.drill_runs, kept.name, kept)
     if after.state is not before.state:
         drill = kept.name.rpartition("/runs/")[0]

@@ -135,6 +135,10 @@ class CertificateAuthority(Protocol):
     ca_pem: str
     fingerprints: Sequence[str]
 
+    def sign_report(self, report: str) -> bytes:
+        """The signature under the report of a drill's run (fleet/signed_report.py)."""
+        ...
+
     def issue(self, csr_pem: str, *, region: str, node: str) -> Issued:
         """A certificate for the public key in `csr_pem`. Raises INVALID_ARGUMENT when that is no valid request."""
         ...

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,7 @@ from cli.failure import NOT_FOUND, USAGE, Failure
 from cli.listing import Filter, How, OrderBy, Watch, show_list
 from cli.output import Format, Output, clean, dump, line, note, show, show_one
 from cli.session import name_of, run
+from fleet.signed_report import is_genuine
 
 app = typer.Typer(help="Drills: declared faults, and what their runs measured.", no_args_is_help=True)
 
@@ -124,15 +127,38 @@ async def _run_of(client: Client, drill: str, number: int) -> tuple[Json, float]
     return wanted[0], drill_report.seconds_of(ttl)
 
 
+def _verified(found: Json, ca_pem: str) -> Json:
+    """What was signed, which is what is shown. Raises a Failure when the fleet's CA did not sign it."""
+    text, name = str(found.get("signed_report", "")), str(found["name"])
+    if not text:
+        hint = "a run is signed when it ends; older ones are not"
+        raise Failure(f"{name} is not signed", hint=hint)
+    try:
+        genuine = is_genuine(ca_pem, text, base64.b64decode(str(found.get("signature", ""))))
+    except ValueError:
+        genuine = False
+    signed: Json = json.loads(text) if genuine else {}
+    if signed.get("name") != name:
+        raise Failure(f"{name}: the signature is not that of this fleet's CA", hint="do not rely on this report")
+    note(f"{name} was signed by this fleet's CA")
+    return signed
+
+
 @app.command()
 def report(
     drill: Drill,
     number: Run = 0,
     html: Annotated[Path | None, typer.Option(help="Write an HTML page with a picture of the timeline here.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Show what the fleet's CA signed, or fail.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Report a run: each stage beside its objective and the computed bound; exit code 1 when it missed one."""
-    found, ttl_s = run(lambda c: _run_of(c, drill, number))
+
+    async def fetched(client: Client) -> tuple[Json, float]:
+        row, ttl = await _run_of(client, drill, number)
+        return _verified(row, client.ca_pem) if verify else row, ttl
+
+    found, ttl_s = run(fetched)
     if html is not None:
         try:
             html.write_text(drill_report.as_html(found, ttl_s))

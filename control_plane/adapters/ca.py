@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from control_plane.ports import Issued
-from fleet import identity
+from fleet import identity, signed_report
 from fleet.errors import invalid
 from fleet.files import write_atomic
 from fleet.identity import SERVER_NAME, SpiffeId
@@ -64,6 +64,10 @@ class FileAuthority:
         # The certificate is written last: a crash leaves either no CA or a whole one.
         write_atomic(self._directory / "ca.key", identity.key_pem(key))
         write_atomic(self._directory / "ca.pem", _pem(certificate).encode())
+
+    def sign_report(self, report: str) -> bytes:
+        """The signature under the report of a drill's run."""
+        return signed_report.sign(self._key, report)
 
     def issue(self, csr_pem: str, *, region: str, node: str) -> Issued:
         """A certificate for client and server authentication with the node's SPIFFE id as its only name."""

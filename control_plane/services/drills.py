@@ -6,7 +6,7 @@ from google.protobuf import empty_pb2
 
 from control_plane import decode
 from control_plane.core.drills import judge
-from control_plane.drills import INJECTABLE, is_under_way, objectives
+from control_plane.drills import INJECTABLE, add_signature, is_under_way, objectives
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
@@ -91,6 +91,7 @@ class DrillService:
                 drill = self._state.drills.copy(request.parent)
                 self._check_idle(drill)
                 row = self._run(drill, request.run)
+                add_signature(row, self._context.authority.sign_report)
                 drill.last_run = row.name
                 batch.put(self._state.drill_runs, row.name, row, 0)
                 batch.put(self._state.drills, drill.name, drill)
@@ -108,7 +109,7 @@ class DrillService:
         numbers = (int(last_part(n)) for n in self._state.drill_runs if n.startswith(f"{drill.name}/"))
         row = drill_pb2.DrillRun()
         row.CopyFrom(given)
-        for field in ("state", "reason", "state_time", "abort_reason"):
+        for field in ("state", "reason", "state_time", "abort_reason", "signed_report", "signature"):
             row.ClearField(field)
         row.name = f"{drill.name}/runs/{1 + max(numbers, default=0)}"
         row.spec.CopyFrom(drill.spec)

@@ -279,6 +279,8 @@ class DrillRun(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     STATE_TIME_FIELD_NUMBER: _builtins.int
     ABORT_REASON_FIELD_NUMBER: _builtins.int
+    SIGNED_REPORT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `drills/{drill}/runs/{number}`."""
     requests: _builtins.int
@@ -293,6 +295,10 @@ class DrillRun(_message.Message):
     """Why it stands there, in a sentence."""
     abort_reason: _builtins.str
     """Who or what called it off; empty when nobody did."""
+    signed_report: _builtins.str
+    """The run without this field and the next as JSON, as it was when it ended: what is signed."""
+    signature: _builtins.bytes
+    """ECDSA P-256 with SHA-256 (DER) by the fleet's CA, over `locci drill report` LF and the bytes of `signed_report`."""
     @_builtins.property
     def spec(self) -> Global___DrillSpec:
         """The drill as it was declared when this ran."""
@@ -333,10 +339,12 @@ class DrillRun(_message.Message):
         reason: _builtins.str = ...,
         state_time: _timestamp_pb2.Timestamp | None = ...,
         abort_reason: _builtins.str = ...,
+        signed_report: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fault_time", b"fault_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "create_time", b"create_time", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "create_time", b"create_time", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

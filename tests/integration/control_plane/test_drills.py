@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from fleet.signed_report import is_genuine
 from locci.v1 import app_pb2, drill_pb2, operation_pb2, operation_pb2_grpc
 from tests.integration.control_plane.rig import Host, Rig, error_of, manifest, running, until
 
@@ -97,6 +99,8 @@ async def test_a_run_is_measured_and_judged(rig: Rig) -> None:
     assert ended.state == RUN.STATE_PASSED, ended
     assert [mark.stage for mark in ended.marks] == ["fault", "detected", "withdrawn", "healed", "restored"]
     assert ended.passed
+    assert is_genuine(rig.plane.authority.ca_pem, ended.signed_report, ended.signature)
+    assert json.loads(ended.signed_report)["state"] == "STATE_PASSED"
     operations = operation_pb2_grpc.OperationServiceStub(rig.channel)
     answer = await operations.ListOperations(operation_pb2.ListOperationsRequest(filter="kind = drill"))
     assert answer.operations[0].state == operation_pb2.LongRunningOperation.STATE_SUCCEEDED

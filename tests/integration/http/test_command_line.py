@@ -157,6 +157,7 @@ def test_the_report_of_a_drill(locci: CommandLine, region: str, server: RealServ
     done = locci("drills", "report", region, "--run", "1", "--html", str(page))
     assert done.returncode == 0, done.stderr
     assert "<svg" in page.read_text()
+    assert "was signed by this fleet's CA" in locci("drills", "report", region, "--run", "1", "--verify").stderr
     missed = locci("drills", "report", region)
     assert missed.returncode == 1
     assert "missed: withdrawn" in missed.stdout
