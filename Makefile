@@ -3,6 +3,7 @@
 .PHONY: help setup demo test test-drills lint bench packages up down generate lock clean
 
 PYTHON := .venv/bin/python
+DRILLS ?= drill
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,8 +23,8 @@ down: ## End what `make up` left running
 test: setup ## All tests but the slow drills
 	@$(PYTHON) -m pytest -m "not drill"
 
-test-drills: setup ## The slow drills in the lab
-	@$(PYTHON) -m pytest -m drill
+test-drills: setup ## The slow drills in the lab, and packages in clean systems; DRILLS="drill and not packaging" chooses
+	@$(PYTHON) -m pytest -m "$(DRILLS)"
 
 lint: setup ## ruff, mypy strict, import-linter, generated code
 	@.venv/bin/ruff check .

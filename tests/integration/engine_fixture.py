@@ -21,6 +21,7 @@ from pathlib import Path
 
 import docker
 import pytest
+import requests
 
 from lab import preflight
 from lab.layout import Layout
@@ -30,6 +31,8 @@ from lab.programs import Tools
 from lab.teardown import take_down
 
 REGISTRY = "127.0.0.1:5000"
+REMOVALS_MAX = 4
+REMOVAL_S = 15
 READY_DEADLINE_S = 30.0
 
 WEB = (
@@ -150,11 +153,28 @@ class EngineHost:
                     client.remove_image(image, force=True)
 
     def remove_containers(self) -> None:
-        """Removes all containers."""
-        with contextlib.closing(self.client()) as client:
+        """Removes all containers. An engine that hangs on one, as after a kill in mid-start, starts anew."""
+        for _ in range(REMOVALS_MAX):
+            left = self._remove_containers()
+            if not left:
+                return
+            self.kill_engine()
+            self.start_engine()
+        raise AssertionError(f"the engine does not remove {', '.join(left)}")
+
+    def _remove_containers(self) -> list[str]:
+        """Those that could not be removed."""
+        left: list[str] = []
+        client = docker.APIClient(base_url=self.socket, version="auto", timeout=REMOVAL_S)
+        with contextlib.closing(client):
             for found in client.containers(all=True):
-                with contextlib.suppress(docker.errors.NotFound):
+                try:
                     client.remove_container(found["Id"], force=True, v=True)
+                except docker.errors.NotFound:
+                    continue
+                except (docker.errors.APIError, requests.exceptions.RequestException):
+                    left.append(found["Id"])
+        return left
 
     # ---- inside
 

@@ -24,7 +24,7 @@ from tests.integration.packaging.clean_root import (
 
 __all__ = ["engine_host"]
 
-pytestmark = [pytest.mark.lab, pytest.mark.drill]
+pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.packaging]
 
 PROGRAMS = ("locci", "locci-agent", "locci-dns", "locci-edge", "locci-server")
 
