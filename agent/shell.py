@@ -161,11 +161,10 @@ class Shell:
 
     def accepted(self, snapshot: Snapshot) -> None:
         target = decode.target(snapshot)
-        if target.agent_version:
-            try:
-                WantedVersion(self._data_path).keep(target.agent_version)
-            except OSError as error:
-                log.error("agent_version_not_kept", version=target.agent_version, reason=error.strerror)
+        try:
+            WantedVersion(self._data_path).follow(target.agent_version)
+        except OSError as error:
+            log.error("agent_version_not_kept", version=target.agent_version, reason=error.strerror)
         self.post(SnapshotAccepted(target))
         self.want_faults(decode.wanted_faults(snapshot))
 

@@ -11,11 +11,12 @@ from fleet.files import write_atomic
 
 VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}")
 NAME: Final = "wanted-version"
+TOLD_NAME: Final = "wanted-version-told"
 
 
 @dataclass(frozen=True, slots=True)
 class WantedVersion:
-    """`wanted-version` in the agent's state directory."""
+    """`wanted-version` in the agent's state directory, and beside it what the control plane wanted last."""
 
     folder: Path
 
@@ -33,8 +34,20 @@ class WantedVersion:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(self.folder / NAME, version.encode())
 
-    def keep(self, version: str) -> None:
-        """The same, unless that is what is wanted already: what was taken back stays so. Raises OSError."""
-        known = self.read()
-        if known is None or known[0] != version:
-            self.ask(version)
+    def follow(self, version: str) -> None:
+        """What the control plane wants, "" for no opinion: a new request when that changed.
+
+        The same again is none: what was taken back stays so, and what a person on the host asked for since stands.
+        Raises OSError.
+        """
+        told = self.folder / TOLD_NAME
+        if not version:
+            told.unlink(missing_ok=True)
+            return
+        try:
+            if told.read_text() == version:
+                return
+        except FileNotFoundError:
+            pass
+        self.ask(version)
+        write_atomic(told, version.encode())

@@ -128,7 +128,7 @@ async def test_secrets_are_files_in_memory_or_in_the_environment(rig: Rig, image
 
     rig.control_plane.want()
     await eventually(lambda: "replicas/web/0/1" in rig.control_plane.gone, "it is gone")
-    assert not place.parent.exists()
+    await eventually(lambda: not place.parent.exists(), "its secrets are gone")
     bad = replica(image)
     bad.replica.secrets.add(secret="db", version=3)
     rig.control_plane.want(bad)

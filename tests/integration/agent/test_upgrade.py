@@ -113,6 +113,7 @@ async def test_a_good_version_stays_a_broken_one_goes_and_no_container_notices(r
         again = await versions.upgrade("1.0.0")
         assert again.returncode == 0
         await eventually(lambda: "1.0.0 does well and stays" in rig.log, "an older version, as a person wants it")
+        assert (versions.current, versions.runs.count("1.2.0")) == ("1.0.0", 3)
         refused = await versions.upgrade("9.9")
         assert refused.returncode == 2
         assert "there: 1.0.0, 1.1.0, 1.2.0" in refused.stderr

@@ -55,10 +55,10 @@ class CleanHost:
         self.engine = engine
         self._running: list[subprocess.Popen[bytes]] = []
         debian(root)
-        (root / "work").mkdir()
-        self._mount = f"mount --bind {engine.layout.root} {root}/work && mount -t proc proc {root}/proc && "
+        (root / "lab").mkdir()
+        self._mount = f"mount --bind {engine.layout.root} {root}/lab && mount -t proc proc {root}/proc && "
         (root / "run/docker.sock").symlink_to(
-            f"/work/{engine.layout.docker_socket('h').relative_to(engine.layout.root)}"
+            f"/lab/{engine.layout.docker_socket('h').relative_to(engine.layout.root)}"
         )
 
     def command(self, *argv: str) -> list[str]:
