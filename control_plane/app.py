@@ -15,7 +15,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from control_plane.adapters.ca import FileAuthority
 from control_plane.adapters.registry import RegistryClient
-from control_plane.adapters.sql_store import SqlStore
+from control_plane.adapters.sqlite_store import SqliteStore
 from control_plane.adapters.vault import FileVault
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
@@ -104,7 +104,7 @@ class ControlPlane:
         self.clock = clock or SystemClock()
         # Comparable with stored times, and never set back or forward while this process runs.
         self._offset = self.clock.wall() - self.clock.monotonic()
-        self._store = SqlStore(settings.data_dir / "locci.db", self.clock.wall)
+        self._store = SqliteStore(settings.data_dir / "locci.db", self.clock.wall)
         self.state = State(self._store)
         self.registry = RegistryClient(settings.insecure_registries)
         self.grpc = GrpcServers()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from locci.v1 import event_pb2
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,32 @@ class Store(Protocol):
 
     async def events(self, query: EventQuery) -> list[event_pb2.Event]:
         """Events, newest first unless `ascending`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSeen:
+    """Who leads among several control planes: `epoch` rises with each new leader; `remaining_s` at the database."""
+
+    holder: str
+    endpoints: str
+    epoch: int
+    remaining_s: float
+
+
+class Lease(Protocol):
+    """Of several control planes that share a store the one that holds it leads; the others send their callers there."""
+
+    async def acquire(self, ttl_s: float) -> LeaseSeen:
+        """Takes the lease when nobody holds it, renews it when it is ours; whose it is then. Raises UNAVAILABLE."""
+        ...
+
+    async def release(self) -> None:
+        """Gives the lease back, when it is ours. Raises UNAVAILABLE."""
+        ...
+
+    async def listen(self, changed: Callable[[], None]) -> None:
+        """Calls `changed` now and when the lease changes hands, until the connection breaks. Raises UNAVAILABLE."""
         ...
 
 

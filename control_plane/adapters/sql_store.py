@@ -1,119 +1,70 @@
-"""The store on SQL: SQLite in WAL mode by default.
-
-`synchronous=FULL`: a release that was acknowledged and a join token that was used up survive a power cut, and a
-revision that a node has persisted is never given out twice. Heartbeats never come here, so the cost of an fsync is
-paid per change only.
-"""
+"""The store on SQL; what differs between databases is in `SqliteStore` and `PostgresStore`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from control_plane.ports import SCHEMA_VERSION, Committed, Delete, EventQuery, Put, StoredObject, Transaction
-from fleet.errors import Code, LocciError
+from control_plane.adapters import schema
+from control_plane.ports import Committed, Delete, EventQuery, Put, StoredObject, Transaction
+from fleet.errors import Code, LocciError, failed_precondition
 from locci.v1 import event_pb2
 
 EVENTS_MAX = 100_000
 _PRUNE_EVERY = 1_000
 
-_tables = sa.MetaData()
-_objects = sa.Table(
-    "objects",
-    _tables,
-    sa.Column("kind", sa.String(64), primary_key=True),
-    sa.Column("name", sa.String(512), primary_key=True),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-)
-_events = sa.Table(
-    "events",
-    _tables,
-    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("type", sa.String(64), nullable=False, index=True),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-)
-_subjects = sa.Table(
-    "event_subjects",
-    _tables,
-    sa.Column("subject", sa.String(512), primary_key=True),
-    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False, index=True),
-)
-_meta = sa.Table(
-    "meta",
-    _tables,
-    sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("value", sa.BigInteger, nullable=False),
-)
 
+class SqlStore(ABC):
+    """What every SQL store shares. `place` names the database in errors; times come from `wall`, since 1970."""
 
-class SqlStore:
-    """A `Store` on the SQLite file at `path`. Times come from `wall`, seconds since 1970."""
-
-    def __init__(self, path: Path, wall: Callable[[], float]):
-        self._path = path
+    def __init__(self, place: str, wall: Callable[[], float], advice: str):
+        """`advice` is what to look at when it cannot be reached."""
+        self.place = place
+        self._advice = advice
         self._wall = wall
-        self._writing = asyncio.Lock()
-        self._reading = asyncio.Lock()
         self._writer: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
 
+    @abstractmethod
+    def _connect(self) -> tuple[AsyncEngine, AsyncEngine]:
+        """Engines for writing and for reading; they may be the same."""
+
+    @abstractmethod
+    async def _guard(self, connection: AsyncConnection) -> None:
+        """What must hold for a transaction to be committed. Raises when it does not."""
+
     async def open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            self._path.touch(mode=0o600, exist_ok=True)
-        except OSError as error:
-            raise _unusable(self._path, str(error.strerror)) from error
-        self._writer, self._reader = self._engine(), self._engine()
+        self._writer, self._reader = self._connect()
         try:
             async with self._writer.begin() as connection:
-                await connection.run_sync(_tables.create_all)
-                await self._check_schema(connection)
-        except sa.exc.DatabaseError as error:
+                await connection.run_sync(schema.migrate, self.place)
+        except (OSError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
             await self.close()
-            raise _unusable(self._path, str(error.orig)) from error
+            message = f"{self.place} cannot be used as the store: {_said(error)}; {self._advice}"
+            raise failed_precondition("STORE_UNUSABLE", message) from error
         except LocciError:
             await self.close()
             raise
 
-    def _engine(self) -> AsyncEngine:
-        # One connection each for writing and reading: SQLite has one writer, and readers do not wait for it.
-        engine = create_async_engine(f"sqlite+aiosqlite:///{self._path}", poolclass=StaticPool)
-        sa.event.listen(engine.sync_engine, "connect", _prepare)
-        return engine
-
-    async def _check_schema(self, connection: AsyncConnection) -> None:
-        version = await _value(connection, "schema")
-        if version == 0:
-            await connection.execute(_meta.insert().values(key="schema", value=SCHEMA_VERSION))
-            await connection.execute(_meta.insert().values(key="revision", value=0))
-            await connection.execute(_meta.insert().values(key="sequence", value=0))
-        elif version > SCHEMA_VERSION:
-            raise LocciError(
-                Code.FAILED_PRECONDITION,
-                "SCHEMA_TOO_NEW",
-                f"{self._path} has schema {version}; this program knows {SCHEMA_VERSION}: run a newer locci-server",
-            )
-
     async def close(self) -> None:
-        for engine in (self._writer, self._reader):
+        for engine in {self._writer, self._reader}:
             if engine is not None:
                 await engine.dispose()
         self._writer = self._reader = None
 
     async def revision(self) -> int:
-        async with self._reading, self._open(self._reader).connect() as connection:
+        async with self._read() as connection:
             return await _value(connection, "revision")
 
     async def load(self) -> list[StoredObject]:
-        async with self._reading, self._open(self._reader).connect() as connection:
-            rows = await connection.execute(sa.select(_objects).order_by(_objects.c.kind, _objects.c.name))
+        objects = schema.objects
+        async with self._read() as connection:
+            rows = await connection.execute(sa.select(objects).order_by(objects.c.kind, objects.c.name))
             return [StoredObject(row.kind, row.name, row.revision, row.body) for row in rows]
 
     async def commit(self, transaction: Transaction) -> Committed:
@@ -121,19 +72,26 @@ class SqlStore:
         return await asyncio.shield(self._commit(transaction))
 
     async def _commit(self, transaction: Transaction) -> Committed:
-        async with self._writing:
-            try:
-                async with self._open(self._writer).begin() as connection:
-                    return await self._write(connection, transaction)
-            except sa.exc.OperationalError as error:
-                message = f"{self._path} cannot be written: {error.orig}; look at its disk"
-                raise LocciError(Code.UNAVAILABLE, "STORE_UNAVAILABLE", message) from error
+        with self._telling("written"):
+            async with self._open(self._writer).begin() as connection:
+                await self._guard(connection)
+                return await self._write(connection, transaction)
+
+    @contextlib.asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
+        with self._telling("read"):
+            async with self._open(self._reader).connect() as connection:
+                yield connection
+
+    def _telling(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return telling(f"{self.place} cannot be {what}", self._advice)
 
     async def _write(self, connection: AsyncConnection, transaction: Transaction) -> Committed:
-        revision = await _value(connection, "revision")
         if transaction.changes:
-            revision += 1
-            await connection.execute(_meta.update().where(_meta.c.key == "revision").values(value=revision))
+            # First of all: whoever else commits waits here for its turn.
+            revision = await _add(connection, "revision", 1)
+        else:
+            revision = await _value(connection, "revision")
         for change in transaction.changes:
             await _change(connection, change, revision)
         return Committed(revision, await self._record(connection, transaction))
@@ -142,7 +100,7 @@ class SqlStore:
         recorded: list[event_pb2.Event] = []
         if not transaction.events:
             return recorded
-        sequence = await _value(connection, "sequence")
+        sequence = await _add(connection, "sequence", len(transaction.events)) - len(transaction.events)
         rows: list[dict[str, object]] = []
         subjects: list[dict[str, object]] = []
         for given in transaction.events:
@@ -154,65 +112,80 @@ class SqlStore:
             rows.append({"sequence": sequence, "type": event.type, "body": event.SerializeToString()})
             subjects.extend({"subject": s, "sequence": sequence} for s in dict.fromkeys(event.subjects))
             recorded.append(event)
-        await connection.execute(_events.insert(), rows)
+        await connection.execute(schema.events.insert(), rows)
         if subjects:
-            await connection.execute(_subjects.insert(), subjects)
-        await connection.execute(_meta.update().where(_meta.c.key == "sequence").values(value=sequence))
+            await connection.execute(schema.subjects.insert(), subjects)
         if sequence // _PRUNE_EVERY != (sequence - len(rows)) // _PRUNE_EVERY:
-            for table in (_events, _subjects):
+            for table in (schema.events, schema.subjects):
                 await connection.execute(table.delete().where(table.c.sequence <= sequence - EVENTS_MAX))
         return recorded
 
     async def events(self, query: EventQuery) -> list[event_pb2.Event]:
-        statement = sa.select(_events.c.body).limit(query.limit)
-        order = _events.c.sequence
+        events, subjects = schema.events, schema.subjects
+        statement = sa.select(events.c.body).limit(query.limit)
+        order = events.c.sequence
         statement = statement.order_by(order.asc() if query.ascending else order.desc())
         if query.after:
             statement = statement.where(order > query.after)
         if query.before:
             statement = statement.where(order < query.before)
         if query.type:
-            statement = statement.where(_events.c.type == query.type)
+            statement = statement.where(events.c.type == query.type)
         if query.subject:
-            statement = statement.join(_subjects, _subjects.c.sequence == order)
-            statement = statement.where(_subjects.c.subject == query.subject)
-        async with self._reading, self._open(self._reader).connect() as connection:
+            statement = statement.join(subjects, subjects.c.sequence == order)
+            statement = statement.where(subjects.c.subject == query.subject)
+        async with self._read() as connection:
             rows = await connection.execute(statement)
             return [event_pb2.Event.FromString(row.body) for row in rows]
 
     def _open(self, engine: AsyncEngine | None) -> AsyncEngine:
         if engine is None:
-            raise LocciError(Code.UNAVAILABLE, "STORE_CLOSED", f"{self._path} is closed: the control plane stops")
+            raise LocciError(Code.UNAVAILABLE, "STORE_CLOSED", f"{self.place} is closed: the control plane stops")
         return engine
 
 
-def _prepare(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+@contextlib.contextmanager
+def telling(what: str, advice: str) -> Iterator[None]:
+    """Says in one way that a database does not answer; a statement that is wrong is a fault of ours."""
+    try:
+        yield
+    except (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError):
+        raise
+    except (OSError, TimeoutError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        raise LocciError(Code.UNAVAILABLE, "STORE_UNAVAILABLE", f"{what}: {_said(error)}; {advice}") from error
 
 
-def _unusable(path: Path, why: str) -> LocciError:
-    return LocciError(Code.FAILED_PRECONDITION, "STORE_UNUSABLE", f"{path} cannot be used as the store: {why}")
+def _said(error: BaseException) -> str:
+    """What a database said, in one line."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
+    text = str(cause) or type(cause).__name__
+    return text.splitlines()[0].partition(">: ")[2] or text.splitlines()[0]
 
 
 async def _value(connection: AsyncConnection, key: str) -> int:
-    return int(await connection.scalar(sa.select(_meta.c.value).where(_meta.c.key == key)) or 0)
+    return int(await connection.scalar(sa.select(schema.meta.c.value).where(schema.meta.c.key == key)) or 0)
+
+
+async def _add(connection: AsyncConnection, key: str, number: int) -> int:
+    """Raises a counter; what it is then."""
+    meta = schema.meta
+    change = meta.update().where(meta.c.key == key).values(value=meta.c.value + number).returning(meta.c.value)
+    return int(await connection.scalar(change) or 0)
 
 
 async def _change(connection: AsyncConnection, change: Put | Delete, revision: int) -> None:
-    key = sa.and_(_objects.c.kind == change.kind, _objects.c.name == change.name)
-    current = int(await connection.scalar(sa.select(_objects.c.revision).where(key)) or 0)
+    objects = schema.objects
+    key = sa.and_(objects.c.kind == change.kind, objects.c.name == change.name)
+    current = int(await connection.scalar(sa.select(objects.c.revision).where(key)) or 0)
     if change.expected is not None and current != change.expected:
         what = "does not exist" if current == 0 else f"is at revision {current}"
         message = f"{change.kind}/{change.name} {what}, not at revision {change.expected}: read it again, then retry"
         raise LocciError(Code.ABORTED, "CONFLICT", message)
     match change:
         case Put() if current:
-            await connection.execute(_objects.update().where(key).values(revision=revision, body=change.body))
+            await connection.execute(objects.update().where(key).values(revision=revision, body=change.body))
         case Put():
             row = {"kind": change.kind, "name": change.name, "revision": revision, "body": change.body}
-            await connection.execute(_objects.insert().values(row))
+            await connection.execute(objects.insert().values(row))
         case Delete():
-            await connection.execute(_objects.delete().where(key))
+            await connection.execute(objects.delete().where(key))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from control_plane.adapters.sql_store import SqlStore
+from control_plane.adapters.postgres_store import PostgresLease, PostgresStore
+from control_plane.adapters.sqlite_store import SqliteStore
 from control_plane.ports import Delete, EventQuery, Put, Store, Transaction
 from fleet.errors import LocciError
 from locci.v1 import event_pb2
+from tests.fakes.postgres import Postgres, postgres
 from tests.fakes.store import MemoryStore
 
 
@@ -21,9 +25,30 @@ def wall() -> float:
     return 1_750_000_000.0
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    # Not below pytest's own directory: that is only for the user who runs the tests.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with postgres(Path(folder) / "postgres") as running:
+            yield running
+
+
+def fresh(server: Postgres) -> str:
+    """The URL of an empty database."""
+    return server.create(f"d{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request: Any, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore(wall) if request.param == "memory" else SqlStore(tmp_path / "store.db", wall)
+    made: Store
+    match request.param:
+        case "memory":
+            made = MemoryStore(wall)
+        case "sqlite":
+            made = SqliteStore(tmp_path / "store.db", wall)
+        case _:
+            made = PostgresStore(fresh(request.getfixturevalue("server")), wall)
     await made.open()
     yield made
     await made.close()
@@ -94,11 +119,11 @@ async def test_transactions_at_once_all_count(store: Store) -> None:
 
 async def test_sqlite_keeps_everything_over_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    first = SqlStore(path, wall)
+    first = SqliteStore(path, wall)
     await first.open()
     await first.commit(Transaction([Put("things", "a", b"1")], [event("Happened")]))
     await first.close()
-    second = SqlStore(path, wall)
+    second = SqliteStore(path, wall)
     await second.open()
     committed = await second.commit(Transaction([Put("things", "b", b"2")], [event("Again")]))
     assert committed.revision == 2
@@ -109,14 +134,14 @@ async def test_sqlite_keeps_everything_over_a_restart(tmp_path: Path) -> None:
 
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    store = SqlStore(path, wall)
+    store = SqliteStore(path, wall)
     await store.open()
     await store.close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE meta SET value = 99 WHERE key = 'schema'")
     connection.close()
     with pytest.raises(LocciError) as error:
-        await SqlStore(path, wall).open()
+        await SqliteStore(path, wall).open()
     assert error.value.reason == "SCHEMA_TOO_NEW"
 
 
@@ -124,5 +149,129 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(LocciError) as error:
-        await SqlStore(path, wall).open()
+        await SqliteStore(path, wall).open()
     assert error.value.reason == "STORE_UNUSABLE"
+
+
+async def test_a_database_of_an_older_version_loses_nothing(tmp_path: Path) -> None:
+    for dump in sorted(Path(__file__).parents[1].glob("data/store-*.sql")):
+        path = tmp_path / f"{dump.stem}.db"
+        with sqlite3.connect(path) as connection:
+            connection.executescript(dump.read_text())
+            objects = connection.execute(
+                "SELECT kind, name, revision, body FROM objects ORDER BY kind, name"
+            ).fetchall()
+            (events,) = connection.execute("SELECT count(*) FROM events").fetchone()
+            (revision,) = connection.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
+        connection.close()
+        assert len(objects) > 5
+        for _ in range(2):
+            store = SqliteStore(path, wall)
+            await store.open()
+            assert [(o.kind, o.name, o.revision, o.body) for o in await store.load()] == objects
+            assert len(await store.events(EventQuery(limit=1000))) == events
+            assert await store.revision() == revision
+            await store.close()
+        store = SqliteStore(path, wall)
+        await store.open()
+        assert (await store.commit(put("a"))).revision == revision + 1
+        await store.close()
+
+
+async def test_a_migration_that_breaks_off_leaves_the_old_schema(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript((Path(__file__).parents[1] / "data/store-0.1.0.sql").read_text())
+        # In the way of the second migration, after the note of the first.
+        connection.execute("CREATE TABLE leases (odd INTEGER)")
+    connection.close()
+    with pytest.raises(LocciError) as error:
+        await SqliteStore(path, wall).open()
+    assert error.value.reason == "STORE_UNUSABLE"
+    with sqlite3.connect(path) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        connection.execute("DROP TABLE leases")
+    connection.close()
+    assert "alembic_version" not in tables
+    store = SqliteStore(path, wall)
+    await store.open()
+    await store.close()
+
+
+async def test_stores_that_open_at_once_migrate_once(server: Postgres) -> None:
+    url = fresh(server)
+    stores = [PostgresStore(url, wall) for _ in range(4)]
+    await asyncio.gather(*(store.open() for store in stores))
+    await asyncio.gather(*(store.commit(put(f"n{n}")) for n, store in enumerate(stores)))
+    assert [await store.revision() for store in stores] == [4] * 4
+    for store in stores:
+        await store.close()
+
+
+async def test_one_holds_the_lease_and_only_it_writes(server: Postgres) -> None:
+    url = fresh(server)
+    opened = PostgresStore(url, wall)
+    await opened.open()
+    a, b = (PostgresLease(url, name, f"at {name}") for name in ("a", "b"))
+    heard = asyncio.Event()
+    listening = asyncio.create_task(b.listen(heard.set))
+    got = await a.acquire(60.0)
+    assert (got.holder, got.epoch) == ("a", 1)
+    assert (await a.acquire(60.0)).epoch == 1
+    other = await b.acquire(60.0)
+    assert (other.holder, other.endpoints, other.epoch) == ("a", "at a", 1)
+    assert 0 < other.remaining_s <= 60.0
+    first = PostgresStore(url, wall, got.epoch)
+    await first.open()
+    await first.commit(put("a"))
+
+    # It ends while its holder sleeps: who takes it writes, and the sleeper does not any more.
+    await a.acquire(0.0)
+    taken = await b.acquire(60.0)
+    assert (taken.holder, taken.epoch) == ("b", 2)
+    second = PostgresStore(url, wall, taken.epoch)
+    await second.open()
+    with pytest.raises(LocciError) as error:
+        await first.commit(put("b"))
+    assert error.value.reason == "LEASE_LOST"
+    assert (await a.acquire(60.0)).holder == "b"
+    await a.release()
+    assert (await a.acquire(60.0)).holder == "b", "only its holder gives it back"
+    await second.commit(put("c"))
+    assert [o.name for o in await first.load()] == ["a", "c"]
+
+    heard.clear()
+    await b.release()
+    async with asyncio.timeout(30):
+        await heard.wait()
+    assert (await a.acquire(60.0)).epoch == 3
+    listening.cancel()
+    for closed in (first, second, opened, a, b):
+        await closed.close()
+
+
+async def test_a_database_that_goes_is_said_and_found_again(server: Postgres) -> None:
+    store = PostgresStore(fresh(server), wall)
+    await store.open()
+    await store.commit(put("a"))
+    server.stop()
+    lease = PostgresLease(server.url(), "a", "")
+    for call in (store.commit(put("b")), store.load(), lease.acquire(5.0), lease.listen(lambda: None)):
+        with pytest.raises(LocciError) as error:
+            await call
+        assert error.value.reason == "STORE_UNAVAILABLE"
+    with pytest.raises(LocciError) as error:
+        await PostgresStore(server.url(), wall).open()
+    assert error.value.reason == "STORE_UNUSABLE"
+    server.start()
+    await store.commit(put("b"))
+    assert [o.name for o in await store.load()] == ["a", "b"]
+    await store.close()
+    await lease.close()
+
+
+def test_a_url_that_is_none_is_refused() -> None:
+    for bad in ("no url", "mysql://a@b/c", "postgresql://host"):
+        with pytest.raises(LocciError) as error:
+            PostgresStore(bad, wall)
+        assert "postgresql://user:password@host:5432/name" in error.value.message
