@@ -146,8 +146,10 @@ ROLLOUTS: Final[list[Column]] = [
 ]
 CHANGES: Final[list[Column]] = [
     ("ACTION", lambda c: word(c.get("action", ""), "ACTION_")),
+    ("APP", lambda c: str(c.get("replica", "")).partition("/replicas/")[0].removeprefix("apps/")),
     ("REPLICA", lambda c: last(c.get("replica"))),
     ("NODE", lambda c: last(c.get("node"))),
+    ("FROM", lambda c: last(c.get("from_node"))),
     ("REASON", lambda c: c.get("reason", "")),
 ]
 ZONES: Final[list[Column]] = [

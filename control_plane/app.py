@@ -37,6 +37,7 @@ from control_plane.services.guard import guarded
 from control_plane.services.join_tokens import JoinTokenService
 from control_plane.services.nodes import NodeService
 from control_plane.services.operations import OperationService
+from control_plane.services.placement import PlacementService
 from control_plane.services.purges import PurgeService
 from control_plane.services.record_sets import RecordSetService
 from control_plane.services.regions import RegionService
@@ -63,6 +64,7 @@ from locci.v1 import (
     event_pb2,
     node_pb2,
     operation_pb2,
+    placement_pb2,
     purge_pb2,
     region_pb2,
     release_pb2,
@@ -312,6 +314,7 @@ def services(context: Context) -> list[Service]:
         named(access_pb2, "AuditService", AuditService(context)),
         named(routing_pb2, "RoutingService", RoutingService(context)),
         named(routing_pb2, "RoutingOverrideService", RoutingOverrideService(context)),
+        named(placement_pb2, "PlacementService", PlacementService(context)),
         named(operation_pb2, "OperationService", OperationService(context, RolloutService(context))),
         named(watch_pb2, "WatchService", WatchService(context)),
     ]

@@ -8,6 +8,7 @@ import typer
 
 from cli import columns
 from cli.client import new_request_id
+from cli.commands.placement import DryRun, foretell
 from cli.listing import Filter, How, OrderBy, Watch, names_of, show_list
 from cli.output import Format, Output, note, show_one
 from cli.session import name_of, run
@@ -32,9 +33,12 @@ def show_(name: App, output: Output = Format.TABLE) -> None:
 
 
 @app.command()
-def rm(name: App) -> None:
+def rm(name: App, dry_run: DryRun = False) -> None:
     """Remove an app: its replicas stop, its hostnames stop to answer."""
     full = name_of("apps", name)
+    if dry_run:
+        foretell("delete_app", full)
+        return
     run(lambda c: c.call("DELETE", full, params={"request_id": new_request_id()}))
     note(f"{full} is removed")
 

@@ -9,6 +9,7 @@ import typer
 
 from cli import columns, manifest, rollouts
 from cli.client import Client, Json, new_request_id
+from cli.commands.placement import DryRun, foretell
 from cli.durations import seconds_text
 from cli.failure import ApiFailure
 from cli.manifest import Source
@@ -81,11 +82,15 @@ def rollback(
         int | None, typer.Option("--to", min=1, help="The release's number; without it, the last good one.")
     ] = None,
     wait: Wait = False,
+    dry_run: DryRun = False,
     timeout: Timeout = "30m",
     output: Output = Format.TABLE,
 ) -> None:
     """Go back to an older release at once."""
     name = name_of("apps", app)
+    if dry_run:
+        foretell("rollback_app", name if to is None else f"{name}/releases/{to}", output)
+        return
     timeout_s = float(seconds_text(timeout, "--timeout").removesuffix("s"))
     body: Json = {"request_id": new_request_id()}
     if to is not None:

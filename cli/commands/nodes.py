@@ -9,6 +9,7 @@ import typer
 
 from cli import columns
 from cli.client import Client, Json, new_request_id
+from cli.commands.placement import DryRun, foretell
 from cli.durations import seconds_text
 from cli.failure import USAGE, Failure
 from cli.listing import Filter, How, OrderBy, Watch, names_of, show_list
@@ -45,8 +46,11 @@ def show_(node: Node, output: Output = Format.TABLE) -> None:
 
 
 @app.command()
-def cordon(node: Node) -> None:
+def cordon(node: Node, dry_run: DryRun = False) -> None:
     """Keep new replicas away from a node; it keeps what it runs."""
+    if dry_run:
+        foretell("cordon_node", name_of("nodes", node))
+        return
     _act(node, "cordon", {}, "gets nothing new")
 
 
@@ -72,9 +76,13 @@ def _act(node: str, verb: str, body: Json, done: str) -> None:
 def rm(
     node: Node,
     force: Annotated[bool, typer.Option(help="Also when it is connected or still holds replicas.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Remove a node, its identity and its assignments."""
     name = name_of("nodes", node)
+    if dry_run:
+        foretell("delete_node", name)
+        return
     run(lambda c: c.call("DELETE", name, params={"force": force, "request_id": new_request_id()}))
     note(f"{name} is removed")
 
@@ -107,9 +115,13 @@ def drain(
     deadline: Annotated[str, typer.Option(help="After so long what could not be moved is stopped anyway.")] = "10m",
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Return when the node is empty.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Empty a node: traffic leaves it, each replica moves and stops once its replacement is healthy."""
     name = name_of("nodes", node)
+    if dry_run:
+        foretell("drain_node", name)
+        return
     body = {"deadline": seconds_text(deadline, "--deadline"), "reason": reason}
 
     async def empty(client: Client) -> Json:

@@ -8,6 +8,7 @@ import typer
 
 from cli import columns
 from cli.client import new_request_id
+from cli.commands.placement import DryRun, foretell
 from cli.failure import USAGE, Failure
 from cli.listing import Filter, How, OrderBy, Watch, names_of, show_list
 from cli.output import Format, Output, note, show, show_one
@@ -100,8 +101,11 @@ def update(
 
 
 @app.command()
-def rm(region: Region) -> None:
+def rm(region: Region, dry_run: DryRun = False) -> None:
     """Remove a region that nothing names any more."""
     name = name_of("regions", region)
+    if dry_run:
+        foretell("delete_region", name)
+        return
     run(lambda c: c.call("DELETE", name, params={"request_id": new_request_id()}))
     note(f"{name} is removed")

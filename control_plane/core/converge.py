@@ -8,7 +8,7 @@ be stopped; one that only cannot be seen, because its node is suspect, may not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,6 +59,8 @@ class Plan:
     problems: tuple[str, ...]
     balanced: bool = field(default=True, compare=False)
     """Whether no replica moves for balance and none should."""
+    unplaced: Mapping[int, str] = field(default_factory=dict, compare=False)
+    """The same problems by ordinal."""
 
 
 def converge(view: AppView, target: Target, now: float) -> Plan:
@@ -81,7 +83,7 @@ class _Planner:
         for replica in view.replicas:
             self.replicas.setdefault(replica.ordinal, {})[_key(replica)] = replica
         self.steps: list[Step] = []
-        self.problems: list[str] = []
+        self.problems: dict[int, str] = {}
         self.nodes = [view.nodes[node] for node in sorted(view.nodes)]
         self.ledger = target.ledger
         self.choosers: dict[str, Chooser] = {}
@@ -97,7 +99,7 @@ class _Planner:
         if self.rollout is not None:
             self._exchange(opened)
         balanced = self._balance()
-        return Plan(tuple(self.steps), tuple(self.problems), balanced)
+        return Plan(tuple(self.steps), tuple(self.problems.values()), balanced, self.problems)
 
     # -- the picture
 
@@ -141,6 +143,9 @@ class _Planner:
         self._change(replica, stopping=True)
         if (chooser := self.choosers.get(replica.spec_hash)) is not None:
             chooser.removed(replica.node)
+
+    def _cannot(self, slot: Slot, why: str) -> None:
+        self.problems[slot.ordinal] = f"replica {slot.ordinal} {why}"
 
     # -- lost nodes
 
@@ -193,7 +198,7 @@ class _Planner:
             release = ReleaseRef(lost.release, lost.spec_hash)
             choice = self._chooser(release).choose(slot, avoid=lost.node)
             if not choice.node:
-                self.problems.append(f"replica {slot.ordinal} was on node {lost.node}, which is lost; {choice.problem}")
+                self._cannot(slot, f"was on node {lost.node}, which is lost; {choice.problem}")
                 continue
             for replica in held:
                 self.steps.append(DisplaceReplica(replica, f"node {replica.node} is lost"))
@@ -230,7 +235,7 @@ class _Planner:
         """Whether another node could take the slot; when none can, it stays where it is for as long as it may."""
         choice = self._chooser(self.target.release).choose(slot)
         if not choice.node:
-            self.problems.append(f"replica {slot.ordinal} is on node {leaving.node}, which drains; {choice.problem}")
+            self._cannot(slot, f"is on node {leaving.node}, which drains; {choice.problem}")
         return bool(choice.node)
 
     def _replace_leaving(self, slot: Slot, leaving: Replica) -> None:
@@ -239,7 +244,7 @@ class _Planner:
         if choice.node:
             self._assign(slot, release, choice.node, f"node {leaving.node} drains")
         else:
-            self.problems.append(f"replica {slot.ordinal} is on node {leaving.node}, which drains; {choice.problem}")
+            self._cannot(slot, f"is on node {leaving.node}, which drains; {choice.problem}")
 
     def _leave_for_balance(self, slot: Slot, held: list[Replica]) -> None:
         leaving = next((r for r in held if r.leaving), None)
@@ -381,7 +386,7 @@ class _Planner:
         if choice.node:
             self._assign(slot, release, choice.node, reason)
         else:
-            self.problems.append(f"replica {slot.ordinal}: {choice.problem}")
+            self.problems[slot.ordinal] = f"replica {slot.ordinal}: {choice.problem}"
 
     def _predecessors(self, slot: Slot) -> list[Replica]:
         held = self.replicas.get(slot.ordinal, {}).values()

@@ -16,13 +16,15 @@ from control_plane.core.rollout import AppView
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One replica that starts, stops, is replaced or finds no node."""
+    """One replica that starts, stops, is replaced, moves or finds no node."""
 
-    action: Literal["start", "stop", "replace", "unplaceable"]
+    action: Literal["start", "stop", "replace", "unplaceable", "move"]
     ordinal: int
     release: int
     node: str
     reason: str
+    origin: str = ""
+    """With move: the node that it leaves."""
 
 
 def preview(

@@ -11,7 +11,7 @@ from typing import Final
 ROLES: Final = ("viewer", "deployer", "operator", "admin")
 """Each may do all that those before it may."""
 
-_READS: Final = re.compile(r"(Get|List|Watch|Wait|Export|Verify)[A-Z]")
+_READS: Final = re.compile(r"(Get|List|Watch|Wait|Export|Verify|Plan)[A-Z]")
 _APP_SERVICES: Final = frozenset({"AppService", "ReleaseService", "RolloutService", "PurgeService"})
 """What a limited token may change. Elsewhere a request may carry a name that the service does not read, so that an
 app's name in it proves nothing."""
@@ -33,6 +33,7 @@ _LEAST: Final = {
     "RoutingOverrideService": "operator",
     "CertificateService": "operator",
     "SecretService": "operator",
+    "PlacementService": "operator",
     "PurgeService": "deployer",
     "WatchService": "viewer",
 }

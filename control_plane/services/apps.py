@@ -8,25 +8,19 @@ from google.protobuf import empty_pb2
 
 from control_plane import decode, secret_values
 from control_plane.core.manifest import Manifest, complete
-from control_plane.core.preview import Change, preview
+from control_plane.core.preview import preview
 from control_plane.core.releases import is_unchanged, spec_hash
 from control_plane.core.rollout import TERMINAL
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.edit import check_etag
+from control_plane.services.planned import planned
 from control_plane.state import Batch
 from control_plane.views import demand_of, release_ref
 from fleet.errors import failed_precondition, invalid
 from fleet.ids import last_part, parse
 from locci.v1 import app_pb2, manifest_pb2, release_pb2
-
-_ACTIONS = {
-    "start": app_pb2.PlannedChange.ACTION_START,
-    "stop": app_pb2.PlannedChange.ACTION_STOP,
-    "replace": app_pb2.PlannedChange.ACTION_REPLACE,
-    "unplaceable": app_pb2.PlannedChange.ACTION_UNPLACEABLE,
-}
 
 
 class AppService:
@@ -133,7 +127,7 @@ class AppService:
         views = self._context.views()
         view = replace(views.app(app, manifest), problems=())
         changes = preview(view, release_ref(release), manifest.placement, views.ledger, demand_of(manifest))
-        return [_planned(manifest.name, change) for change in changes]
+        return [planned(manifest.name, change) for change in changes]
 
     async def scale_app(self, request: app_pb2.ScaleAppRequest, caller: Caller) -> app_pb2.ApplyAppResponse:
         parse(request.name, "apps/*")
@@ -230,12 +224,3 @@ def begin_rollout(
     batch.put(state.apps, app.name, app)
     batch.event("RolloutStarted", f"{rollout.name} to release {release.number}: {reason}", rollout.name, app.name)
     return rollout
-
-
-def _planned(app: str, change: Change) -> app_pb2.PlannedChange:
-    return app_pb2.PlannedChange(
-        action=_ACTIONS[change.action],
-        replica=f"apps/{app}/replicas/{change.ordinal}-{change.release}",
-        node=f"nodes/{change.node}" if change.node else "",
-        reason=change.reason,
-    )

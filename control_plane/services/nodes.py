@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from google.protobuf import empty_pb2
 
@@ -69,12 +70,15 @@ class NodeService:
             def build(batch: Batch) -> None:
                 row = self._state.nodes.need(request.name)
                 if not request.force:
-                    self._refuse_busy(row)
+                    self.check_unused(row)
                 self._fence(batch, request.name)
                 batch.delete(self._state.nodes, request.name)
                 message = f"{caller.principal} removed node {node_id}"
                 batch.event("NodeRemoved", message, request.name, row.region, severity=event_pb2.SEVERITY_WARNING)
 
+            if request.validate_only:
+                build(Batch())
+                return empty_pb2.Empty()
             await self._context.change(build)
             self._context.hub.end(node_id, agent_pb2.GOODBYE_REASON_REVOKED, "this node was removed")
             self._context.observed.forget(node_id)
@@ -82,7 +86,8 @@ class NodeService:
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
-    def _refuse_busy(self, node: node_pb2.Node) -> None:
+    def check_unused(self, node: node_pb2.Node) -> None:
+        """Raises FAILED_PRECONDITION when a node is connected or holds replicas."""
         node_id = last_part(node.name)
         held = sum(1 for row in self._state.assignments.values() if row.node == node.name)
         connected = any(
@@ -106,15 +111,18 @@ class NodeService:
             batch.put(self._state.assignments, key, fenced)
 
     async def cordon_node(self, request: node_pb2.CordonNodeRequest, caller: Caller) -> node_pb2.Node:
-        return await self._set_cordoned(request.name, True, caller)
+        return await self._set_cordoned(request, True, caller)
 
     async def uncordon_node(self, request: node_pb2.UncordonNodeRequest, caller: Caller) -> node_pb2.Node:
-        return await self._set_cordoned(request.name, False, caller)
+        return await self._set_cordoned(request, False, caller)
 
-    async def _set_cordoned(self, name: str, cordoned: bool, caller: Caller) -> node_pb2.Node:
+    async def _set_cordoned(
+        self, request: node_pb2.CordonNodeRequest | node_pb2.UncordonNodeRequest, cordoned: bool, caller: Caller
+    ) -> node_pb2.Node:
+        name = request.name
         parse(name, "nodes/*")
 
-        def build(batch: Batch) -> None:
+        def build(batch: Batch) -> node_pb2.Node:
             row = self._state.nodes.copy(name)
             if row.cordoned != cordoned:
                 row.cordoned = cordoned
@@ -122,9 +130,22 @@ class NodeService:
                 kind = "NodeCordoned" if cordoned else "NodeUncordoned"
                 verb = "cordoned" if cordoned else "uncordoned"
                 batch.event(kind, f"{caller.principal} {verb} {name}", name, row.region)
+            return row
 
+        return await self._changed(request, build)
+
+    async def _changed(self, request: Any, build: Callable[[Batch], node_pb2.Node]) -> node_pb2.Node:
+        """The node after a change; with `validate_only` as it would be, and nothing is changed."""
+        if request.validate_only:
+            return self.shown(build(Batch()))
         await self._context.change(build)
-        return self.shown(self._state.nodes.need(name))
+        return self.shown(self._state.nodes.need(request.name))
+
+    def check_drainable(self, row: node_pb2.Node) -> None:
+        """Raises FAILED_PRECONDITION when a node is not there to be drained."""
+        if decode.condition_of(row) not in (Condition.READY, Condition.SUSPECT, Condition.DRAINING):
+            message = f"{row.name} is {decode.condition_of(row).value}: only a node that is there can be drained"
+            raise failed_precondition("NODE_CONDITION", message)
 
     async def drain_node(self, request: node_pb2.DrainNodeRequest, caller: Caller) -> node_pb2.Node:
         parse(request.name, "nodes/*")
@@ -132,11 +153,9 @@ class NodeService:
         if not 1 <= deadline_s <= _DRAIN_S_MAX:
             raise invalid("deadline", f"deadline: {deadline_s:g} s must be from 1 s to 24 h")
 
-        def build(batch: Batch) -> None:
+        def build(batch: Batch) -> node_pb2.Node:
             row = self._state.nodes.copy(request.name)
-            if decode.condition_of(row) not in (Condition.READY, Condition.SUSPECT, Condition.DRAINING):
-                message = f"{row.name} is {decode.condition_of(row).value}: only a node that is there can be drained"
-                raise failed_precondition("NODE_CONDITION", message)
+            self.check_drainable(row)
             row.cordoned = True
             row.condition = node_pb2.NODE_CONDITION_DRAINING
             row.condition_reason = request.reason or f"{caller.principal} drains it"
@@ -145,14 +164,14 @@ class NodeService:
             batch.put(self._state.nodes, row.name, row)
             message = f"{caller.principal} drains {row.name} within {deadline_s:g} s: {row.condition_reason}"
             batch.event("NodeDraining", message, row.name, row.region)
+            return row
 
-        await self._context.change(build)
-        return self.shown(self._state.nodes.need(request.name))
+        return await self._changed(request, build)
 
     async def undrain_node(self, request: node_pb2.UndrainNodeRequest, caller: Caller) -> node_pb2.Node:
         parse(request.name, "nodes/*")
 
-        def build(batch: Batch) -> None:
+        def build(batch: Batch) -> node_pb2.Node:
             row = self._state.nodes.copy(request.name)
             if row.condition != node_pb2.NODE_CONDITION_DRAINING:
                 raise failed_precondition("NODE_CONDITION", f"{row.name} does not drain")
@@ -164,15 +183,15 @@ class NodeService:
             row.ClearField("drain_deadline_time")
             batch.put(self._state.nodes, row.name, row)
             batch.event("NodeUndrained", f"{caller.principal} ended the drain of {row.name}", row.name, row.region)
+            return row
 
-        await self._context.change(build)
-        return self.shown(self._state.nodes.need(request.name))
+        return await self._changed(request, build)
 
     async def revoke_node(self, request: node_pb2.RevokeNodeRequest, caller: Caller) -> node_pb2.Node:
         parse(request.name, "nodes/*")
         reason = request.reason or f"revoked by {caller.principal}"
 
-        def build(batch: Batch) -> None:
+        def build(batch: Batch) -> node_pb2.Node:
             row = self._state.nodes.copy(request.name)
             row.condition = node_pb2.NODE_CONDITION_REVOKED
             row.condition_reason = reason
@@ -181,10 +200,12 @@ class NodeService:
             self._fence(batch, row.name)
             message = f"{caller.principal} revoked {request.name}: {reason}"
             batch.event("NodeRevoked", message, request.name, row.region, severity=event_pb2.SEVERITY_WARNING)
+            return row
 
-        await self._context.change(build)
-        self._context.hub.end(last_part(request.name), agent_pb2.GOODBYE_REASON_REVOKED, f"revoked: {reason}")
-        return self.shown(self._state.nodes.need(request.name))
+        node = await self._changed(request, build)
+        if not request.validate_only:
+            self._context.hub.end(last_part(request.name), agent_pb2.GOODBYE_REASON_REVOKED, f"revoked: {reason}")
+        return node
 
     def shown(self, row: node_pb2.Node) -> node_pb2.Node:
         """The stored node with what was only observed."""

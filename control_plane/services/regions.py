@@ -99,7 +99,7 @@ class RegionService:
             def build(batch: Batch) -> None:
                 self._state.regions.need(request.name)
                 check_etag(request.name, request.etag, self._state.regions.revision(request.name))
-                self._refuse_used(request.name)
+                self.check_unused(request.name)
                 if not request.validate_only:
                     batch.delete(self._state.regions, request.name)
                     batch.event("RegionDeleted", f"{caller.principal} removed {request.name}", request.name)
@@ -109,7 +109,8 @@ class RegionService:
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
-    def _refuse_used(self, name: str) -> None:
+    def check_unused(self, name: str) -> None:
+        """Raises FAILED_PRECONDITION when a region holds nodes, or an app names it."""
         nodes = [node.name for node in self._state.nodes.values() if node.region == name]
         if nodes:
             raise failed_precondition("REGION_IN_USE", f"{name} holds {', '.join(nodes[:5])}: remove its nodes first")

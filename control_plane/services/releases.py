@@ -86,18 +86,21 @@ class RolloutService:
         async def act() -> release_pb2.Rollout:
             parse(request.name, "apps/*")
 
-            def build(batch: Batch) -> str:
+            def build(batch: Batch) -> release_pb2.Rollout:
                 app = self._state.apps.copy(request.name)
-                release = self._chosen(app, request.release)
+                release = self.chosen(app, request.release)
                 secret_values.require(self._state, release.manifest.secrets)
                 reason = f"{caller.principal} asked to go back to release {release.number}"
-                return begin_rollout(self._context, batch, app, release, reason).name
+                return begin_rollout(self._context, batch, app, release, reason)
 
-            return self._state.rollouts.need(await self._context.change(build))
+            if request.validate_only:
+                return build(Batch())
+            return self._state.rollouts.need((await self._context.change(build)).name)
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
-    def _chosen(self, app: app_pb2.App, asked: str) -> release_pb2.Release:
+    def chosen(self, app: app_pb2.App, asked: str) -> release_pb2.Release:
+        """The release that a rollback goes to. Raises FAILED_PRECONDITION when there is none."""
         if asked:
             parse(asked, "apps/*/releases/*", "release")
             release = self._state.releases.need(asked)

@@ -30,6 +30,7 @@ class PlanChangeRequest(_message.Message):
     DELETE_NODE_FIELD_NUMBER: _builtins.int
     DELETE_APP_FIELD_NUMBER: _builtins.int
     DELETE_REGION_FIELD_NUMBER: _builtins.int
+    ROLLBACK_APP_FIELD_NUMBER: _builtins.int
     drain_node: _builtins.str
     """`nodes/{node}` is drained."""
     cordon_node: _builtins.str
@@ -40,6 +41,8 @@ class PlanChangeRequest(_message.Message):
     """`apps/{app}` is deleted."""
     delete_region: _builtins.str
     """`regions/{region}` is deleted."""
+    rollback_app: _builtins.str
+    """`apps/{app}` goes back to its last good release, or `apps/{app}/releases/{number}` to this one."""
     def __init__(
         self,
         *,
@@ -48,12 +51,13 @@ class PlanChangeRequest(_message.Message):
         delete_node: _builtins.str = ...,
         delete_app: _builtins.str = ...,
         delete_region: _builtins.str = ...,
+        rollback_app: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "cordon_node", b"cordon_node", "delete_app", b"delete_app", "delete_node", b"delete_node", "delete_region", b"delete_region", "drain_node", b"drain_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "cordon_node", b"cordon_node", "delete_app", b"delete_app", "delete_node", b"delete_node", "delete_region", b"delete_region", "drain_node", b"drain_node", "rollback_app", b"rollback_app"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "cordon_node", b"cordon_node", "delete_app", b"delete_app", "delete_node", b"delete_node", "delete_region", b"delete_region", "drain_node", b"drain_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "cordon_node", b"cordon_node", "delete_app", b"delete_app", "delete_node", b"delete_node", "delete_region", b"delete_region", "drain_node", b"drain_node", "rollback_app", b"rollback_app"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["drain_node", "cordon_node", "delete_node", "delete_app", "delete_region"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["drain_node", "cordon_node", "delete_node", "delete_app", "delete_region", "rollback_app"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 

@@ -408,22 +408,26 @@ class RollbackAppRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`apps/{app}`."""
     release: _builtins.str
     """The release to go to, `apps/{app}/releases/{number}`; empty means the last good one before the current."""
     request_id: _builtins.str
     """A UUID chosen by the caller: the same request sent twice acts once."""
+    validate_only: _builtins.bool
+    """Check only; change nothing. PlacementService.PlanChange says what it would do to replicas."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         release: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "release", b"release", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

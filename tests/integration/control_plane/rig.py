@@ -155,8 +155,9 @@ class Host:
 class Rig:
     """One control plane that can be restarted, and its hosts."""
 
-    def __init__(self, path: Path, **settings: Any):
+    def __init__(self, path: Path, *, start_http: Any = None, **settings: Any):
         self.path = path
+        self._start_http = start_http
         self.settings = ServerSettings(
             data_dir=path / "server",
             http_listen="127.0.0.1:0",
@@ -172,7 +173,7 @@ class Rig:
 
     async def start(self) -> None:
         """Starts the control plane."""
-        self.plane = ControlPlane(self.settings)
+        self.plane = ControlPlane(self.settings, self._start_http)
         if not self.real_registry:
             self.plane.registry = self.registry  # type: ignore[assignment]
         await self.plane.prepare()

@@ -95,15 +95,25 @@ async def test_whatever_is_changed_is_recorded_also_when_it_says_that_it_changes
     assert after.records - before.records == (rig.plane.state.revision > revision) == (not dry)
 
 
-async def test_a_dry_run_that_is_not_offered_changes_nothing(rig: Rig) -> None:
+async def test_dry_runs_of_nodes_change_nothing_and_refuse_what_would_be_refused(rig: Rig) -> None:
     await rig.host("eu-1", "eu")
+    revision = rig.plane.state.revision
     for request, call in (
+        (node_pb2.DeleteNodeRequest(name="nodes/eu-1", force=True, validate_only=True), rig.nodes.DeleteNode),
         (node_pb2.CordonNodeRequest(name="nodes/eu-1", validate_only=True), rig.nodes.CordonNode),
         (node_pb2.RevokeNodeRequest(name="nodes/eu-1", validate_only=True), rig.nodes.RevokeNode),
         (node_pb2.DrainNodeRequest(name="nodes/eu-1", validate_only=True), rig.nodes.DrainNode),
     ):
+        await call(request)
+    shown = await rig.nodes.CordonNode(node_pb2.CordonNodeRequest(name="nodes/eu-1", validate_only=True))
+    assert shown.cordoned, "the answer is the node as it would be"
+    for refused, call in (
+        (node_pb2.UndrainNodeRequest(name="nodes/eu-1", validate_only=True), rig.nodes.UndrainNode),
+        (node_pb2.DeleteNodeRequest(name="nodes/eu-1", validate_only=True), rig.nodes.DeleteNode),
+    ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call(request)
-        assert "no dry run" in (caught.value.details() or "")
+            await call(refused)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert rig.plane.state.revision == revision
     node = await rig.nodes.GetNode(node_pb2.GetNodeRequest(name="nodes/eu-1"))
     assert (node.condition, node.cordoned) == (node_pb2.NODE_CONDITION_READY, False)
