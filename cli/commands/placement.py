@@ -26,7 +26,7 @@ def rebalance(
     """Move replicas to where they would be placed now; each stops once another serves in its place."""
     if bool(name) == every:
         raise Failure("give either an app or --all", exit_code=USAGE)
-    body: Json = {"app": name_of("apps", name) if name else "", "max_moves": moves, "validate_only": dry_run}
+    body: Json = {"app": name_of("apps", name) if name else "apps/-", "max_moves": moves, "validate_only": dry_run}
     answer = run(lambda c: c.call("POST", "placement:rebalance", body=body | {"request_id": new_request_id()}))
     changes = answer.get("changes", [])
     _say(answer, output)

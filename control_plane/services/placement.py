@@ -162,15 +162,15 @@ class PlacementService:
 
     def _moves(self, name: str) -> tuple[list[app_pb2.PlannedChange], list[str]]:
         """The moves that help, and the apps that have some, or that may have when their rollout has ended."""
-        if name:
-            parse(name, "apps/*", "app")
+        parse(name, "apps/*", "app")
+        one = name != "apps/-"
         world = _World(self._context.views(), tuple(last_part(region) for region in self._state.regions))
         changes: list[app_pb2.PlannedChange] = []
         begin: list[str] = []
-        for app in [self._state.apps.need(name)] if name else self._state.apps.values():
+        for app in [self._state.apps.need(name)] if one else self._state.apps.values():
             view, _, target = self._setting(app, world)
             if view.singleton or any(slot.node for slot in view.slots):
-                if name:
+                if one:
                     message = f"{name} is a {'singleton' if view.singleton else 'daemon'}: its replicas stay"
                     raise failed_precondition("NOT_MOVABLE", message)
                 continue

@@ -23,28 +23,31 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from locci.v1 import app_pb2 as locci_dot_v1_dot_app__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18locci/v1/placement.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x12locci/v1/app.proto\"\xa9\x01\n\x11PlanChangeRequest\x12\x14\n\ndrain_node\x18\x01 \x01(\tH\x00\x12\x15\n\x0b\x63ordon_node\x18\x02 \x01(\tH\x00\x12\x15\n\x0b\x64\x65lete_node\x18\x03 \x01(\tH\x00\x12\x14\n\ndelete_app\x18\x04 \x01(\tH\x00\x12\x17\n\rdelete_region\x18\x05 \x01(\tH\x00\x12\x17\n\x0crollback_app\x18\x8c\x01 \x01(\tH\x00\x42\x08\n\x06\x63hange\"`\n\x12PlanChangeResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0f\n\x07refusal\x18\x02 \x01(\t\x12(\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x17.locci.v1.PlannedChange\"]\n\x10RebalanceRequest\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x11\n\tmax_moves\x18\x02 \x01(\r\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"=\n\x11RebalanceResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.locci.v1.PlannedChange2\xe4\x01\n\x10PlacementService\x12\x66\n\nPlanChange\x12\x1b.locci.v1.PlanChangeRequest\x1a\x1c.locci.v1.PlanChangeResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/placement:plan:\x01*\x12h\n\tRebalance\x12\x1a.locci.v1.RebalanceRequest\x1a\x1b.locci.v1.RebalanceResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/placement:rebalance:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18locci/v1/placement.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x12locci/v1/app.proto\"\xa9\x01\n\x11PlanChangeRequest\x12\x14\n\ndrain_node\x18\x01 \x01(\tH\x00\x12\x15\n\x0b\x63ordon_node\x18\x02 \x01(\tH\x00\x12\x15\n\x0b\x64\x65lete_node\x18\x03 \x01(\tH\x00\x12\x14\n\ndelete_app\x18\x04 \x01(\tH\x00\x12\x17\n\rdelete_region\x18\x05 \x01(\tH\x00\x12\x17\n\x0crollback_app\x18\x8c\x01 \x01(\tH\x00\x42\x08\n\x06\x63hange\"`\n\x12PlanChangeResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0f\n\x07refusal\x18\x02 \x01(\t\x12(\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x17.locci.v1.PlannedChange\"c\n\x10RebalanceRequest\x12\x11\n\x03\x61pp\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tmax_moves\x18\x02 \x01(\r\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"=\n\x11RebalanceResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.locci.v1.PlannedChange2\xe4\x01\n\x10PlacementService\x12\x66\n\nPlanChange\x12\x1b.locci.v1.PlanChangeRequest\x1a\x1c.locci.v1.PlanChangeResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/placement:plan:\x01*\x12h\n\tRebalance\x12\x1a.locci.v1.RebalanceRequest\x1a\x1b.locci.v1.RebalanceResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/placement:rebalance:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'locci.v1.placement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REBALANCEREQUEST'].fields_by_name['app']._loaded_options = None
+  _globals['_REBALANCEREQUEST'].fields_by_name['app']._serialized_options = b'\342A\001\002'
   _globals['_PLACEMENTSERVICE'].methods_by_name['PlanChange']._loaded_options = None
   _globals['_PLACEMENTSERVICE'].methods_by_name['PlanChange']._serialized_options = b'\202\323\344\223\002\027\"\022/v1/placement:plan:\001*'
   _globals['_PLACEMENTSERVICE'].methods_by_name['Rebalance']._loaded_options = None
   _globals['_PLACEMENTSERVICE'].methods_by_name['Rebalance']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/placement:rebalance:\001*'
-  _globals['_PLANCHANGEREQUEST']._serialized_start=89
-  _globals['_PLANCHANGEREQUEST']._serialized_end=258
-  _globals['_PLANCHANGERESPONSE']._serialized_start=260
-  _globals['_PLANCHANGERESPONSE']._serialized_end=356
-  _globals['_REBALANCEREQUEST']._serialized_start=358
-  _globals['_REBALANCEREQUEST']._serialized_end=451
-  _globals['_REBALANCERESPONSE']._serialized_start=453
-  _globals['_REBALANCERESPONSE']._serialized_end=514
-  _globals['_PLACEMENTSERVICE']._serialized_start=517
-  _globals['_PLACEMENTSERVICE']._serialized_end=745
+  _globals['_PLANCHANGEREQUEST']._serialized_start=122
+  _globals['_PLANCHANGEREQUEST']._serialized_end=291
+  _globals['_PLANCHANGERESPONSE']._serialized_start=293
+  _globals['_PLANCHANGERESPONSE']._serialized_end=389
+  _globals['_REBALANCEREQUEST']._serialized_start=391
+  _globals['_REBALANCEREQUEST']._serialized_end=490
+  _globals['_REBALANCERESPONSE']._serialized_start=492
+  _globals['_REBALANCERESPONSE']._serialized_end=553
+  _globals['_PLACEMENTSERVICE']._serialized_start=556
+  _globals['_PLACEMENTSERVICE']._serialized_end=784
 # @@protoc_insertion_point(module_scope)

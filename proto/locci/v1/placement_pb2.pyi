@@ -106,7 +106,7 @@ class RebalanceRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     app: _builtins.str
-    """`apps/{app}`; empty means every app. Daemons and singletons stay."""
+    """`apps/{app}`, or `apps/-` for every app. Daemons and singletons stay."""
     max_moves: _builtins.int
     """So many replicas of an app move at a time; 0 means 1."""
     validate_only: _builtins.bool

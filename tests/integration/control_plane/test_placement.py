@@ -82,7 +82,7 @@ async def test_a_rebalance_moves_what_it_said_and_ends(rig: Rig) -> None:
     dry = await placement.Rebalance(placement_pb2.RebalanceRequest(app="apps/hello", validate_only=True))
     assert [c.node for c in dry.changes] == ["nodes/eu-3"] * 2
     assert (await held(rig))["nodes/eu-3"] == 0
-    begun = await placement.Rebalance(placement_pb2.RebalanceRequest(max_moves=2, request_id="r-1"))
+    begun = await placement.Rebalance(placement_pb2.RebalanceRequest(app="apps/-", max_moves=2, request_id="r-1"))
     assert list(begun.changes) == list(dry.changes)
 
     async def balanced() -> bool:
