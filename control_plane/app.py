@@ -13,15 +13,15 @@ from typing import Final, Protocol
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
-from control_plane.adapters.ca import FileAuthority
 from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sqlite_store import SqliteStore
-from control_plane.adapters.vault import FileVault
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
 from control_plane.core.quota import Quota, Quotas
 from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
+from control_plane.origin import note, open_origin
+from control_plane.ports import Store
 from control_plane.reports import Reports
 from control_plane.rpc import GrpcServers
 from control_plane.services.access import ROLE_PREFIX, AuditService, OperatorTokenService
@@ -99,14 +99,23 @@ StartHttp = Callable[
 class ControlPlane:
     """One control-plane process. `prepare`, then `start`, then `stop`. Without `start_http` it speaks gRPC only."""
 
-    def __init__(self, settings: ServerSettings, start_http: StartHttp | None = None, clock: Clock | None = None):
+    def __init__(
+        self,
+        settings: ServerSettings,
+        start_http: StartHttp | None = None,
+        clock: Clock | None = None,
+        store: Store | None = None,
+        leads: Callable[[], bool] = lambda: True,
+    ):
+        """`store` is SQLite in the data directory unless it is given; `leads` says whether it may still act."""
         self.settings = settings
+        self._leads = leads
         self._start_http = start_http
         self._http: HttpListener | None = None
         self.clock = clock or SystemClock()
         # Comparable with stored times, and never set back or forward while this process runs.
         self._offset = self.clock.wall() - self.clock.monotonic()
-        self._store = SqliteStore(settings.data_dir / "locci.db", self.clock.wall)
+        self._store = store or SqliteStore(settings.data_dir / "locci.db", self.clock.wall)
         self.state = State(self._store)
         self.registry = RegistryClient(settings.insecure_registries)
         self.grpc = GrpcServers()
@@ -133,10 +142,6 @@ class ControlPlane:
         directory = self.settings.data_dir
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.authority = FileAuthority(
-                directory / "ca", self.settings.trust_domain, self.settings.certificate_ttl_s, self.clock.wall
-            )
-            self.vault = FileVault(directory / "master.key")
         except PermissionError as error:
             message = f"{error.filename}: {error.strerror}; run as the owner of {directory}, or change data_dir"
             raise LocciError(Code.PERMISSION_DENIED, "NOT_PERMITTED", message) from error
@@ -145,6 +150,9 @@ class ControlPlane:
             raise LocciError(Code.FAILED_PRECONDITION, "DATA_DIR_UNUSABLE", message) from error
         await self._store.open()
         await self.state.load()
+        origin = open_origin(self.settings, self.state, self.clock.wall)
+        self.authority, self.vault = origin.authority, origin.vault
+        await self.state.transact(lambda batch: note(origin, self.state, batch))
         token = await self._admin_token()
         self._write_context(token)
 
@@ -215,6 +223,7 @@ class ControlPlane:
             suspect_after_s=settings.suspect_after_s,
             lost_after_s=settings.lost_after_s,
             sign_report=self.authority.sign_report,
+            leads=self._leads,
         )
         self.context = Context(
             state=self.state,
@@ -236,8 +245,8 @@ class ControlPlane:
         port = port_of(self.settings.node_listen)
         return [f"{_bracketed(host_of(name))}:{_own_port(name) or port}" for name in self.settings.advertise]
 
-    async def start(self) -> None:
-        """Listens, and begins to control. `prepare` comes first."""
+    async def start(self, before_listening: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Listens, and begins to control. `prepare` comes first; `before_listening` frees the addresses."""
         offered = self.build()
         settings = self.settings
         names = [host_of(name) for name in settings.advertise]
@@ -247,6 +256,8 @@ class ControlPlane:
         )
         await self.controller.look_safely()
         self._controlling = asyncio.create_task(self.controller.run())
+        if before_listening is not None:
+            await before_listening()
         await self.grpc.start(
             offered,
             SyncServicer(self.context, self.reports, settings.heartbeat_interval_s),

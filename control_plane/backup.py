@@ -7,6 +7,7 @@ whether it is the last are authenticated with each piece: a file that was cut, r
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -22,7 +23,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from control_plane.adapters.postgres_copy import exported, imported
 from control_plane.ports import SCHEMA_VERSION
+from control_plane.settings import ServerSettings
 from fleet.errors import Code, LocciError, failed_precondition, invalid
 from fleet.files import write_atomic
 from locci.v1 import node_pb2
@@ -49,14 +52,19 @@ class Contents:
     files: tuple[str, ...]
 
 
-def create(data_dir: Path, target: Path, passphrase: bytes, now: float) -> Contents:
+def create(settings: ServerSettings, target: Path, passphrase: bytes, now: float) -> Contents:
     """Writes a backup of a control plane, which may be running. Raises when `target` is there already."""
     if target.exists():
         raise failed_precondition("FILE_EXISTS", f"{target} is there already: choose another name, or remove it")
-    database = data_dir / DATABASE
-    if not database.exists():
-        raise failed_precondition("NOTHING_TO_BACK_UP", f"{data_dir} holds no control plane: there is no {DATABASE}")
-    content = _copy(database)
+    data_dir = settings.data_dir
+    missing = [
+        name
+        for name in (*(() if settings.database_url else (DATABASE,)), *_FILES[:2])
+        if not (data_dir / name).exists()
+    ]
+    if missing:
+        raise failed_precondition("NOTHING_TO_BACK_UP", f"{data_dir} holds no control plane: there is no {missing[0]}")
+    content = asyncio.run(exported(settings.database_url)) if settings.database_url else _copy(data_dir / DATABASE)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         _add(tar, DATABASE, content)
@@ -86,12 +94,13 @@ def verify(source: Path, passphrase: bytes) -> Contents:
     return Contents(created_at, revision, objects, tuple(files))
 
 
-def restore(source: Path, data_dir: Path, passphrase: bytes) -> Contents:
-    """Makes a control plane of a backup in an empty directory: all of it or nothing.
+def restore(source: Path, settings: ServerSettings, passphrase: bytes) -> Contents:
+    """Makes a control plane of a backup in an empty directory, and an empty database if it names one: all or nothing.
 
     Revisions and epochs are raised, so that nodes which have seen newer ones than the backup go on from there.
     """
     contents = verify(source, passphrase)
+    data_dir = settings.data_dir
     if data_dir.exists() and any(data_dir.iterdir()):
         message = f"{data_dir} is not empty: a backup is only restored into an empty directory; move the old one away"
         raise failed_precondition("NOT_EMPTY", message)
@@ -106,6 +115,15 @@ def restore(source: Path, data_dir: Path, passphrase: bytes) -> Contents:
         files[DATABASE] = database.serialize()
     finally:
         database.close()
+    if settings.database_url:
+        content = files.pop(DATABASE)
+        asyncio.run(imported(settings.database_url, content, lambda: _place(files, data_dir)))
+    else:
+        _place(files, data_dir)
+    return contents
+
+
+def _place(files: dict[str, bytes], data_dir: Path) -> None:
     fresh = data_dir.with_name(f".{data_dir.name}.restore")
     try:
         fresh.mkdir(parents=True, mode=0o700)
@@ -117,7 +135,6 @@ def restore(source: Path, data_dir: Path, passphrase: bytes) -> Contents:
         fresh.rename(data_dir)
     except OSError as error:
         raise _unwritable(fresh, error) from error
-    return contents
 
 
 def read_passphrase(path: Path) -> bytes:

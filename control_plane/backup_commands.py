@@ -26,7 +26,7 @@ Passphrase = Annotated[
 def create(file: File, passphrase_file: Passphrase, config: Config = None) -> None:
     """Back up this control plane, also while it runs."""
     settings = load(ServerSettings, config)
-    _say(backup.create(settings.data_dir, file, backup.read_passphrase(passphrase_file), time.time()))
+    _say(backup.create(settings, file, backup.read_passphrase(passphrase_file), time.time()))
 
 
 @app.command()
@@ -39,7 +39,7 @@ def verify(file: File, passphrase_file: Passphrase) -> None:
 def restore(file: File, passphrase_file: Passphrase, config: Config = None) -> None:
     """Make a control plane of a backup, in an empty data directory. Start it then with the same address."""
     settings = load(ServerSettings, config)
-    _say(backup.restore(file, settings.data_dir, backup.read_passphrase(passphrase_file)))
+    _say(backup.restore(file, settings, backup.read_passphrase(passphrase_file)))
     typer.echo(f"restored into {settings.data_dir}; next: `locci-server run`, and its nodes come back by themselves")
 
 

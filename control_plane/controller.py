@@ -66,7 +66,9 @@ class Controller:
         suspect_after_s: float,
         lost_after_s: float,
         sign_report: Callable[[str], bytes] | None = None,
+        leads: Callable[[], bool] = lambda: True,
     ):
+        """`leads` says whether it may act at this moment; of several control planes only one may."""
         self._state = state
         self._observed = observed
         self._manifests = manifests
@@ -77,6 +79,7 @@ class Controller:
         self._steady = steady
         self._suspect_after_s = suspect_after_s
         self._lost_after_s = lost_after_s
+        self._leads = leads
         self._apps = AppSteps(state, observed, manifests)
         self.drills = DrillSteps(state, observed, sign_report)
         self._woken = woken
@@ -126,6 +129,8 @@ class Controller:
 
     async def look(self) -> None:
         """Judges nodes, takes the next steps of every app, and publishes."""
+        if not self._leads():
+            return
         now = self._steady()
         said = self._reports.take()
         try:
@@ -140,7 +145,8 @@ class Controller:
             self.wake()
         self._hub.end_silent(SESSION_SILENCE_S)
         self._hub.retry_refused()
-        self._publish(now)
+        if self._leads():
+            self._publish(now)
 
     def _build(self, batch: Batch, said: dict[str, Unrecorded], now: float) -> bool:
         self._reports.record(batch, said)
@@ -274,7 +280,11 @@ class Controller:
         """Whether a node may go on to run the singleton of an assignment. Asked at the moment of the answer: from the
         decision to give it away on it may not, though the decision is not yet in the store."""
         row = self._state.assignments.get(key)
-        return row is not None and not (row.stopping or row.displaced or key in self._observed.given_away)
+        return (
+            self._leads()
+            and row is not None
+            and not (row.stopping or row.displaced or key in self._observed.given_away)
+        )
 
     # -- what nobody reports any more
 

@@ -17,6 +17,7 @@ from control_plane import backup_commands
 from control_plane.app import ControlPlane
 from control_plane.http.listener import start_http
 from control_plane.settings import ServerSettings
+from control_plane.shared import SharedControlPlane, initialise
 from fleet.errors import Code, LocciError
 from fleet.settings import load
 from fleet.telemetry import configure_logging
@@ -58,6 +59,9 @@ def init(config: Config = None) -> None:
 
 
 async def _prepare(settings: ServerSettings) -> None:
+    if settings.database_url:
+        await initialise(settings)
+        return
     plane = ControlPlane(settings)
     try:
         await plane.prepare()
@@ -70,6 +74,9 @@ async def _serve(settings: ServerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    if settings.database_url:
+        await SharedControlPlane(settings, start_http).run(stopped)
+        return
     plane = ControlPlane(settings, start_http)
     try:
         await plane.prepare()

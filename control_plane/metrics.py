@@ -15,6 +15,7 @@ PASS_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 PASS_FAILURES = Counter("locci_server_pass_failures_total", "Looks at the fleet that failed")
+LEADS = Gauge("locci_server_leads", "1 while this process leads, of several that share a database")
 DELTAS = Counter("locci_server_deltas_total", "Deltas by their answer", ["answer"])
 MESSAGES = Counter("locci_server_node_messages_total", "Messages from nodes", ["kind"])
 ROLLOUTS = Counter("locci_server_rollouts_total", "Rollouts that ended", ["state"])

@@ -18,6 +18,14 @@ class ServerSettings(ProgramSettings):
 
     data_dir: Path = Path("/var/lib/locci/server")
     """Store, CA and the first operator token."""
+    database_url: str = ""
+    """A PostgreSQL database, `postgresql://user:password@host:5432/name`, that several control planes share; empty for
+    a SQLite file in `data_dir`."""
+    peer_address: str = ""
+    """Host name or address at which the other control planes of the same database reach this one; by default the name
+    of the host."""
+    lease_ttl_s: float = Field(5.0, ge=1, le=300)
+    """A control plane that shares a database leads for so long after it was last heard there."""
     http_listen: str = "0.0.0.0:7443"
     """HTTPS: JSON API, metrics, health."""
     grpc_listen: str = "0.0.0.0:7444"

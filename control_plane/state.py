@@ -188,6 +188,8 @@ class State:
         """By `zones/{origin}`: the keys of a signed zone, a sealed `ZoneKeys`."""
         self.zone_contents = Table("zoneContents", StringValue)
         """By origin: the hash of what the zone serves; its revision is the zone's serial."""
+        self.origins = Table("origins", StringValue)
+        """`ca`: the fingerprint of the fleet's CA; `master-key`: what only its master key opens, in base64."""
         self.secrets = Table("secretHashes", StringValue)
         """By `joinTokens/{id}` or `operatorTokens/{id}`: hexadecimal SHA-256 of the secret."""
         self._tables: dict[str, Table[Any]] = {t.kind: t for t in vars(self).values() if isinstance(t, Table)}

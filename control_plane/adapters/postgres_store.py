@@ -40,8 +40,8 @@ class PostgresStore(SqlStore):
     """
 
     def __init__(self, url: str, wall: Callable[[], float], epoch: int | None = None):
-        self._url = _parsed(url)
-        super().__init__(_shown(self._url), wall, _ADVICE)
+        self._url = engine_url(url)
+        super().__init__(shown_url(url), wall, _ADVICE)
         self._epoch = epoch
 
     def _connect(self) -> tuple[AsyncEngine, AsyncEngine]:
@@ -62,8 +62,8 @@ class PostgresLease:
 
     def __init__(self, url: str, holder: str, endpoints: str):
         """`holder` names this process; `endpoints` is what others read in the lease while it holds it."""
-        self._url = _parsed(url)
-        self._place = _shown(self._url)
+        self._url = engine_url(url)
+        self._place = shown_url(url)
         self._holder = holder
         self._endpoints = endpoints
         self._epoch = 0
@@ -101,6 +101,9 @@ class PostgresLease:
             async with self._engine.begin() as connection:
                 await connection.execute(leases.update().where(mine).values(expire_time=sa.func.clock_timestamp()))
                 await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+
+    def forget(self) -> None:
+        """What it held it does not hold any more: `acquire` begins anew, under another epoch."""
         self._epoch = 0
 
     async def listen(self, changed: Callable[[], None]) -> None:
@@ -128,7 +131,8 @@ class PostgresLease:
         await self._engine.dispose()
 
 
-def _parsed(url: str) -> sa.URL:
+def engine_url(url: str) -> sa.URL:
+    """The URL of SQLAlchemy's engine. Raises INVALID_ARGUMENT when it names no PostgreSQL database."""
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
@@ -138,8 +142,9 @@ def _parsed(url: str) -> sa.URL:
     return parsed.set(drivername="postgresql+asyncpg")
 
 
-def _shown(url: sa.URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+def shown_url(url: str) -> str:
+    """The URL without its password."""
+    return engine_url(url).set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 def _engine(url: sa.URL, size: int) -> AsyncEngine:

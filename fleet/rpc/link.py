@@ -115,6 +115,7 @@ class NodeLink:
         self._wake = asyncio.Event()
         self._outgoing: deque[agent_pb2.NodeMessage] = deque(maxlen=_OUTGOING_MAX)
         self._connected = False
+        self._dialled = ""
         self._sequence = 0
         self._changing = asyncio.Lock()
         self.snapshot = file.load()
@@ -145,7 +146,8 @@ class NodeLink:
             delay_s: float | None = None
             try:
                 endpoints = self._identity.facts().node_endpoints
-                await self._session(endpoints[attempt % len(endpoints)])
+                self._dialled = endpoints[attempt % len(endpoints)]
+                await self._session(self._dialled)
                 reason = "the stream ended"
             except SessionEndedError as end:
                 reason, delay_s = str(end), end.delay_s
@@ -379,7 +381,7 @@ class NodeLink:
         facts = self._identity.facts()
         key = identities.new_key()
         request = enrolment_pb2.RenewRequest(csr_pem=identities.signing_request(key, facts.node))
-        async with node_channel(facts.node_endpoints[0], self._identity) as channel:
+        async with node_channel(self._dialled, self._identity) as channel:
             stub = enrolment_pb2_grpc.EnrolmentServiceStub(channel)
             answer = await stub.Renew(request, timeout=_RENEWAL_DEADLINE_S)
         self._identity.renew(key, answer.certificate_pem, answer.ca_pem)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from control_plane import backup
+from control_plane.settings import ServerSettings
 from fleet.errors import LocciError
 from locci.v1 import app_pb2, node_pb2, release_pb2, secret_pb2, secret_pb2_grpc
 from tests.integration.control_plane.rig import Rig, manifest, running
@@ -33,12 +34,12 @@ async def test_hosts_go_on_while_the_control_plane_is_lost_and_restored(rig: Rig
     first = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=wanted))
     assert (await rig.finished(first.rollout.name)).state == release_pb2.ROLLOUT_STATE_SUCCEEDED
     file = tmp_path / "one.backup"
-    made = backup.create(rig.settings.data_dir, file, PASSPHRASE, time.time())
+    made = backup.create(rig.settings, file, PASSPHRASE, time.time())
     assert made.objects["apps"] == 1
     assert file.stat().st_mode & 0o777 == 0o600
     assert b"canary" not in file.read_bytes()
     with pytest.raises(LocciError, match="is there already"):
-        backup.create(rig.settings.data_dir, file, PASSPHRASE, time.time())
+        backup.create(rig.settings, file, PASSPHRASE, time.time())
 
     # The host sees newer revisions and sessions than the backup knows of.
     await host.disconnect()
@@ -49,9 +50,9 @@ async def test_hosts_go_on_while_the_control_plane_is_lost_and_restored(rig: Rig
     revision, ca = rig.plane.state.revision, rig.plane.authority.ca_pem
     await rig.stop()
     with pytest.raises(LocciError, match="is not empty"):
-        backup.restore(file, rig.settings.data_dir, PASSPHRASE)
+        backup.restore(file, rig.settings, PASSPHRASE)
     shutil.rmtree(rig.settings.data_dir)
-    backup.restore(file, rig.settings.data_dir, PASSPHRASE)
+    backup.restore(file, rig.settings, PASSPHRASE)
     await rig.start()
     assert rig.plane.authority.ca_pem == ca
     assert rig.plane.state.revision > revision
@@ -66,7 +67,7 @@ async def test_hosts_go_on_while_the_control_plane_is_lost_and_restored(rig: Rig
 
 async def test_what_does_not_open(rig: Rig, tmp_path: Path) -> None:
     file = tmp_path / "one.backup"
-    backup.create(rig.settings.data_dir, file, PASSPHRASE, 1.0)
+    backup.create(rig.settings, file, PASSPHRASE, 1.0)
     whole = file.read_bytes()
     assert backup.verify(file, PASSPHRASE).created_at == 1.0
     with pytest.raises(LocciError, match="the passphrase is wrong"):
@@ -77,14 +78,14 @@ async def test_what_does_not_open(rig: Rig, tmp_path: Path) -> None:
         bad = tmp_path / f"bad{number}"
         bad.write_bytes(changed)
         with pytest.raises(LocciError, match="it does not open"):
-            backup.restore(bad, tmp_path / "nowhere", PASSPHRASE)
+            backup.restore(bad, ServerSettings(data_dir=tmp_path / "nowhere"), PASSPHRASE)
         assert not (tmp_path / "nowhere").exists()
     (tmp_path / "text").write_text("hello")
     for path, why in ((tmp_path / "text", "this is no backup"), (tmp_path / "none", "cannot be read")):
         with pytest.raises(LocciError, match=why):
             backup.verify(path, PASSPHRASE)
     with pytest.raises(LocciError, match="holds no control plane"):
-        backup.create(tmp_path / "empty", tmp_path / "x", PASSPHRASE, 1.0)
+        backup.create(ServerSettings(data_dir=tmp_path / "empty"), tmp_path / "x", PASSPHRASE, 1.0)
     (tmp_path / "short").write_text("short\n")
     with pytest.raises(LocciError, match="needs 8 characters"):
         backup.read_passphrase(tmp_path / "short")
