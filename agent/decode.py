@@ -355,4 +355,5 @@ def _route(route: resource_pb2.AppRoute) -> Route:
         peers=tuple(peers),
         redirect=route.tls.redirect,
         hsts_s=max(0, route.tls.hsts.seconds),
+        only_spec_hash=route.only_spec_hash,
     )

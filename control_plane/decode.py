@@ -252,6 +252,9 @@ def _rollout_policy(policy: manifest_pb2.RolloutPolicy) -> RolloutPolicy:
         canary_replicas=policy.canary_replicas,
         canary_bake_s=_span(policy.canary_bake),
         manual_promotion=policy.manual_promotion,
+        canary_percent=policy.canary_percent,
+        canary_regions=tuple(policy.canary_regions),
+        hold_s=_span(policy.hold),
         waves=tuple(Wave(tuple(wave.regions), _span(wave.bake)) for wave in policy.waves),
     )
 

@@ -17,7 +17,7 @@ from control_plane.decode_container import pass_on
 from control_plane.observed import Observed
 from control_plane.ports import Vault
 from control_plane.state import State
-from control_plane.views import Assigned, Manifests, Views, resource_name
+from control_plane.views import Assigned, Manifests, Views, resource_name, rollout_view
 from fleet.ids import last_part
 from locci.v1 import app_pb2, manifest_pb2, node_pb2, purge_pb2, release_pb2, resource_pb2, routing_pb2, zone_pb2
 
@@ -62,6 +62,8 @@ class Publication:
         self._record_sets = _by_zone(state.record_sets.values())
         self.regions = [self._region(region_id) for region_id in sorted(self._places)]
         self._apps = [(app, *target) for app in state.apps.values() if (target := self._target(app)) is not None]
+        self._routed = {last_part(app.name): self._routed_hash(app) for app, _, _ in self._apps}
+        """By app: the spec hash of the only replicas that get requests, or empty."""
         self._singletons = frozenset(m.name for _, _, m in self._apps if m.placement.singleton)
         self.hostnames = [h for app, _, manifest in self._apps for h in self._hostnames(app, manifest)]
         self.zones = [self._zone(last_part(name)) for name in state.zones]
@@ -206,6 +208,7 @@ class Publication:
         return resource_pb2.AppRoute(
             app=manifest.name,
             hostnames=manifest.hostnames,
+            only_spec_hash=self._routed[manifest.name],
             cache=decode.cache_policy_message(manifest),
             purges=self._purges.get(manifest.name),
             tls=manifest_pb2.TlsPolicy(redirect=manifest.tls_redirect, hsts=decode.duration(manifest.hsts_s)),
@@ -236,9 +239,23 @@ class Publication:
     def _healthy(self, app_id: str) -> Counter[str]:
         """Healthy replicas of an app by node, as nodes reported last; every node that holds one is in it."""
         counts: Counter[str] = Counter()
+        routed = self._routed[app_id]
         for assigned in self._views.by_app.get(app_id, []):
-            counts[assigned.view.node] += int(assigned.row.healthy and not assigned.row.stopping)
+            serves = assigned.row.healthy and not assigned.row.stopping and routed in ("", assigned.row.spec_hash)
+            counts[assigned.view.node] += int(serves)
         return counts
+
+    def _routed_hash(self, app: app_pb2.App) -> str:
+        """What a rollout that runs two releases side by side says; empty when nothing healthy is left of that one."""
+        row = self._state.rollouts.get(app.rollout)
+        if row is None or not row.side_by_side:
+            return ""
+        names = (row.from_release, row.to_release)
+        releases = {name: release for name in names if (release := self._state.releases.get(name)) is not None}
+        routed = rollout_view(row, releases, 0.0).routed
+        held = self._views.by_app.get(last_part(app.name), [])
+        hashes = {a.row.spec_hash for a in held if a.row.healthy and not a.row.stopping}
+        return routed.spec_hash if routed is not None and routed.spec_hash in hashes else ""
 
     # -- what DNS needs
 

@@ -179,6 +179,7 @@ class Manifests:
         if release.name not in self._cache:
             raw = decode.manifest(release.manifest)
             named = {*raw.placement.regions, *raw.routing.order, *(r for w in raw.rollout.waves for r in w.regions)}
+            named |= set(raw.rollout.canary_regions)
             around = Surroundings(frozenset(named), {})
             self._cache[release.name] = complete(raw, around)
         return self._cache[release.name]
@@ -217,6 +218,8 @@ def rollout_view(
         healthy=rollout.healthy,
         promoted=rollout.promoted,
         resumed_at=decode.seconds_of(rollout.resume_time),
+        side_by_side=rollout.side_by_side,
+        switched_at=decode.seconds_of(rollout.switch_time),
     )
 
 
@@ -230,6 +233,8 @@ def with_rollout(row: release_pb2.Rollout, before: Rollout, after: Rollout, now:
     result.updated, result.healthy = after.updated, after.healthy
     result.steps_taken = after.steps_taken
     result.promoted = after.promoted
+    if after.switched_at:
+        result.switch_time.CopyFrom(decode.timestamp(after.switched_at))
     if after.resumed_at:
         result.resume_time.CopyFrom(decode.timestamp(after.resumed_at))
     result.progress_time.CopyFrom(decode.timestamp(after.progress_at))

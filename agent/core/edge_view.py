@@ -61,6 +61,14 @@ class Drain:
     idle: bool = False
 
 
+def _wanted(routes: Iterable[Route], ready: Iterable[Replica]) -> dict[str, str]:
+    """By app, the spec hash of the replicas that get requests, where not all do: only as long as one of them is here,
+    or another node may have one."""
+    here = {(replica.app, replica.spec_hash) for replica in ready}
+    named = (route for route in routes if route.only_spec_hash)
+    return {r.app: r.only_spec_hash for r in named if r.peers or (r.app, r.only_spec_hash) in here}
+
+
 def edge_view(
     routes: Iterable[Route],
     ready: Iterable[tuple[Replica, Container]],
@@ -69,9 +77,14 @@ def edge_view(
 ) -> EdgeView:
     """The view in which ready replicas get requests and draining ones end theirs."""
     local: dict[str, list[Endpoint]] = {}
-    for replica, container in ready:
+    there = list(ready)
+    wanted = _wanted(routes := list(routes), [replica for replica, _ in there])
+    for replica, container in there:
         if replica.ports and replica.speaks_http and container.ip:
-            endpoint = Endpoint(container.id, replica.resource, f"{container.ip}:{replica.ports[0]}")
+            address = f"{container.ip}:{replica.ports[0]}"
+            # A release that is not, or no more, to be asked ends the requests that it has.
+            aside = wanted.get(replica.app, replica.spec_hash) != replica.spec_hash
+            endpoint = Endpoint(container.id, replica.resource, address, draining=aside)
             local.setdefault(replica.app, []).append(endpoint)
     for drain in drains:
         if drain.endpoint is not None:

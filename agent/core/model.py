@@ -115,6 +115,8 @@ class Route:
     redirect: bool = False
     """Plain requests are sent to https."""
     hsts_s: int = 0
+    only_spec_hash: str = ""
+    """When it is set, only replicas with it get requests, unless nothing else is in reach."""
 
 
 @dataclass(frozen=True, slots=True)

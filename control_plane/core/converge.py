@@ -77,6 +77,8 @@ class _Planner:
         self.target = target
         active = target.rollout is not None and target.rollout.state not in TERMINAL
         self.rollout = target.rollout if active else None
+        self.beside = self.rollout.source if self.rollout is not None and self.rollout.holds_both else None
+        """The release that is kept whole beside the one that comes; None when slots are exchanged one by one."""
         self.heading = self.rollout.heading if self.rollout else target.release
         self.replicas: dict[int, dict[_Key, Replica]] = {}
         """By ordinal, as they will be after the steps."""
@@ -116,6 +118,17 @@ class _Planner:
         held = self.replicas.get(slot.ordinal, {}).values()
         return [r for r in held if not r.stopping and not r.displaced and holds(slot, r)]
 
+    def _layers(self, slot: Slot) -> list[list[Replica]]:
+        """What a slot holds, by release where two are kept beside each other: each has to be there on its own."""
+        held = self._of(slot)
+        if self.beside is None:
+            return [held]
+        hashes = (self.beside.spec_hash, self.heading.spec_hash)
+        return [[r for r in held if r.spec_hash == spec_hash] for spec_hash in hashes]
+
+    def _layered(self) -> list[tuple[Slot, list[Replica]]]:
+        return [(slot, held) for slot in self.view.slots for held in self._layers(slot)]
+
     def _is_lost(self, replica: Replica) -> bool:
         node = self.view.nodes.get(replica.node)
         if self.now < replica.fence_until:
@@ -154,6 +167,8 @@ class _Planner:
         for original in [r for r in self._every() if r.displaced and not r.stopping]:
             slot = self.view.slot_of(original)
             others = [] if slot is None else self._of(slot)
+            if self.beside is not None:
+                others = [r for r in others if r.spec_hash == original.spec_hash]
             back = self.view.node_is_ready(original)
             if slot is None or (self.target.placement.singleton and others):
                 if back:
@@ -190,8 +205,7 @@ class _Planner:
 
     def _replace_lost(self) -> None:
         """Slots all of whose replicas are on lost nodes get another one, when there is a node for it."""
-        for slot in self.view.slots:
-            held = self._of(slot)
+        for slot, held in self._layered():
             if slot.node or not held or not all(self._is_lost(r) for r in held):
                 continue
             lost = max(held, key=lambda r: (r.spec_hash == self.heading.spec_hash, r.release))
@@ -209,8 +223,7 @@ class _Planner:
 
     def _leave_draining(self) -> None:
         """Replicas leave nodes that drain: each stops once another counts in its place, or when the time is over."""
-        for slot in self.view.slots:
-            held = self._of(slot)
+        for slot, held in self._layered():
             leaving = [r for r in held if self._is_draining(r)]
             if not leaving:
                 self._leave_for_balance(slot, held)
@@ -289,7 +302,7 @@ class _Planner:
     def _stop_surplus(self) -> None:
         """Replicas that fill no slot go, those that serve only once the slots serve."""
         surplus = [r for r in self._every() if not r.stopping and not r.displaced and self.view.slot_of(r) is None]
-        enough = bool(surplus) and self._serving_slots() >= self._least_serving()
+        enough = bool(surplus) and self.beside is None and self._serving_slots() >= self._least_serving()
         for replica in sorted(surplus, key=lambda r: -r.ordinal):
             if enough or not replica.ready or self._is_lost(replica):
                 self._stop(replica, "it is no longer wanted")
@@ -300,6 +313,9 @@ class _Planner:
             fresh = [r for r in self._of(slot) if r.spec_hash == self.heading.spec_hash]
             old = [r for r in self._of(slot) if r.spec_hash != self.heading.spec_hash]
             good = [r for r in fresh if self.view.counts(r, self.now)]
+            if self.beside is not None:
+                self._stop_neither(old, self.beside)
+                old = []
             for replica in old:
                 if good:
                     self._stop(replica, f"release {self.heading.number} serves in its place")
@@ -308,6 +324,13 @@ class _Planner:
             for replica in fresh:
                 if len(good) > 1 and replica is not good[0]:
                     self._stop(replica, "another replica serves in its place")
+
+    def _stop_neither(self, old: list[Replica], kept: ReleaseRef) -> None:
+        """What an earlier rollout left goes, once nothing depends on it."""
+        serves = any(r.spec_hash == kept.spec_hash and self.view.serves(r) for r in old)
+        for replica in old:
+            if replica.spec_hash != kept.spec_hash and (serves or not replica.ready):
+                self._stop(replica, "it is of neither release that is kept")
 
     def _is_in_the_way(self, replica: Replica, in_slot: int) -> bool:
         """Whether a replica that is not ready is what an interrupted rollout left, not what there was before."""
@@ -352,7 +375,7 @@ class _Planner:
         policy = self.view.policy
         if self.view.singleton:
             return 0
-        if self._goes_back():
+        if self._goes_back() or self.beside is not None:
             return _SURGE_UNBOUNDED
         return policy.max_surge or (0 if policy.max_unavailable else 1)
 

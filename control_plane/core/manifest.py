@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from control_plane.core import cache_policy, container_options
+from control_plane.core import cache_policy, container_options, strategy
 from control_plane.core.cache_policy import CachePolicy
 from control_plane.core.container_options import ContainerOptions
 from control_plane.core.image import parse_reference
@@ -130,6 +130,9 @@ class RolloutPolicy:
     canary_replicas: int = 0
     canary_bake_s: float = 0.0
     manual_promotion: bool = False
+    canary_percent: int = 0
+    canary_regions: tuple[str, ...] = ()
+    hold_s: float = 0.0
     waves: tuple[Wave, ...] = ()
 
 
@@ -372,12 +375,8 @@ def _fenced(placement: Placement, manifest: Manifest) -> Placement:
 def _complete_rollout(policy: RolloutPolicy, manifest: Manifest, around: Surroundings) -> RolloutPolicy:
     path = "manifest.rollout"
     placement = manifest.placement
-    if policy.strategy == "blue-green":
-        at = f"{path}.strategy"
-        raise invalid(at, f"{at}: rolling and canary are offered; {policy.strategy} is not", "UNSUPPORTED")
-    if policy.strategy != "canary" and (policy.canary_replicas or policy.canary_bake_s or policy.manual_promotion):
-        at = f"{path}.canary_replicas"
-        raise invalid(at, f"{at}: canary_replicas, canary_bake and manual_promotion need strategy canary")
+    strategy.check(policy, placement)
+    _check_regions(policy.canary_regions, f"{path}.canary_regions", around)
     named: list[str] = []
     for index, wave in enumerate(policy.waves):
         at = f"{path}.waves[{index}]"
@@ -396,11 +395,14 @@ def _complete_rollout(policy: RolloutPolicy, manifest: Manifest, around: Surroun
         raise invalid(at, f"{at}: {health_deadline_s:g}s must be longer than healthy_for, {healthy_for_s:g}s")
     is_canary = policy.strategy == "canary"
     # Where the new replica needs what the old one has, the old one goes first.
-    makes_room = any(port.host_port for port in manifest.ports) and not policy.max_surge
+    beside = policy.strategy == "blue-green"
+    makes_room = any(port.host_port for port in manifest.ports) and not policy.max_surge and not beside
+    by_share = policy.canary_percent or policy.canary_regions
     return replace(
         policy,
-        canary_replicas=policy.canary_replicas or int(is_canary),
+        canary_replicas=policy.canary_replicas or int(is_canary and not by_share),
         canary_bake_s=_seconds(policy.canary_bake_s, f"{path}.canary_bake", 30.0 if is_canary else 0.0),
+        hold_s=_seconds(policy.hold_s, f"{path}.hold", 60.0 if beside else 0.0),
         max_surge=0 if placement.singleton else policy.max_surge,
         max_unavailable=1 if placement.singleton else policy.max_unavailable or int(makes_room),
         healthy_for_s=healthy_for_s,

@@ -47,6 +47,22 @@ class Rollout:
     healthy: int = 0
     promoted: bool = False
     resumed_at: float = 0.0
+    side_by_side: bool = False
+    """Blue/green: both releases run beside each other, and requests go to one of them."""
+    switched_at: float = 0.0
+    """When requests went over to the target; 0 while they go to the source."""
+
+    @property
+    def holds_both(self) -> bool:
+        """Whether every slot is to have a replica of both releases."""
+        return self.side_by_side and self.source is not None and self.state in (State.RUNNING, State.PAUSED)
+
+    @property
+    def routed(self) -> ReleaseRef | None:
+        """The only release that requests go to; None when they go to any."""
+        if not self.side_by_side or self.state in TERMINAL:
+            return None
+        return self.target if self.switched_at and self.state is not State.ROLLING_BACK else self.source
 
     @property
     def heading(self) -> ReleaseRef:
@@ -140,8 +156,12 @@ def canary_slots(view: AppView, rollout: Rollout) -> frozenset[int]:
     """Ordinals that get the release before all others, in the order of the waves; none when the others follow."""
     if view.policy.strategy != "canary" or rollout.source is None or rollout.short_way or rollout.promoted:
         return frozenset()
-    ordered = [s.ordinal for regions, _ in waves(view.policy, view.slots) for s in view.slots if s.region in regions]
-    return frozenset(ordered[: view.policy.canary_replicas])
+    policy = view.policy
+    ordered = [s for regions, _ in waves(policy, view.slots) for s in view.slots if s.region in regions]
+    inside = [s for s in ordered if s.region in policy.canary_regions] if policy.canary_regions else ordered
+    count = policy.canary_replicas or -(-len(inside) * policy.canary_percent // 100) or len(inside)
+    # Without a replica in its regions a canary is the first one elsewhere: there is always one.
+    return frozenset(s.ordinal for s in inside[:count] or ordered[:1])
 
 
 def _canary_since(view: AppView, rollout: Rollout, first: frozenset[int], now: float) -> float | None:
@@ -165,6 +185,28 @@ def _watch_canary(rollout: Rollout, view: AppView, now: float) -> Rollout:
     return replace(rollout, promoted=True, progress_at=now, reason="")
 
 
+def _all_beside(rollout: Rollout, view: AppView, now: float) -> bool:
+    """Whether every slot has a replica of the target that counts, whatever else it has."""
+    target = rollout.target.spec_hash
+    fresh = ([r for r in view.of(slot) if r.spec_hash == target] for slot in view.slots)
+    return bool(view.slots) and all(any(view.counts(r, now) for r in held) for held in fresh)
+
+
+def _watch_switch(rollout: Rollout, view: AppView, now: float) -> Rollout:
+    """Sends requests over to the target when all of it is healthy, or says what it waits for."""
+    source = rollout.source
+    assert source is not None, "without a source there is nothing to run beside"
+    new, old = f"release {rollout.target.number}", f"release {source.number}"
+    if rollout.switched_at:
+        return replace(rollout, reason=f"requests go to {new}; {old} is held for {view.policy.hold_s:g} s")
+    if not _all_beside(rollout, view, now):
+        return replace(rollout, reason=f"{new} starts beside {old}, which gets all requests")
+    if view.policy.manual_promotion and not rollout.promoted:
+        why = f"all {len(view.slots)} replicas of {new} are healthy beside {old}, which gets all requests"
+        return replace(rollout, reason=f"{why}: promote the rollout, or abort it")
+    return replace(rollout, switched_at=now, progress_at=now, reason=f"requests go to {new}")
+
+
 def _done_at(view: AppView, slot: Slot, target: ReleaseRef, now: float) -> float | None:
     """When the slot was brought over to `target`; None while it is not."""
     replicas = view.of(slot)
@@ -184,16 +226,22 @@ def advance(rollout: Rollout, view: AppView, now: float) -> Rollout:
     if _is_complete(rollout, view, now):
         return _completed(rollout)
     if rollout.state is State.RUNNING:
-        rollout = _watch_canary(rollout, view, now)
+        rollout = (_watch_switch if rollout.holds_both else _watch_canary)(rollout, view, now)
         failure = _failing_replica(view, rollout, now)
         if failure:
-            return turn_back(rollout, failure, now, automatic=True, allowed=view.policy.auto_rollback)
+            return turn_back(rollout, failure, now, automatic=True, allowed=_may_turn(rollout, view))
     first = canary_slots(view, rollout)
-    if first and _canary_since(view, rollout, first, now) is not None:
+    ready = rollout.holds_both and not rollout.switched_at and _all_beside(rollout, view, now)
+    if ready or (first and _canary_since(view, rollout, first, now) is not None):
         return _waited(rollout, view.policy, now)
     if now - rollout.progress_at > view.policy.progress_deadline_s + _bake_s(rollout, view.policy, first):
         return _timed_out(rollout, view, now)
     return rollout
+
+
+def _may_turn(rollout: Rollout, view: AppView) -> bool:
+    """Whether it goes back by itself. Before requests went over that only takes away what never served."""
+    return view.policy.auto_rollback or (rollout.holds_both and not rollout.switched_at)
 
 
 def _waited(rollout: Rollout, policy: RolloutPolicy, now: float) -> Rollout:
@@ -209,6 +257,7 @@ def _bake_s(rollout: Rollout, policy: RolloutPolicy, canary: frozenset[int]) -> 
     if rollout.short_way:
         return 0.0
     canary_s = policy.canary_bake_s if canary else 0.0
+    canary_s += policy.hold_s if rollout.switched_at else 0.0
     return canary_s + max((wave.bake_s for wave in policy.waves), default=0.0)
 
 
@@ -227,6 +276,10 @@ def _measure(rollout: Rollout, view: AppView, now: float) -> Rollout:
 def _is_complete(rollout: Rollout, view: AppView, now: float) -> bool:
     if not view.slots or canary_slots(view, rollout):
         return False
+    if rollout.holds_both:
+        # What is old stops afterwards: from then on nothing leads back to it.
+        held = bool(rollout.switched_at) and now >= rollout.switched_at + view.policy.hold_s
+        return held and rollout.state is State.RUNNING and _all_beside(rollout, view, now)
     extra = [r for r in view.replicas if not r.stopping and not r.displaced]
     if any(view.slot_of(r) is None for r in extra):
         return False
@@ -290,7 +343,7 @@ def _timed_out(rollout: Rollout, view: AppView, now: float) -> Rollout:
     reason = f"{what}: {waiting}" if waiting else what
     if rollout.state is State.ROLLING_BACK:
         return replace(rollout, state=State.FAILED, reason=f"{rollout.reason}; going back failed too: {reason}")
-    return turn_back(rollout, reason, now, automatic=True, allowed=view.policy.auto_rollback)
+    return turn_back(rollout, reason, now, automatic=True, allowed=_may_turn(rollout, view))
 
 
 def _waiting_for(view: AppView, rollout: Rollout) -> str:

@@ -218,6 +218,9 @@ def begin_rollout(
         create_time=decode.timestamp(context.clock.wall()),
         progress_time=now,
     )
+    before = state.releases.get(source)
+    if release.manifest.rollout.strategy == manifest_pb2.ROLLOUT_STRATEGY_BLUE_GREEN and before is not None:
+        rollout.side_by_side = before.number < release.number and before.spec_hash != release.spec_hash
     app.rollout = rollout.name
     app.target_release = release.name
     batch.put(state.rollouts, rollout.name, rollout, 0)

@@ -117,8 +117,9 @@ class RegionService:
         region_id = last_part(name)
         for app in self._state.apps.values():
             manifest = app.manifest
-            waves = [region for wave in manifest.rollout.waves for region in wave.regions]
-            if region_id in (*manifest.placement.regions, *manifest.routing.order, *waves):
+            named = [region for wave in manifest.rollout.waves for region in wave.regions]
+            named += [*manifest.placement.regions, *manifest.routing.order, *manifest.rollout.canary_regions]
+            if region_id in named:
                 message = f"{app.name} names {name}: apply a manifest without it first"
                 raise failed_precondition("REGION_IN_USE", message)
 

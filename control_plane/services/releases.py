@@ -175,8 +175,9 @@ class RolloutService:
             if before.state is not State.RUNNING:
                 raise _not_now(request.name, before, "only one that runs can be promoted")
             release = self._state.releases.need(self._state.rollouts.need(request.name).to_release)
-            if self._context.manifests.of(release).rollout.strategy != "canary":
-                raise _not_now(request.name, before, "it has no canary that could be promoted")
+            policy = self._context.manifests.of(release).rollout
+            if policy.strategy != "canary" and not (before.side_by_side and policy.manual_promotion):
+                raise _not_now(request.name, before, "it has nothing that could be promoted")
             if before.promoted:
                 raise _not_now(request.name, before, "it is promoted already")
             return replace(before, promoted=True, reason="", progress_at=now)

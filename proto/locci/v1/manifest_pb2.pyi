@@ -527,6 +527,9 @@ class RolloutPolicy(_message.Message):
     CANARY_REPLICAS_FIELD_NUMBER: _builtins.int
     CANARY_BAKE_FIELD_NUMBER: _builtins.int
     MANUAL_PROMOTION_FIELD_NUMBER: _builtins.int
+    CANARY_PERCENT_FIELD_NUMBER: _builtins.int
+    CANARY_REGIONS_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     strategy: Global___RolloutStrategy.ValueType
     """How it proceeds."""
     max_surge: _builtins.int
@@ -538,7 +541,9 @@ class RolloutPolicy(_message.Message):
     canary_replicas: _builtins.int
     """With canary: replicas that get the release first; 0 means 1. In the order of the waves."""
     manual_promotion: _builtins.bool
-    """With canary: the others follow only when someone promotes the rollout."""
+    """With canary: the others follow only when someone promotes the rollout. With blue/green: requests go over only then."""
+    canary_percent: _builtins.int
+    """With canary, instead of canary_replicas: so many of a hundred replicas get the release first, rounded up."""
     @_builtins.property
     def healthy_for(self) -> _duration_pb2.Duration:
         """A new replica counts only after it was healthy for so long; 0 means 1 s."""
@@ -563,6 +568,16 @@ class RolloutPolicy(_message.Message):
     def canary_bake(self) -> _duration_pb2.Duration:
         """With canary: how long they are watched before the others follow; 0 means 30 s."""
 
+    @_builtins.property
+    def canary_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With canary: region ids in which the release comes first; without a number all replicas there."""
+
+    @_builtins.property
+    def hold(self) -> _duration_pb2.Duration:
+        """With blue/green: for how long the old replicas are held after requests went over, so that going back takes no time;
+        0 means 60 s.
+        """
+
     def __init__(
         self,
         *,
@@ -578,10 +593,13 @@ class RolloutPolicy(_message.Message):
         canary_replicas: _builtins.int = ...,
         canary_bake: _duration_pb2.Duration | None = ...,
         manual_promotion: _builtins.bool = ...,
+        canary_percent: _builtins.int = ...,
+        canary_regions: _abc.Iterable[_builtins.str] | None = ...,
+        hold: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "progress_deadline", b"progress_deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "hold", b"hold", "progress_deadline", b"progress_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "canary_replicas", b"canary_replicas", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "manual_promotion", b"manual_promotion", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "no_auto_rollback", b"no_auto_rollback", "progress_deadline", b"progress_deadline", "strategy", b"strategy", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "canary_percent", b"canary_percent", "canary_regions", b"canary_regions", "canary_replicas", b"canary_replicas", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "hold", b"hold", "manual_promotion", b"manual_promotion", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "no_auto_rollback", b"no_auto_rollback", "progress_deadline", b"progress_deadline", "strategy", b"strategy", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -150,6 +150,8 @@ class Rollout(_message.Message):
     STEPS_TAKEN_FIELD_NUMBER: _builtins.int
     PROMOTED_FIELD_NUMBER: _builtins.int
     RESUME_TIME_FIELD_NUMBER: _builtins.int
+    SIDE_BY_SIDE_FIELD_NUMBER: _builtins.int
+    SWITCH_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `apps/{app}/rollouts/{number}`."""
     from_release: _builtins.str
@@ -173,7 +175,11 @@ class Rollout(_message.Message):
     steps_taken: _builtins.int
     """Highest mark of progress so far; it only rises, and each rise begins the progress deadline anew."""
     promoted: _builtins.bool
-    """With canary: the others follow, after the time of watching or because someone said so."""
+    """With canary: the others follow, after the time of watching or because someone said so. With blue/green: someone said
+    that requests may go over.
+    """
+    side_by_side: _builtins.bool
+    """Blue/green: both releases run beside each other, and requests go to one of them."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -193,6 +199,10 @@ class Rollout(_message.Message):
     @_builtins.property
     def resume_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last let go on; deadlines do not run before that."""
+
+    @_builtins.property
+    def switch_time(self) -> _timestamp_pb2.Timestamp:
+        """With blue/green: when requests went over to the new release; unset while they go to the old one."""
 
     def __init__(
         self,
@@ -214,10 +224,12 @@ class Rollout(_message.Message):
         steps_taken: _builtins.int = ...,
         promoted: _builtins.bool = ...,
         resume_time: _timestamp_pb2.Timestamp | None = ...,
+        side_by_side: _builtins.bool = ...,
+        switch_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress_time", b"progress_time", "resume_time", b"resume_time", "rollback_time", b"rollback_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress_time", b"progress_time", "resume_time", b"resume_time", "rollback_time", b"rollback_time", "switch_time", b"switch_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_rollback", b"automatic_rollback", "create_time", b"create_time", "end_time", b"end_time", "from_release", b"from_release", "healthy", b"healthy", "name", b"name", "progress_time", b"progress_time", "promoted", b"promoted", "reason", b"reason", "resume_time", b"resume_time", "revision", b"revision", "rollback_time", b"rollback_time", "state", b"state", "steps_taken", b"steps_taken", "to_release", b"to_release", "updated", b"updated", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_rollback", b"automatic_rollback", "create_time", b"create_time", "end_time", b"end_time", "from_release", b"from_release", "healthy", b"healthy", "name", b"name", "progress_time", b"progress_time", "promoted", b"promoted", "reason", b"reason", "resume_time", b"resume_time", "revision", b"revision", "rollback_time", b"rollback_time", "side_by_side", b"side_by_side", "state", b"state", "steps_taken", b"steps_taken", "switch_time", b"switch_time", "to_release", b"to_release", "updated", b"updated", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -330,8 +330,11 @@ class AppRoute(_message.Message):
     PEERS_FIELD_NUMBER: _builtins.int
     TLS_FIELD_NUMBER: _builtins.int
     PURGES_FIELD_NUMBER: _builtins.int
+    ONLY_SPEC_HASH_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
+    only_spec_hash: _builtins.str
+    """When set, only replicas with this spec hash get requests, as long as the node has such a one or there are peers."""
     @_builtins.property
     def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Host names, lower case."""
@@ -361,10 +364,11 @@ class AppRoute(_message.Message):
         peers: _abc.Iterable[Global___PeerEndpoint] | None = ...,
         tls: _manifest_pb2.TlsPolicy | None = ...,
         purges: _purge_pb2.PurgeMarks | None = ...,
+        only_spec_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "peers", b"peers", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,7 +65,8 @@ class Fleet:
 
     def apply(self, target: ReleaseRef) -> None:
         """A new release; a rollout in progress is superseded."""
-        self.rollout = Rollout(State.RUNNING, self.stable, target, self.now)
+        beside = self.policy.strategy == "blue-green" and self.stable not in (None, target)
+        self.rollout = Rollout(State.RUNNING, self.stable, target, self.now, side_by_side=beside)
         self.target = target
 
     def view(self) -> AppView:
@@ -146,7 +147,12 @@ class Fleet:
         while self.now < end:
             self.look()
             view = self.view()
-            serving = sum(1 for s in view.slots if any(view.serves(r) for r in view.of(s)))
+            only = self.rollout.routed if self.rollout else None
+            serving = sum(
+                1
+                for s in view.slots
+                if any(view.serves(r) and (only is None or r.spec_hash == only.spec_hash) for r in view.of(s))
+            )
             self.serving_min = min(self.serving_min, serving)
             self.play()
             self.now += step_s

@@ -123,3 +123,19 @@ def test_a_canary_that_falls_ill_is_no_longer_called_healthy() -> None:
     assert "are healthy" in rollout.reason
     rollout = advance(rollout, view({0, 1}, ready=False, policy=policy, since=11.0), 12.0)
     assert rollout.reason == ""
+
+
+def test_a_canary_by_percent_and_by_region() -> None:
+    slots = tuple(Slot(n, "eu" if n < 6 else "us") for n in range(10))
+
+    def first(**fields: object) -> frozenset[int]:
+        policy = replace(POLICY, **{"canary_replicas": 0, **fields})  # type: ignore[arg-type]
+        return canary_slots(AppView("hello", policy, slots, (), NODES), START)
+
+    assert first(canary_percent=25) == {0, 1, 2}, "rounded up"
+    assert first(canary_percent=100) == set(range(10))
+    assert first(canary_regions=("us",)) == {6, 7, 8, 9}
+    assert first(canary_regions=("us",), canary_percent=50) == {6, 7}
+    assert first(canary_regions=("us",), canary_replicas=1) == {6}
+    assert first(canary_regions=("ap",)) == {0}, "never none"
+    assert first(canary_percent=10, waves=(Wave(("us",)),)) == {6}
