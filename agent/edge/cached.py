@@ -8,8 +8,9 @@ from agent.edge import responses
 from agent.edge.core import cache_status, conditional, freshness
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse
-from agent.edge.core.headers import HeaderList, encode_head
+from agent.edge.core.headers import HeaderList
 from agent.edge.core.request_head import RequestHead
+from agent.edge.responses import Answer
 from agent.edge.state import EdgeState
 
 
@@ -55,32 +56,30 @@ def respond(
     head: RequestHead,
     entry: StoredResponse,
     member: bytes,
-    close: bool,
     extra: HeaderList | None = None,
-) -> tuple[int, list[bytes]]:
-    """Status and parts of the response to this request from a whole stored response.
+) -> Answer:
+    """The response to this request from a whole stored response.
 
     Conditions, ranges and HEAD are seen to (RFC 9110 sections 13 and 14).
     """
     now = state.clock.wall()
     if conditional.not_modified(head.fields, entry, now):
-        return 304, [
-            _encode(304, b"Not Modified", conditional.headers_of_304(entry), entry, now, member, head, close, extra)
-        ]
-    headers: HeaderList = list(entry.headers)
+        headers = _dressed(conditional.headers_of_304(entry), entry, now, member, extra)
+        return Answer(304, b"Not Modified", headers, b"")
+    headers = list(entry.headers)
     status, reason, body = entry.status, entry.reason, entry.body
     ranges = conditional.byte_ranges(head.fields, entry) if head.method == b"GET" else False
     if ranges is True:
         size = b"bytes */%d" % len(body)
-        more: HeaderList = [(b"Content-Range", size), (cache_status.NAME, member)]
-        return 416, [responses.text(416, "the range lies outside", now, close=close, head_only=False, extra=more)]
+        more: HeaderList = [(b"Content-Range", size), (cache_status.NAME, member), *(extra or ())]
+        return responses.explained(416, "the range lies outside", now, more)
     if not isinstance(ranges, bool):
         status, reason = 206, b"Partial Content"
         headers, body = _partial(state, entry, headers, ranges)
     if status != 204:
         headers.append((b"Content-Length", b"%d" % len(body)))
-    encoded = _encode(status, reason, headers, entry, now, member, head, close, extra)
-    return status, [encoded] if head.method == b"HEAD" or not body else [encoded, body]
+    headers = _dressed(headers, entry, now, member, extra)
+    return Answer(status, reason, headers, b"" if head.method == b"HEAD" else body)
 
 
 def _partial(
@@ -97,26 +96,16 @@ def _partial(
     return [*kept, typed], conditional.multipart(entry, ranges, boundary)
 
 
-def _encode(
-    status: int,
-    reason: bytes,
-    headers: HeaderList,
-    entry: StoredResponse,
-    now: float,
-    member: bytes,
-    head: RequestHead,
-    close: bool,
-    extra: HeaderList | None,
-) -> bytes:
-    all_of_them = [
+def _dressed(
+    headers: HeaderList, entry: StoredResponse, now: float, member: bytes, extra: HeaderList | None
+) -> HeaderList:
+    return [
         *headers,
         (b"Age", b"%d" % int(entry.age_s(now))),
         (b"Via", b"1.1 locci"),
         (cache_status.NAME, member),
         *(extra or ()),
-        *connection_header(head, close),
     ]
-    return encode_head(b"HTTP/1.1 %d %b" % (status, reason), all_of_them)
 
 
 def connection_header(head: RequestHead, close: bool) -> HeaderList:

@@ -18,13 +18,18 @@ from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse
 from agent.edge.core.headers import HeaderList, encode_head
 from agent.edge.core.request_head import Refused, RequestHead
 from agent.edge.fetcher import Incoming
+from agent.edge.relay import Relay
 from agent.edge.request_reader import PAUSE_QUEUE, PAUSE_TUNNEL, RequestReader
+from agent.edge.responder import Request, Responder
+from agent.edge.responses import Answer
 from agent.edge.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from agent.edge.listener import Listener
 
 QUEUE_MAX: Final = 16
+COALESCED_BYTES_MAX: Final = 16 * 1024
+"""A body up to this size is copied behind its head: cheaper than a second buffer on its way to the kernel."""
 LINGER_S: Final = 2.0
 HALF_CLOSED_S: Final = 5.0
 """A client that has closed its side waits for an answer, or has gone; after so long it is taken for gone."""
@@ -32,29 +37,7 @@ DISCARD_BYTES_MAX: Final = 1024 * 1024
 log = structlog.get_logger()
 
 
-class Request:
-    """A request on its way through the edge."""
-
-    __slots__ = ("app", "body", "cache_status", "found", "head", "id", "invited", "key", "started_s")
-
-    def __init__(self, head: RequestHead, key: bytes, body: BodyReader | None, request_id: bytes, started_s: float):
-        self.head = head
-        self.key = key
-        self.body = body
-        self.id = request_id
-        self.started_s = started_s
-        self.invited = False
-        self.found: cached.Lookup | None = None
-        self.cache_status = b""
-        self.app = ""
-
-    @property
-    def scheme(self) -> bytes:
-        """`http` or `https`, as the client has used it."""
-        return b"https" if self.key.startswith(b"https:") else b"http"
-
-
-class ClientConnection(RequestReader):
+class ClientConnection(RequestReader, Responder):
     """HTTP/1.1 with one client, or with another edge when `peer`."""
 
     def __init__(self, listener: Listener):
@@ -66,6 +49,12 @@ class ClientConnection(RequestReader):
         self._queue: deque[Request | Refused] = deque()
         self._active: Request | None = None
         self._task: asyncio.Task[None] | None = None
+        self._relay: Relay | None = None
+        self._pending = b""
+        self._chunked = False
+        self._closes = False
+        self.forwarded: tuple[RequestHead, bytes, bool] | None = None
+        """The last request that was passed on without a task, and what all alike of this client have in common."""
         self._tunnel: Tunnel | None = None
         self._rest = b""
         self._writable = True
@@ -97,6 +86,8 @@ class ClientConnection(RequestReader):
         self._wake_writer()
         if self._tunnel is not None:
             self._tunnel.client_lost()
+        if self._relay is not None:
+            self._relay.abandon()
         if self._task is not None:
             self._task.cancel()
 
@@ -115,12 +106,16 @@ class ClientConnection(RequestReader):
         self._write_seen = (self.transport.get_write_buffer_size(), self._loop.time())
         if self._tunnel is not None:
             self._tunnel.client_full()
+        if self._relay is not None:
+            self._relay.client_full()
 
     def resume_writing(self) -> None:
         self._writable = True
         self._wake_writer()
         if self._tunnel is not None:
             self._tunnel.client_drained()
+        if self._relay is not None:
+            self._relay.client_drained()
         self._pump()
 
     def pause(self, why: int) -> None:
@@ -156,15 +151,16 @@ class ClientConnection(RequestReader):
             return False
         rendered = entry.rendered if entry.rendered_second == int(now) else entry.render(now)
         size = len(entry.body)
+        request_id = state.request_id()
         if size <= RENDER_BODY_BYTES_MAX:
-            self.transport.write(rendered)
+            self.transport.write(b"HTTP/1.1 200 OK\r\nX-Request-Id: %b%b" % (request_id, rendered))
         else:
-            self.transport.writelines((rendered, entry.body))
+            self.transport.writelines((b"HTTP/1.1 200 OK\r\nX-Request-Id: %b%b" % (request_id, rendered), entry.body))
         counters = state.counters
         counters.plain_hits += 1
         counters.body_bytes_sent_total += size
         if state.access_log is not None:
-            state.access_log.record(self.address, head, 200, size, 0.0, b"locci; hit", b"", "")
+            state.access_log.record(self.address, head, 200, size, 0.0, b"locci; hit", request_id, "")
         return True
 
     def refused(self, refusal: Refused) -> None:
@@ -195,23 +191,23 @@ class ClientConnection(RequestReader):
             self.resume(PAUSE_QUEUE)
 
     def _start(self, request: Request) -> None:
-        head = request.head
         self._active = request
         self.response_begun = False
-        usual = head.method in (b"GET", b"HEAD") and request.body is None and not head.upgrade
-        if usual and head.target.partition(b"?")[0] == responses.HEALTH_PATH:
-            self._send_health(request)
+        if self.answer_at_once(request, self._listener.exchange):
             return
-        if self._state.table.redirects and self._redirected(request):
+        self._relay = self._listener.exchange.relay(self, request)
+        if self._relay is None:
+            self._task = self._loop.create_task(self._serve(request))
+
+    def relayed(self, request: Request, *, again: bool = False) -> None:
+        """The relay has done what it could; with `again` the request starts anew, with patience."""
+        self._relay = None
+        if again:
+            self._task = self._loop.create_task(self._serve(request))
             return
-        if usual:
-            found = cached.look_up(self._state, head, request.key)
-            if found.usable and not found.revalidate and found.entry is not None:
-                ttl = int(found.entry.ttl_s(self._state.wall()))
-                self.send_stored(request, found.entry, cache_status.hit(ttl))
-                return
-            request.found = found
-        self._task = self._loop.create_task(self._serve(request))
+        self._active = None
+        if not self.transport.is_closing():
+            self._pump()
 
     async def _serve(self, request: Request) -> None:
         try:
@@ -245,31 +241,72 @@ class ClientConnection(RequestReader):
         return not request.head.keep_alive or (self._deaf and not self._queue) or self._state.draining
 
     def invite_body(self, request: Request) -> None:
-        """Someone reads the body now: 100 Continue, when the client waits for it."""
         if request.head.expects_continue and not request.invited and request.body is not None:
             request.invited = True
             if request.body.size == 0:
                 self.transport.write(responses.CONTINUE)
 
-    def begin_response(self, request: Request, status: int, *, delimited: bool) -> None:
-        """The status is decided. Without `delimited` the end of the connection is the end of the body."""
+    def send(self, request: Request, answer: Answer, *, close: bool = False) -> None:
+        close = close or self.will_close(request)
         self.response_begun = True
-        self._delimited = delimited
+        self._state.counters.status(answer.status)
+        headers = answer.headers + cached.connection_header(request.head, close)
+        head = encode_head(b"HTTP/1.1 %d %b" % (answer.status, answer.reason), headers)
+        if answer.body and not request.bodiless:
+            self.transport.writelines((head, answer.body))
+        else:
+            self.transport.write(head)
+        self._end(request, answer.status, len(answer.body), close=close)
+
+    def begin_response(
+        self, request: Request, status: int, reason: bytes, headers: HeaderList, length: int | None
+    ) -> None:
+        """Framed by length, by chunks, or by the end of the connection (RFC 9112 section 6.3)."""
+        head = request.head
+        bodiless = request.bodiless or status in (204, 304)
+        self._chunked = chunked = length is None and not bodiless and head.minor > 0
+        self._closes = close = self.will_close(request) or (length is None and not bodiless and not chunked)
+        framing = cached.connection_header(head, close)
+        if length is not None and status != 204:
+            framing.append((b"Content-Length", b"%d" % length))
+        elif chunked:
+            framing.append((b"Transfer-Encoding", b"chunked"))
+        self._pending = encode_head(b"HTTP/1.1 %d %b" % (status, reason), headers + framing)
+        self.response_begun = True
+        self._delimited = not close or chunked or length is not None
         self._status = status
         self._state.counters.status(status)
 
+    def flush(self) -> None:
+        if self._pending:
+            self.transport.write(self._pending)
+            self._pending = b""
+
+    def put(self, data: bytes) -> bool:
+        """Sends some of the body; False when the client must not be sent more for now."""
+        pending, self._pending = self._pending, b""
+        if self._chunked:
+            self.transport.writelines((b"%b%x\r\n" % (pending, len(data)), data, b"\r\n"))
+        elif pending and len(data) > COALESCED_BYTES_MAX:
+            self.transport.writelines((pending, data))
+        else:
+            self.transport.write(pending + data)
+        return self._writable
+
     async def write(self, data: bytes) -> None:
-        """Sends, at the client's pace."""
-        self.transport.write(data)
+        self.put(data)
         while not self._writable and not self.transport.is_closing():
             self._write_waiter = self._loop.create_future()
             await self._write_waiter
 
-    def end_response(self, request: Request, data: bytes, size: int, *, close: bool) -> None:
-        """Sends the last of it."""
-        if data:
-            self.transport.write(data)
-        self._log(request, self._status, size)
+    def end_response(self, request: Request, size: int) -> None:
+        pending, self._pending = self._pending, b""
+        if pending or self._chunked:
+            self.transport.write(pending + b"0\r\n\r\n" if self._chunked else pending)
+        self._end(request, self._status, size, close=self._closes)
+
+    def _end(self, request: Request, status: int, size: int, *, close: bool) -> None:
+        self._log(request, status, size)
         if request.body is not None and not request.body.complete:
             request.body.discard()
         if close:
@@ -277,70 +314,19 @@ class ClientConnection(RequestReader):
         if self._task is None:
             self._active = None  # a task goes on with the next request itself when it ends
 
-    def send_stored(
-        self, request: Request, entry: StoredResponse, member: bytes, own: HeaderList | None = None
-    ) -> None:
-        """Answers from a whole stored response, with fields that are this client's only."""
-        close = self.will_close(request)
-        extra = own if member.startswith(b"locci; hit") else [*(own or ()), (b"X-Request-Id", request.id)]
-        request.cache_status = member
-        status, parts = cached.respond(self._state, request.head, entry, member, close, extra)
-        self.begin_response(request, status, delimited=True)
-        counters = self._state.counters
-        size = len(parts[1]) if len(parts) > 1 else 0
-        counters.hits_total += member.startswith(b"locci; hit")
-        counters.body_bytes_sent_total += size
-        self.transport.writelines(parts)
-        self.end_response(request, b"", size, close=close)
-
-    def send_text(self, request: Request, refusal: Refused, extra: HeaderList) -> None:
-        """Answers with an explanation."""
-        close = refusal.close or self.will_close(request)
-        head_only = request.head.method == b"HEAD"
-        now = self._state.wall()
-        data = responses.text(refusal.status, refusal.text, now, close=close, head_only=head_only, extra=extra)
-        self.begin_response(request, refusal.status, delimited=True)
-        self.end_response(request, data, len(refusal.text) + 1, close=close)
-
     def _send_refusal(self, refusal: Refused) -> None:
-        member = [(cache_status.NAME, cache_status.forwarded(Forward.BYPASS, detail="refused"))]
-        now = self._state.wall()
-        self.transport.write(
-            responses.text(refusal.status, refusal.text, now, close=True, head_only=False, extra=member)
-        )
-        self._state.counters.status(refusal.status)
+        state = self._state
+        more = [
+            (cache_status.NAME, cache_status.forwarded(Forward.BYPASS, detail="refused")),
+            (b"X-Request-Id", state.request_id()),
+        ]
+        self.transport.write(responses.last_words(refusal.status, refusal.text, state.wall(), more))
+        state.counters.status(refusal.status)
         self._linger()
 
-    def _send_health(self, request: Request) -> None:
-        state, close = self._state, self.will_close(request)
-        table = state.table
-        status = 200 if table.generation and not state.draining else 503
-        body = responses.health(table.node, table.region, table.generation)
-        head_only = request.head.method == b"HEAD"
-        member = [(cache_status.NAME, cache_status.forwarded(Forward.BYPASS))]
-        data = responses.whole(status, b"application/json", body, state.wall(), close, head_only, member)
-        self.begin_response(request, status, delimited=True)
-        self.end_response(request, data, len(body), close=close)
-
-    def _redirected(self, request: Request) -> bool:
-        """Sends a plain request to https, when its app wants that (RFC 9110, section 15.4.9); False when not."""
-        state, head = self._state, request.head
-        route = state.route(head.host)
-        if route is None or not route.redirect or self.peer or request.scheme == b"https" or not state.https_port:
-            return False
-        if head.target.startswith(responses.ACME_PATH):
-            return False
-        more = [
-            (b"Location", responses.https_location(head.host, head.target, state.https_port)),
-            (cache_status.NAME, cache_status.forwarded(Forward.BYPASS, detail="redirect")),
-            (b"X-Request-Id", request.id),
-        ]
-        request.app = route.app
-        self.send_text(request, Refused(308, "this is served over https", close=False), more)
-        return True
-
     def break_off(self) -> None:
-        """The response cannot be finished: the client must not take it for whole (RFC 9112 section 8)."""
+        """RFC 9112 section 8."""
+        self.flush()
         if self._delimited:
             self.transport.close()
         else:
@@ -351,10 +337,10 @@ class ClientConnection(RequestReader):
         self._deaf = True
 
     async def tunnel(self, request: Request, incoming: Incoming, headers: HeaderList) -> None:
-        """Passes bytes both ways after a 101, until either side ends."""
         fields = incoming.connection.fields
         more = [(b"Connection", b"Upgrade"), (b"Upgrade", fields.get(b"upgrade", request.head.upgrade))]
-        self.begin_response(request, 101, delimited=False)
+        self.response_begun, self._delimited = True, False
+        self._state.counters.status(101)
         self.transport.write(encode_head(b"HTTP/1.1 101 Switching Protocols", headers + more))
         self._tunnel = Tunnel(self.transport, incoming.connection)
         rest, self._rest = self._rest, b""

@@ -10,17 +10,21 @@ from agent.edge.body import ReplayBody
 from agent.edge.core import cache_key, cache_status, conditional, freshness, http_date
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.cache_status import Forward
-from agent.edge.core.headers import HeaderList, Origin, encode_head, end_to_end
+from agent.edge.core.headers import HeaderList, Origin, end_to_end
 from agent.edge.core.request_head import METHODS_SAFE, Refused
-from agent.edge.core.routing import Route
+from agent.edge.core.routing import Candidate, Route
 from agent.edge.fetcher import RETRY_AFTER_S, Fetcher, Incoming, outgoing
 from agent.edge.fill import Fill, FillBroken, Filler, Private, Shared
+from agent.edge.relay import Relay, length_of
+from agent.edge.responder import Request, Responder
 from agent.edge.state import EdgeState
-from agent.edge.upstream import UpstreamError
+from agent.edge.upstream import UpstreamConnection, UpstreamError
 
 if TYPE_CHECKING:
-    from agent.edge.downstream import ClientConnection, Request
+    from agent.edge.downstream import ClientConnection
 
+_SHORT_WAY: Final = frozenset((b"cdn-loop", b"cache-control", b"pragma"))
+"""A request with one of these has wishes that take a closer look."""
 RELAY_DROPPED: Final = fields_rules.HOP_BY_HOP | {
     b"content-length",
     b"cache-status",
@@ -57,7 +61,82 @@ class Exchange:
         self._fetcher = fetcher
         self._filler = filler
 
-    async def serve(self, client: ClientConnection, request: Request) -> None:
+    # ---- without waiting
+
+    def name(self, request: Request) -> None:
+        """The client's own id of the request is kept, when it is fit for one."""
+        kept_id = request.head.fields.get(b"x-request-id")
+        if kept_id is not None and fields_rules.acceptable_request_id(kept_id):
+            request.id = kept_id
+
+    def relay(self, client: ClientConnection, request: Request) -> Relay | None:
+        """Sends the request on at once over a connection that is ready; None when `serve` must see to it."""
+        head, state, found = request.head, self._state, request.found
+        if found is None or found.entry is not None or client.peer or not _SHORT_WAY.isdisjoint(head.fields):
+            return None
+        route = state.route(head.host)
+        if route is None:
+            return None
+        if found.why is not Forward.BYPASS and route.cache:
+            if head.method == b"GET" and b"range" not in head.fields and not state.is_uncacheable(request.key):
+                return None
+        elif not route.cache:
+            found = cached.Lookup(None, False, False, Forward.BYPASS)
+        if request.scheme == b"https" and route.hsts_s:
+            return None
+        taken = self._fetcher.ready(route)
+        if taken is None:
+            return None
+        candidate, connection = taken
+        request.app = route.app
+        self.name(request)
+        request.cache_status = cache_status.forwarded(found.why)
+        state.counters.misses_total += 1
+        connection.begin(head.method, self._request_line_and_fields(client, request), state.settings.upstream_timeout_s)
+        return Relay(self, client, request, candidate, connection)
+
+    def _request_line_and_fields(self, client: ClientConnection, request: Request) -> bytes:
+        """The head for the endpoint; a client that asks alike again differs by the ids of its requests only."""
+        known, head = client.forwarded, request.head
+        if known is None or known[0] is not head:
+            origin = Origin(client.address, request.scheme, head.host, b"", client.peer)
+            made = outgoing(head, origin, None)
+            made.headers = [pair for pair in made.headers if pair[0] != b"X-Request-Id"]
+            traced = fields_rules.acceptable_traceparent(head.fields.get(b"traceparent"))
+            client.forwarded = known = (head, made.encode(False)[:-2], traced)
+        if known[2]:
+            return b"%bX-Request-Id: %b\r\n\r\n" % (known[1], request.id)
+        trace = fields_rules.traceparent(self._state.rng.getrandbits(192))
+        return b"%bX-Request-Id: %b\r\ntraceparent: %b\r\n\r\n" % (known[1], request.id, trace)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._state.clock.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        return self._state.wall()
+
+    def release(self, candidate: Candidate, connection: UpstreamConnection) -> None:
+        """A relay is over."""
+        self._fetcher.end(candidate, connection)
+
+    def count_sent(self, size: int) -> None:
+        """A relay has sent a body."""
+        self._state.counters.body_bytes_sent_total += size
+
+    def count_truncated(self) -> None:
+        """A relay could not send all of a body."""
+        self._state.counters.truncated_total += 1
+
+    def refuse_broken(self, client: Responder, request: Request) -> None:
+        """A relay's endpoint has sent something that is no response."""
+        self._state.counters.unavailable_total += 1
+        self._refuse(client, request, Refused(502, f"the app {request.app} broke off before it answered", close=False))
+
+    # ---- with all patience
+
+    async def serve(self, client: Responder, request: Request) -> None:
         """Answers the request, with an error if need be. Raises only CancelledError."""
         try:
             await self._serve(client, request)
@@ -70,7 +149,7 @@ class Exchange:
             self._state.counters.truncated_total += 1
             client.break_off()
 
-    def _refuse(self, client: ClientConnection, request: Request, refusal: Refused) -> None:
+    def _refuse(self, client: Responder, request: Request, refusal: Refused) -> None:
         extra: HeaderList = [(b"X-Request-Id", request.id), (b"Via", b"1.1 locci")]
         if refusal.status == 503:
             extra.append((b"Retry-After", b"%d" % RETRY_AFTER_S))
@@ -82,7 +161,7 @@ class Exchange:
         extra.append((cache_status.NAME, member))
         client.send_text(request, refusal, extra)
 
-    async def _serve(self, client: ClientConnection, request: Request) -> None:
+    async def _serve(self, client: Responder, request: Request) -> None:
         head, state = request.head, self._state
         if b"cdn-loop" in head.fields and fields_rules.loops(head.fields) > fields_rules.LOOPS_MAX:
             raise Refused(508, "the request has come by here before (CDN-Loop)", close=False)
@@ -93,10 +172,9 @@ class Exchange:
             host = head.host.decode("latin-1")
             raise Refused(421, f"no app here has the hostname {host}", close=False)
         request.app = route.app
-        kept_id = head.fields.get(b"x-request-id")
-        if kept_id is not None and fields_rules.acceptable_request_id(kept_id):
-            request.id = kept_id
-        origin = Origin(client.address, request.scheme, head.host, request.id, client.peer)
+        self.name(request)
+        trace = fields_rules.traceparent(state.rng.getrandbits(192))
+        origin = Origin(client.address, request.scheme, head.host, request.id, client.peer, trace)
         if head.method not in (b"GET", b"HEAD"):
             await self._pass(client, request, route, origin, Forward.METHOD)
         elif head.has_body or head.upgrade or not route.cache or conditional.for_origin_only(head.fields):
@@ -104,7 +182,7 @@ class Exchange:
         else:
             await self._through_cache(client, request, route, origin)
 
-    async def _through_cache(self, client: ClientConnection, request: Request, route: Route, origin: Origin) -> None:
+    async def _through_cache(self, client: Responder, request: Request, route: Route, origin: Origin) -> None:
         state, head, key = self._state, request.head, request.key
         found = request.found or cached.look_up(state, head, key)
         wanted = freshness.demands(head.fields)
@@ -132,7 +210,7 @@ class Exchange:
 
     async def _fill(
         self,
-        client: ClientConnection,
+        client: Responder,
         request: Request,
         route: Route,
         origin: Origin,
@@ -184,7 +262,7 @@ class Exchange:
 
     async def _send_shared(
         self,
-        client: ClientConnection,
+        client: Responder,
         request: Request,
         fill: Fill,
         outcome: Shared,
@@ -211,9 +289,7 @@ class Exchange:
 
     # ---- without the cache
 
-    async def _pass(
-        self, client: ClientConnection, request: Request, route: Route, origin: Origin, why: Forward
-    ) -> None:
+    async def _pass(self, client: Responder, request: Request, route: Route, origin: Origin, why: Forward) -> None:
         head = request.head
         member = cache_status.forwarded(why)
         request.cache_status = member
@@ -226,7 +302,7 @@ class Exchange:
             self._invalidate(client, request, incoming)
         await self._relay(client, request, incoming, member)
 
-    def _invalidate(self, client: ClientConnection, request: Request, incoming: Incoming) -> None:
+    def _invalidate(self, client: Responder, request: Request, incoming: Incoming) -> None:
         """After a success of an unsafe method (RFC 9111 section 4.4)."""
         status, fields = incoming.connection.status, incoming.connection.fields
         if not 200 <= status < 400:
@@ -241,32 +317,33 @@ class Exchange:
             if target is not None:
                 state.forget(state.key(request.scheme, head.host, target))
 
-    async def _relay(self, client: ClientConnection, request: Request, incoming: Incoming, member: bytes) -> None:
+    async def _relay(self, client: Responder, request: Request, incoming: Incoming, member: bytes) -> None:
         """Sends an endpoint's response on as it comes."""
         connection = incoming.connection
         request.cache_status = member
         try:
             self._state.counters.misses_total += 1
+            headers = self.relayed(connection, request, incoming.response_time, member)
+            if connection.status == 101 and not request.head.upgrade:
+                raise Refused(502, f"the app {request.app} answered with an upgrade that nobody asked for", close=False)
             if connection.status == 101:
-                await client.tunnel(request, incoming, self._relayed_headers(incoming, request, member))
+                await client.tunnel(request, incoming, headers)
                 return
-            fields = connection.fields
-            length = freshness.delta_seconds(fields.get(b"content-length", b"").decode("latin-1"))
-            if b"content-length" in fields and (length is None or length == freshness.SECONDS_MAX):
-                length = int(fields[b"content-length"])
-            headers = self._relayed_headers(incoming, request, member)
+            length = length_of(connection)
             await self._send(client, request, connection.status, connection.reason, headers, length, connection)
         except BaseException:
             await incoming.abandon()
             raise
         await incoming.done()
 
-    def _relayed_headers(self, incoming: Incoming, request: Request, member: bytes) -> HeaderList:
-        connection = incoming.connection
+    def relayed(
+        self, connection: UpstreamConnection, request: Request, response_time: float, member: bytes
+    ) -> HeaderList:
+        """A response's fields as the client gets them, but for framing."""
         fields = connection.fields
         headers = end_to_end(connection.headers, fields, RELAY_DROPPED)
         if b"date" not in fields:
-            headers.append((b"Date", http_date.render(incoming.response_time)))
+            headers.append((b"Date", http_date.render(response_time)))
         via = fields.get(b"via")
         headers.append((b"Via", via + b", 1.1 locci" if via else b"1.1 locci"))
         headers.append((cache_status.NAME, cache_status.appended(fields.get(b"cache-status"), member)))
@@ -275,7 +352,7 @@ class Exchange:
 
     async def _send(
         self,
-        client: ClientConnection,
+        client: Responder,
         request: Request,
         status: int,
         reason: bytes,
@@ -283,35 +360,23 @@ class Exchange:
         length: int | None,
         source: Source,
     ) -> None:
-        """Status, fields and body; framed by length, by chunks, or by the end of the connection."""
-        head = request.head
-        bodiless = head.method == b"HEAD" or status in (204, 304)
-        chunked = length is None and not bodiless and head.minor > 0
-        close = client.will_close(request) or (length is None and not bodiless and not chunked)
-        framing: HeaderList = []
-        if length is not None and status != 204:
-            framing.append((b"Content-Length", b"%d" % length))
-        elif chunked:
-            framing.append((b"Transfer-Encoding", b"chunked"))
-        start = b"HTTP/1.1 %d %b" % (status, reason)
-        pending = encode_head(start, headers + framing + cached.connection_header(head, close))
-        client.begin_response(request, status, delimited=not close or chunked or length is not None)
+        """Status, fields and body."""
+        bodiless = request.bodiless or status in (204, 304)
+        client.begin_response(request, status, reason, headers, length)
         sent = 0
         while not bodiless:
-            if pending and not source.available:
-                await client.write(pending)
-                pending = b""
+            if not source.available:
+                client.flush()
             data = await source.read()
             if not data:
                 break
             sent += len(data)
             if length is not None and sent > length:
                 raise UpstreamError("more body than it said", sent=True, began=True)
-            await client.write(pending + (b"%x\r\n%b\r\n" % (len(data), data) if chunked else data))
-            pending = b""
+            await client.write(data)
             if length is not None and sent == length:
                 break
         if length is not None and sent != length and not bodiless:
             raise UpstreamError("less body than it said", sent=True, began=True)
         self._state.counters.body_bytes_sent_total += sent
-        client.end_response(request, pending + (b"0\r\n\r\n" if chunked else b""), sent, close=close)
+        client.end_response(request, sent)

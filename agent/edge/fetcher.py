@@ -121,6 +121,29 @@ class Fetcher:
         self._state = state
         self._pool = pool
 
+    def ready(self, route: Route) -> tuple[Candidate, UpstreamConnection] | None:
+        """The local replica that is best now, with a connection that is ready for a request that may be repeated.
+
+        It is counted as begun; `end` must follow.
+        """
+        state = self._state
+        now = state.clock.monotonic()
+        if len(route.local) == 1:
+            local = route.local[0]
+            endpoint = state.endpoints.get(local.address)
+            if endpoint is None or local.draining or not endpoint.available(now):
+                return None
+            candidate = Candidate(endpoint, local, None)
+        else:
+            tries = candidates(route, state.endpoints, now, state.rng.random(), local_only=True)
+            if not tries or not tries[0].endpoint.available(now):
+                return None
+            candidate = tries[0]
+        connection = self._pool.take(candidate.endpoint.address, idempotent=True)
+        if connection is not None:
+            candidate.endpoint.begin(now)
+        return None if connection is None else (candidate, connection)
+
     async def fetch(self, route: Route, request: Outgoing) -> Incoming:
         """The response of the first endpoint that gives one.
 

@@ -102,7 +102,7 @@ class Listener:
             now = self.state.wall()
             more = [(b"Retry-After", b"1")]
             message = "too many connections; try again"
-            transport.write(responses.text(503, message, now, close=True, head_only=False, extra=more))
+            transport.write(responses.last_words(503, message, now, more))
             transport.close()
             return
         self.connections.add(connection)

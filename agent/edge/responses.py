@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import json
+from dataclasses import dataclass
 from typing import Final
 
 from agent.edge.core import http_date
@@ -30,23 +31,23 @@ def https_location(host: bytes, target: bytes, port: int) -> bytes:
     return b"https://" + name + (b"" if port == HTTPS_PORT else b":%d" % port) + target
 
 
-def text(
-    status: int, message: str, now: float, *, close: bool, head_only: bool, extra: HeaderList | None = None
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response, framed by its Content-Length; no body for HEAD."""
+
+    status: int
+    reason: bytes
+    headers: HeaderList
+    body: bytes
+
+
+def explained(status: int, message: str, now: float, extra: HeaderList | None = None) -> Answer:
     """A response for people: what is wrong and what to do. Never stored by anybody."""
-    return whole(status, b"text/plain; charset=utf-8", message.encode() + b"\n", now, close, head_only, extra)
+    return whole(status, b"text/plain; charset=utf-8", message.encode() + b"\n", now, extra)
 
 
-def whole(
-    status: int,
-    content_type: bytes,
-    body: bytes,
-    now: float,
-    close: bool,
-    head_only: bool,
-    extra: HeaderList | None = None,
-) -> bytes:
-    """Head and body of a response that nobody may store."""
+def whole(status: int, content_type: bytes, body: bytes, now: float, extra: HeaderList | None = None) -> Answer:
+    """A response that nobody may store."""
     headers: HeaderList = [
         (b"Date", http_date.render(now)),
         (b"Content-Type", content_type),
@@ -54,10 +55,13 @@ def whole(
         (b"Cache-Control", b"no-store"),
         *(extra or ()),
     ]
-    if close:
-        headers.append((b"Connection", b"close"))
-    head = encode_head(b"HTTP/1.1 %d %b" % (status, reason_of(status)), headers)
-    return head if head_only else head + body
+    return Answer(status, reason_of(status), headers, body)
+
+
+def last_words(status: int, message: str, now: float, extra: HeaderList | None = None) -> bytes:
+    """An explanation over HTTP/1.1, after which the connection ends."""
+    answer = explained(status, message, now, [*(extra or ()), (b"Connection", b"close")])
+    return encode_head(b"HTTP/1.1 %d %b" % (status, answer.reason), answer.headers) + answer.body
 
 
 def health(node: str, region: str, generation: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -22,6 +22,14 @@ class UpstreamError(Exception):
         self.sent = sent
         self.began = began
         self.timed_out = timed_out
+
+
+class Sink(Protocol):
+    """Who is told when something of a response came, instead of a task that waits for it."""
+
+    def progress(self) -> None:
+        """There are fields, bytes of the body, an end or a failure to be looked at."""
+        ...
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -43,12 +51,17 @@ class UpstreamConnection(asyncio.Protocol):
         self.raw: asyncio.Protocol | None = None
         """After a 101: who gets the bytes."""
         self.raw_rest = b""
+        self.sink: Sink | None = None
         self._reset(b"GET")
 
     def _reset(self, method: bytes) -> None:
         self._method = method
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
+        self._received = 0
+        self._length = 0
+        self._left = 0
+        """Bytes of a body of known length that are still to come and that no parser needs to see."""
         self._pending: HeaderList = []
         self._head_bytes = 0
         self._reason = b""
@@ -115,13 +128,34 @@ class UpstreamConnection(asyncio.Protocol):
             if self.complete:
                 return b""
             await self._wait()
+        data = self.take()
+        self.resume()
+        return data
+
+    def take(self) -> bytes:
+        """What has come of the body and was not taken so far; does not let a paused endpoint go on."""
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
+        return data
+
+    def pause(self) -> None:
+        """Nobody can take more for now; the endpoint is not to blame for the silence."""
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """More can be taken."""
         if self._paused and not self.transport.is_closing():
             self._paused = False
+            self.deadline = self._loop.time() + self._timeout_s
             self.transport.resume_reading()
-        return data
+
+    @property
+    def error(self) -> UpstreamError | None:
+        """Why nothing more will come; a body that is complete is not spoilt by it."""
+        return self._error
 
     async def _wait(self) -> None:
         if self._error is not None:
@@ -165,14 +199,18 @@ class UpstreamConnection(asyncio.Protocol):
         if self.raw is not None:
             self.raw.data_received(data)
             return
-        if not self._busy or self.complete or self._parser is None:
+        if not self._busy or self.complete or (self._parser is None and not self._left):
             self._fail("bytes that nobody asked for")  # the next response could be forged by them
             self.transport.abort()
             return
         self._began = True
         self.deadline = self._loop.time() + self._timeout_s
+        if self._left:
+            self._more(data)
+            return
         if not self.head_done:
             self._head_bytes += len(data)
+        assert self._parser is not None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -185,6 +223,19 @@ class UpstreamConnection(asyncio.Protocol):
         if not self.head_done and self._head_bytes > HEAD_BYTES_MAX:
             self._fail(f"{self.address} answered with a head of more than {HEAD_BYTES_MAX} bytes")
             self.transport.abort()
+        elif self._length and self.head_done and not self.complete and self._error is None:
+            self._left = self._length - self._received
+            self._parser = None  # it has seen only a part of this response
+        self._wake()
+
+    def _more(self, data: bytes) -> None:
+        """The rest of a body of known length: nothing in it needs to be understood."""
+        if len(data) > self._left:
+            data = data[: self._left]
+            self._reusable = False  # the next response could be forged by what comes behind
+        self._left -= len(data)
+        self.complete = not self._left
+        self.on_body(data)
         self._wake()
 
     def eof_received(self) -> bool:
@@ -241,6 +292,8 @@ class UpstreamConnection(asyncio.Protocol):
         framed = coding is not None or b"content-length" in self.fields
         self.until_close = not framed and not bodiless and status != 101
         self._reusable = parser.should_keep_alive() and not self.until_close and status != 101
+        if coding is None and framed and not bodiless:
+            self._length = int(self.fields[b"content-length"])
         self.head_done = True
         if self._method == b"HEAD":
             self.complete = True
@@ -249,10 +302,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self._method == b"HEAD":
             raise ValueError("a body after HEAD")
         self._chunks.append(chunk)
+        self._received += len(chunk)
         self._buffered += len(chunk)
-        if self._buffered > BUFFER_HIGH_BYTES and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+        if self._buffered > BUFFER_HIGH_BYTES and self.sink is None:
+            self.pause()
 
     def on_message_complete(self) -> None:
         if self.head_done:
@@ -268,5 +321,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._write_waiter.set_result(None)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self.sink is not None:
+            self.sink.progress()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -92,8 +92,9 @@ class StoredResponse:
         return encode_head(b"HTTP/1.1 %d %b" % (self.status, self.reason), headers)
 
     def render(self, now: float) -> bytes:
-        """Head and body as they are sent on a plain hit; the head alone when the body is large."""
+        """What follows the first line of a plain hit, line break included: fields and, when it is small, the body."""
         head = self.head(now, cache_status.hit(int(self.ttl_s(now))))
+        head = head[head.index(b"\r\n") :]
         self.rendered = head + self.body if len(self.body) <= RENDER_BODY_BYTES_MAX else head
         self.rendered_second = int(now)
         return self.rendered

@@ -6,6 +6,7 @@ by ", " where a name came more than once (RFC 9110 section 5.3).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -59,6 +60,8 @@ _DROP_FROM_CLIENTS: Final = HOP_BY_HOP | SET_BY_EDGE
 _DROP_FROM_PEERS: Final = _DROP_FROM_CLIENTS - TRUSTED_FROM_PEERS
 LOOP_ID: Final = b"locci"
 LOOPS_MAX: Final = 3
+_TRACE: Final = frozenset((b"traceparent", b"tracestate"))
+_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _ID_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=@")
 
 
@@ -100,6 +103,17 @@ def acceptable_request_id(value: bytes | None) -> bool:
     return value is not None and 8 <= len(value) <= 128 and _ID_BYTES.issuperset(value)
 
 
+def acceptable_traceparent(value: bytes | None) -> bool:
+    """Whether a trace context is one (W3C Trace Context, section 3.2.2.3 and 3.2.2.4)."""
+    match = _TRACEPARENT.fullmatch(value) if value is not None else None
+    return match is not None and match[1] != b"ff" and bool(match[2].strip(b"0")) and bool(match[3].strip(b"0"))
+
+
+def traceparent(randomness: int) -> bytes:
+    """A new trace, not sampled by us, from 192 random bits (W3C Trace Context, section 3.2)."""
+    return b"00-%032x-%016x-00" % ((randomness >> 64) or 1, (randomness & 0xFFFF_FFFF_FFFF_FFFF) or 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a request came from."""
@@ -110,6 +124,8 @@ class Origin:
     request_id: bytes
     trusted: bool
     """It came from another edge, whose word about the client is kept."""
+    trace: bytes = b""
+    """The trace that begins here, unless the client has one."""
 
 
 def _node(client: bytes) -> bytes:
@@ -123,7 +139,12 @@ def to_upstream(headers: HeaderList, fields: Mapping[bytes, bytes], origin: Orig
     X-Forwarded-* and Forwarded are overwritten, since a client could say anything in them.
     """
     result: HeaderList = [(b"Host", origin.host)]
-    for pair in end_to_end(headers, fields, _DROP_FROM_PEERS if origin.trusted else _DROP_FROM_CLIENTS):
+    drop = _DROP_FROM_PEERS if origin.trusted else _DROP_FROM_CLIENTS
+    if not acceptable_traceparent(fields.get(b"traceparent")):
+        drop = drop | _TRACE  # W3C Trace Context, section 3.2.2.5: start anew, and without the state of the broken one
+        if origin.trace:
+            result.append((b"traceparent", origin.trace))
+    for pair in end_to_end(headers, fields, drop):
         if b"_" in pair[0] and pair[0].lower().replace(b"_", b"-") in SET_BY_EDGE:
             continue
         result.append(pair)

@@ -16,7 +16,7 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-
 CONDITIONS: Final = (b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range", b"range")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 _UNSAFE_TARGET: Final = re.compile(rb"[^\x21-\x7e]|[#\\]")
-_NOT_PLAIN: Final = frozenset((*CONDITIONS, b"cache-control", b"expect", b"upgrade", b"locci-purge"))
+_NOT_PLAIN: Final = frozenset((*CONDITIONS, b"cache-control", b"expect", b"upgrade", b"locci-purge", b"x-request-id"))
 METHODS_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 METHODS_IDEMPOTENT: Final = METHODS_SAFE | {b"PUT", b"DELETE"}
 

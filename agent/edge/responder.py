@@ -1,0 +1,158 @@
+"""What answering a request has in common, whichever version of HTTP the client speaks."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING
+
+from agent.edge import cached, responses
+from agent.edge.body import BodyReader
+from agent.edge.core import cache_status
+from agent.edge.core.cache_status import Forward
+from agent.edge.core.entry import StoredResponse
+from agent.edge.core.headers import HeaderList
+from agent.edge.core.request_head import Refused, RequestHead
+from agent.edge.fetcher import Incoming
+from agent.edge.responses import Answer
+from agent.edge.state import EdgeState
+
+if TYPE_CHECKING:
+    from agent.edge.exchange import Exchange
+
+
+class Request:
+    """A request on its way through the edge."""
+
+    __slots__ = ("app", "body", "cache_status", "found", "head", "id", "invited", "key", "started_s")
+
+    def __init__(self, head: RequestHead, key: bytes, body: BodyReader | None, request_id: bytes, started_s: float):
+        self.head = head
+        self.key = key
+        self.body = body
+        self.id = request_id
+        self.started_s = started_s
+        self.invited = False
+        self.found: cached.Lookup | None = None
+        self.cache_status = b""
+        self.app = ""
+
+    @property
+    def scheme(self) -> bytes:
+        """`http` or `https`, as the client has used it."""
+        return b"https" if self.key.startswith(b"https:") else b"http"
+
+    @property
+    def bodiless(self) -> bool:
+        """No response to it has a body, whatever its fields say (RFC 9110 section 9.3.2)."""
+        return self.head.method == b"HEAD"
+
+
+class Responder(abc.ABC):
+    """Takes the answer to one request at a time. A response is either whole (`send`), or begun, put and ended."""
+
+    _state: EdgeState
+    peer: bool
+    """The client is another edge."""
+    address: bytes
+    response_begun: bool
+
+    # ---- what the version of HTTP decides
+
+    @abc.abstractmethod
+    def send(self, request: Request, answer: Answer, *, close: bool = False) -> None:
+        """Sends a whole response and ends it; with `close` nothing more is heard from the client."""
+
+    @abc.abstractmethod
+    def begin_response(
+        self, request: Request, status: int, reason: bytes, headers: HeaderList, length: int | None
+    ) -> None:
+        """The status is decided. What it needs in front of the body goes out with the first of it, or by `flush`."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Sends what waits for the body."""
+
+    @abc.abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Sends some of the body, at the client's pace."""
+
+    @abc.abstractmethod
+    def end_response(self, request: Request, size: int) -> None:
+        """The body, of `size` bytes, is whole."""
+
+    @abc.abstractmethod
+    def break_off(self) -> None:
+        """The response cannot be finished: the client must not take it for whole."""
+
+    @abc.abstractmethod
+    def invite_body(self, request: Request) -> None:
+        """Someone reads the body now: 100 Continue, when the client waits for it."""
+
+    @abc.abstractmethod
+    async def tunnel(self, request: Request, incoming: Incoming, headers: HeaderList) -> None:
+        """Passes bytes both ways after a 101, until either side ends."""
+
+    # ---- the same for all
+
+    def answer_at_once(self, request: Request, exchange: Exchange) -> bool:
+        """Answers what needs nobody else; False when someone else must be asked, `exchange` as a rule."""
+        head = request.head
+        usual = head.method in (b"GET", b"HEAD") and request.body is None and not head.upgrade
+        if usual and head.target.partition(b"?")[0] == responses.HEALTH_PATH:
+            self._send_health(request)
+            return True
+        if self._state.table.redirects and self._redirected(request):
+            return True
+        if usual:
+            found = cached.look_up(self._state, head, request.key)
+            if found.usable and not found.revalidate and found.entry is not None:
+                exchange.name(request)
+                self.send_stored(request, found.entry, cache_status.hit(int(found.entry.ttl_s(self._state.wall()))))
+                return True
+            request.found = found
+        return False
+
+    def send_stored(
+        self, request: Request, entry: StoredResponse, member: bytes, own: HeaderList | None = None
+    ) -> None:
+        """Answers from a whole stored response, with fields that are this client's only."""
+        extra = [*(own or ()), (b"X-Request-Id", request.id)]
+        request.cache_status = member
+        answer = cached.respond(self._state, request.head, entry, member, extra)
+        counters = self._state.counters
+        counters.hits_total += member.startswith(b"locci; hit")
+        counters.body_bytes_sent_total += len(answer.body)
+        self.send(request, answer)
+
+    def send_text(self, request: Request, refusal: Refused, extra: HeaderList) -> None:
+        """Answers with an explanation."""
+        answer = responses.explained(refusal.status, refusal.text, self._state.wall(), extra)
+        self.send(request, answer, close=refusal.close)
+
+    def _send_health(self, request: Request) -> None:
+        state = self._state
+        table = state.table
+        status = 200 if table.generation and not state.draining else 503
+        body = responses.health(table.node, table.region, table.generation)
+        member = [
+            (cache_status.NAME, cache_status.forwarded(Forward.BYPASS)),
+            (b"X-Request-Id", request.id),
+        ]
+        self.send(request, responses.whole(status, b"application/json", body, state.wall(), member))
+
+    def _redirected(self, request: Request) -> bool:
+        """Sends a plain request to https, when its app wants that (RFC 9110, section 15.4.9); False when not."""
+        state, head = self._state, request.head
+        route = state.route(head.host)
+        if route is None or not route.redirect or self.peer or request.scheme == b"https" or not state.https_port:
+            return False
+        if head.target.startswith(responses.ACME_PATH):
+            return False
+        more = [
+            (b"Location", responses.https_location(head.host, head.target, state.https_port)),
+            (cache_status.NAME, cache_status.forwarded(Forward.BYPASS, detail="redirect")),
+            (b"X-Request-Id", request.id),
+        ]
+        request.app = route.app
+        self.send_text(request, Refused(308, "this is served over https", close=False), more)
+        return True
