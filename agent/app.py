@@ -195,6 +195,7 @@ class Agent:
                     "usage": self._usage_of(status.resource),
                 }
                 for status in sorted(machine.statuses.values(), key=lambda status: status.resource)
+                if status.resource.startswith("replicas/")
             ],
         }
 
@@ -221,7 +222,9 @@ class Agent:
         return {c.id: c.resource for c in self._shell.machine.world.containers.values() if c.running}
 
     def _wanted_images(self) -> frozenset[str]:
-        return frozenset(replica.image for replica in self._shell.machine.world.replicas.values())
+        world = self._shell.machine.world
+        held = world.target.images if world.target is not None else ()
+        return frozenset(replica.image for replica in world.replicas.values()) | {image.image for image in held}
 
     def _resume(self, snapshot: Snapshot) -> None:
         """Begins with what the node was told last, before anyone is in reach. Never told, it touches nothing."""

@@ -16,6 +16,7 @@ from agent.core.model import (
     DRAIN_DEFAULT_S,
     STOP_TIMEOUT_DEFAULT_S,
     Certificate,
+    HeldImage,
     Identity,
     Peer,
     Probe,
@@ -23,13 +24,14 @@ from agent.core.model import (
     Route,
     Target,
 )
+from agent.core.options import Options
 from agent.core.policy import DEFAULT_POLICY, LocalPolicy, violations
 from fleet.errors import LocciError
 from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 from fleet.snapshot import Snapshot
 from locci.v1 import agent_pb2, drill_pb2, manifest_pb2, resource_pb2
 
-RESOURCE_TYPES: Final = ("agentversions", "certificates", "faults", "replicas", "routes", "secrets")
+RESOURCE_TYPES: Final = ("agentversions", "certificates", "faults", "images", "replicas", "routes", "secrets")
 """The types of resources that an agent asks for."""
 
 MEMORY_BYTES_MIN: Final = 6 * 2**20
@@ -82,6 +84,10 @@ def target(snapshot: Snapshot) -> Target:
         replicas={replica.identity: replica for replica in replicas},
         routes=tuple(sorted(routes, key=lambda route: route.app)),
         certificates=tuple(_certificates(snapshot)),
+        images=tuple(
+            HeldImage(name, resource.version, resource.image.image)
+            for name, resource in sorted(snapshot.of_type("images").items())
+        ),
         agent_version=next((r.agent_version.version for r in bodies if r.WhichOneof("body") == "agent_version"), ""),
     )
 
@@ -128,6 +134,10 @@ def _resource_problems(
         case "agent_version":
             if not VERSION.fullmatch(resource.agent_version.version):
                 yield f"version: {resource.agent_version.version!r} is no version"
+        case "image":
+            if not _IMAGE.fullmatch(resource.image.image):
+                yield f"image: {resource.image.image!r} is not an image by digest"
+            yield from violations(policy, resource.image.image, Options())
         case "region":
             return
         case None:

@@ -238,7 +238,7 @@ class Shell:
             self._show(begun)
 
     def _show(self, begun: list[Command]) -> None:
-        statuses = self.machine.statuses.values()
+        statuses = [s for s in self.machine.statuses.values() if s.resource.startswith("replicas/")]
         self._metrics.show(statuses)
         self._metrics.engine_reachable.set(not self.machine.engine_reason)
         self._metrics.revision.labels("accepted").set(self.reporter.accepted_revision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -10,6 +11,7 @@ from google.protobuf.message import Message
 from control_plane import decode, metrics
 from control_plane.core.converge import Plan, Target, converge
 from control_plane.core.model import DisplaceReplica, KeepReplica, LeaveReplica, StartReplica, Step, StopReplica
+from control_plane.core.preview import preview
 from control_plane.core.rollout import TERMINAL, AppView, Rollout, advance
 from control_plane.core.rollout import State as RolloutState
 from control_plane.observed import Observed
@@ -72,6 +74,10 @@ class AppSteps:
         view = views.app(app, manifest)
         rollout: Rollout | None = None
         if row is not None:
+            if row.prefetching:
+                if not row.prefetch_nodes and self._choose_prefetch(batch, app, row, views):
+                    return
+                view = replace(view, unfetched=views.unfetched(row, target.pinned_image))
             before = rollout_view(row, self._releases(app), self._observed.judged_from)
             rollout = advance(before, view, now)
             if rollout != before or row.wanted != len(view.slots):
@@ -85,6 +91,23 @@ class AppSteps:
         for step in plan.steps:
             self._carry_out(batch, app, view, step, now)
         self._note_balance(batch, app, plan)
+
+    def _choose_prefetch(self, batch: Batch, app: app_pb2.App, row: release_pb2.Rollout, views: Views) -> bool:
+        """Chooses the nodes that are to pull the image first: where replicas would go now. Whether there are any."""
+        release = self._state.releases.need(row.to_release)
+        manifest = self._manifests.of(release)
+        view = views.app(app, manifest)
+        # In thought: the ledger of this look is not to know of it.
+        ledger = Views(self._state, self._observed, self._manifests, 0.0).ledger
+        changes = preview(view, release_ref(release), manifest.placement, ledger, demand_of(manifest))
+        nodes = sorted({change.node for change in changes if change.action in ("start", "replace")} - {""})
+        chosen = [node for node in nodes if views.takes_images(node)]
+        if not chosen:
+            return False
+        changed = self._state.rollouts.copy(row.name)
+        changed.prefetch_nodes[:] = [f"nodes/{node}" for node in chosen]
+        batch.put(self._state.rollouts, row.name, changed)
+        return True
 
     def _releases(self, app: app_pb2.App) -> dict[str, release_pb2.Release]:
         names = self._state.rollouts.need(app.rollout)

@@ -255,6 +255,7 @@ def _rollout_policy(policy: manifest_pb2.RolloutPolicy) -> RolloutPolicy:
         canary_percent=policy.canary_percent,
         canary_regions=tuple(policy.canary_regions),
         hold_s=_span(policy.hold),
+        prefetch_deadline_s=_span(policy.prefetch_deadline),
         waves=tuple(Wave(tuple(wave.regions), _span(wave.bake)) for wave in policy.waves),
     )
 

@@ -34,6 +34,8 @@ class SessionFacts:
     """Names of resources that the node has accepted."""
     unanswered: bool = False
     """A delta was sent that the node has neither accepted nor refused so far."""
+    takes_images: bool = False
+    """It asks for images to hold without a replica."""
     takes_faults: bool = False
     """It asks for faults: its program can inject them."""
     heartbeat: agent_pb2.Heartbeat = field(default_factory=agent_pb2.Heartbeat)

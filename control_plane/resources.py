@@ -12,12 +12,13 @@ from control_plane import certificates, decode, drills, secret_values, zone_file
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.purges import place
+from control_plane.core.rollout import TERMINAL
 from control_plane.core.tiers import Place, region_order
 from control_plane.decode_container import pass_on
 from control_plane.observed import Observed
 from control_plane.ports import Vault
 from control_plane.state import State
-from control_plane.views import Assigned, Manifests, Views, resource_name, rollout_view
+from control_plane.views import Assigned, Manifests, Views, image_name, resource_name, rollout_view
 from fleet.ids import last_part
 from locci.v1 import app_pb2, manifest_pb2, node_pb2, purge_pb2, release_pb2, resource_pb2, routing_pb2, zone_pb2
 
@@ -25,7 +26,16 @@ PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
 
 TYPES: Final = {
-    node_pb2.NODE_ROLE_EDGE: ("replicas", "routes", "regions", "certificates", "secrets", "faults", "agentversions"),
+    node_pb2.NODE_ROLE_EDGE: (
+        "replicas",
+        "images",
+        "routes",
+        "regions",
+        "certificates",
+        "secrets",
+        "faults",
+        "agentversions",
+    ),
     node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys"),
 }
 
@@ -79,6 +89,7 @@ class Publication:
         self._purges = _purges(state)
         self._routes: dict[str, Resources] = {}
         self._faults = self._wanted_faults()
+        self._images = self._wanted_images()
         self.fenced = self._fenced()
         """By node: keys of assignments and names of the singletons that it holds."""
 
@@ -98,6 +109,8 @@ class Publication:
             result.update(_named(replicas))
             if "secrets" in types:
                 result.update(_named(self._secrets(replicas)))
+        if "images" in types:
+            result.update(self._images.get(f"nodes/{node_id}", {}))
         if "routes" in types:
             result.update(self._routes_of(node_id))
         if "faults" in types:
@@ -125,6 +138,20 @@ class Publication:
                 wanted = _named([resource_pb2.Resource(name=drills.resource_of(run), fault=drills.injected(run))])
                 for node in drills.targets(self._state, run.spec):
                     result.setdefault(node.name, {}).update(wanted)
+        return result
+
+    def _wanted_images(self) -> dict[str, Resources]:
+        """By node, the images of rollouts that go on: also after all have it, for waves may bake for long."""
+        result: dict[str, Resources] = {}
+        for app, _, _ in self._apps:
+            row = self._state.rollouts.get(app.rollout)
+            release = self._state.releases.get(row.to_release) if row is not None else None
+            if row is None or release is None or decode.state_of(row) in TERMINAL:
+                continue
+            body = resource_pb2.ImageHold(image=release.pinned_image)
+            held = _named([resource_pb2.Resource(name=image_name(release.pinned_image), image=body)])
+            for name in row.prefetch_nodes:
+                result.setdefault(name, {}).update(held)
         return result
 
     # -- replicas

@@ -90,6 +90,7 @@ class Hub:
         facts.refused_reason = ""
         facts.unanswered = False
         facts.takes_faults = "faults" in session.types
+        facts.takes_images = "images" in session.types
         self._count()
 
     def leave(self, session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,11 @@ def assignment_key(app: str, ordinal: int, release: int, node: str) -> str:
 def resource_name(row: replica_pb2.Replica) -> str:
     """The name of the replica in its node's snapshot."""
     return f"replicas/{row.app}/{row.ordinal}/{row.release}"
+
+
+def image_name(image: str) -> str:
+    """The name of an image that a node is to hold, in its snapshot."""
+    return f"images/{hashlib.sha256(image.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,24 @@ class Views:
             fence_until=decode.seconds_of(row.fence_time),
         )
 
+    def unfetched(self, rollout: release_pb2.Rollout, image: str) -> tuple[tuple[str, str], ...]:
+        """The nodes in order that are to hold the image of a rollout and do not so far, each with the reason."""
+        found = []
+        for name in rollout.prefetch_nodes:
+            node_id = last_part(name)
+            node = self.nodes.get(node_id)
+            if node is None or not node.is_in_order or not self.takes_images(node_id):
+                continue
+            reported = self._observed.reported(node_id, image_name(image))
+            if reported is None or not reported.status.ready:
+                found.append((node_id, reported.status.reason if reported else "it has said nothing of it so far"))
+        return tuple(found)
+
+    def takes_images(self, node_id: str) -> bool:
+        """Whether a node can hold images without replicas: its agent knows how to."""
+        session = self._observed.sessions.get((node_id, node_pb2.NODE_ROLE_EDGE))
+        return session is not None and session.takes_images
+
     def patient(self, app: app_pb2.App, manifest: Manifest) -> Manifest:
         """The manifest; that of a singleton with the longest `lost_after` of the releases that nodes may still run, for
         the fence of the old holder counts, not that of the new."""
@@ -220,6 +244,7 @@ def rollout_view(
         resumed_at=decode.seconds_of(rollout.resume_time),
         side_by_side=rollout.side_by_side,
         switched_at=decode.seconds_of(rollout.switch_time),
+        prefetched=not rollout.prefetching,
     )
 
 
@@ -233,6 +258,7 @@ def with_rollout(row: release_pb2.Rollout, before: Rollout, after: Rollout, now:
     result.updated, result.healthy = after.updated, after.healthy
     result.steps_taken = after.steps_taken
     result.promoted = after.promoted
+    result.prefetching = not after.prefetched
     if after.switched_at:
         result.switch_time.CopyFrom(decode.timestamp(after.switched_at))
     if after.resumed_at:

@@ -57,7 +57,7 @@ from agent.core.model import Container, Identity, Probe, Purpose, ReplicaStatus,
 from agent.core.observation import EngineView
 from agent.core.plan import choose, next_time, plan
 from agent.core.setbacks import Setbacks
-from agent.core.status import converged, statuses
+from agent.core.status import converged, image_statuses, statuses
 from agent.core.world import World
 
 _Probing = dict[tuple[str, Purpose], tuple[Probe, str]]
@@ -179,7 +179,7 @@ class Machine:
         world.last_known.update(target.replicas)
         wanted = {replica.resource for replica in target.replicas.values()}
         world.leases = {resource: at for resource, at in world.leases.items() if resource in wanted}
-        images = {replica.image for replica in target.replicas.values()}
+        images = {replica.image for replica in target.replicas.values()} | {held.image for held in target.images}
         world.images &= images
         world.pull_setbacks = {image: s for image, s in world.pull_setbacks.items() if image in images}
         world.memory = {identity: m for identity, m in world.memory.items() if identity in target.replicas}
@@ -318,6 +318,7 @@ class Machine:
         if world.target is None:
             return
         after = statuses(world, chosen, self._statuses, self._engine.reason, now)
+        after.update(image_statuses(world, self._statuses, self._engine.reason, now))
         if self._engine.fresh and converged(world, chosen, self._generation, self._edge_generation):
             self._applied = world.target.revision
         if 0 < self._generation <= self._edge_generation and self._published:

@@ -131,6 +131,15 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldImage:
+    """An image that is to be here before a replica needs it."""
+
+    resource: str
+    version: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Everything that the node must hold at a revision."""
 
@@ -138,6 +147,7 @@ class Target:
     replicas: Mapping[Identity, Replica] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     certificates: tuple[Certificate, ...] = ()
+    images: tuple[HeldImage, ...] = ()
     agent_version: str = ""
     """Version of the agent that is to run; empty for whichever does."""
 
@@ -221,6 +231,8 @@ class Phase(Enum):
     RUNNING = "RUNNING"
     BACKOFF = "BACKOFF"
     DRAINING = "DRAINING"
+    HELD = "HELD"
+    """Of an image that is held without a replica."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,11 @@ def drain_end(world: World, container_id: str) -> float:
 
 
 def _pulls(world: World, chosen: dict[Identity, Container], now: float) -> list[Step]:
-    """An image is wanted when a replica has no container so far."""
+    """An image is wanted when a replica has no container so far, or when it is to be held."""
     needed = [r.image for i, r in sorted(world.replicas.items()) if i not in chosen and r.image not in world.images]
+    # What is only held for later comes after what is to start now.
+    held = world.target.images if world.target is not None else ()
+    needed += [h.image for h in held if h.image not in world.images]
     cancelled = [CancelPull(image) for image in sorted(world.pulling.difference(needed))]
     free = PULLS_MAX - len(world.pulling) + len(cancelled)
     waiting = {image for image, setback in world.pull_setbacks.items() if setback.retry_at > now}

@@ -38,6 +38,23 @@ def statuses(
     return found
 
 
+def image_statuses(
+    world: World, before: Mapping[str, ReplicaStatus], engine_reason: str, now: float
+) -> dict[str, ReplicaStatus]:
+    """The status of each image that is held without a replica, by its resource's name; ready when it is here."""
+    found: dict[str, ReplicaStatus] = {}
+    for held in world.target.images if world.target is not None else ():
+        here, setback = held.image in world.images, world.pull_setbacks.get(held.image)
+        pulling = held.image in world.pulling
+        phase = Phase.HELD if here else Phase.PULLING if pulling else Phase.BACKOFF if setback else Phase.PENDING
+        why = (
+            setback.reason if setback else "it is being pulled" if pulling else engine_reason or "it waits for its turn"
+        )
+        status = ReplicaStatus(held.resource, held.version, phase, ready=here, reason="" if here else why)
+        found[held.resource] = _since(status, before.get(held.resource), now)
+    return found
+
+
 def converged(world: World, chosen: Mapping[Identity, Container], generation: int, edge_generation: int) -> bool:
     """Whether everything of the target is in effect: what is wanted runs, nothing else does, and the edge knows.
 

@@ -133,6 +133,7 @@ class RolloutPolicy:
     canary_percent: int = 0
     canary_regions: tuple[str, ...] = ()
     hold_s: float = 0.0
+    prefetch_deadline_s: float = 0.0
     waves: tuple[Wave, ...] = ()
 
 
@@ -408,6 +409,7 @@ def _complete_rollout(policy: RolloutPolicy, manifest: Manifest, around: Surroun
         healthy_for_s=healthy_for_s,
         health_deadline_s=health_deadline_s,
         progress_deadline_s=_seconds(policy.progress_deadline_s, f"{path}.progress_deadline", 600.0, least=1.0),
+        prefetch_deadline_s=_seconds(policy.prefetch_deadline_s, f"{path}.prefetch_deadline", 300.0, least=1.0),
         drain_s=_seconds(policy.drain_s, f"{path}.drain", _DRAIN_S, most=600.0),
     )
 

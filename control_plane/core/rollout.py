@@ -49,6 +49,8 @@ class Rollout:
     resumed_at: float = 0.0
     side_by_side: bool = False
     """Blue/green: both releases run beside each other, and requests go to one of them."""
+    prefetched: bool = True
+    """Whether every node that is to get a replica has the image, or is not waited for."""
     switched_at: float = 0.0
     """When requests went over to the target; 0 while they go to the source."""
 
@@ -86,6 +88,8 @@ class AppView:
     nodes: Mapping[str, NodeView]
     problems: tuple[str, ...] = ()
     singleton: bool = False
+    unfetched: tuple[tuple[str, str], ...] = ()
+    """Nodes in order that are to hold the image of the rollout's target and do not so far, each with the reason."""
     _by_ordinal: Mapping[int, list[Replica]] = field(init=False, repr=False, compare=False)
     _slot_by_ordinal: Mapping[int, Slot] = field(init=False, repr=False, compare=False)
 
@@ -137,7 +141,7 @@ def open_slots(view: AppView, rollout: Rollout, now: float) -> frozenset[int]:
     """Ordinals whose wave has come: every wave before is complete and has been watched for its bake time."""
     if rollout.short_way:
         return frozenset(slot.ordinal for slot in view.slots)
-    if rollout.state is State.PAUSED:
+    if rollout.state is State.PAUSED or not rollout.prefetched:
         return frozenset()
     first = canary_slots(view, rollout)
     if first:
@@ -185,6 +189,20 @@ def _watch_canary(rollout: Rollout, view: AppView, now: float) -> Rollout:
     return replace(rollout, promoted=True, progress_at=now, reason="")
 
 
+def _watch_prefetch(rollout: Rollout, view: AppView, now: float) -> Rollout:
+    """Waits until all that are to have the image have it; nothing is exchanged before, so that going back is free."""
+    if not view.unfetched:
+        return replace(rollout, prefetched=True, progress_at=now, reason="")
+    node, why = view.unfetched[0]
+    if now - rollout.progress_at > view.policy.prefetch_deadline_s:
+        others = f" and {len(view.unfetched) - 1} others" if len(view.unfetched) > 1 else ""
+        within = f"within {view.policy.prefetch_deadline_s:g} s"
+        reason = f"node {node}{others} did not have the image {within}, and nothing was exchanged: {why}"
+        return turn_back(replace(rollout, prefetched=True), reason, now, automatic=True)
+    names = ", ".join(sorted(name for name, _ in view.unfetched)[:5])
+    return replace(rollout, reason=f"{len(view.unfetched)} nodes pull the image first: {names}")
+
+
 def _all_beside(rollout: Rollout, view: AppView, now: float) -> bool:
     """Whether every slot has a replica of the target that counts, whatever else it has."""
     target = rollout.target.spec_hash
@@ -222,6 +240,10 @@ def advance(rollout: Rollout, view: AppView, now: float) -> Rollout:
         return rollout
     if rollout.state is State.PENDING:
         rollout = replace(rollout, state=State.RUNNING, progress_at=now)
+    if rollout.state is State.RUNNING and not rollout.prefetched:
+        rollout = _watch_prefetch(rollout, view, now)
+        if not rollout.prefetched or rollout.state is not State.RUNNING:
+            return rollout
     rollout = _measure(rollout, view, now)
     if _is_complete(rollout, view, now):
         return _completed(rollout)

@@ -221,6 +221,8 @@ def begin_rollout(
     before = state.releases.get(source)
     if release.manifest.rollout.strategy == manifest_pb2.ROLLOUT_STRATEGY_BLUE_GREEN and before is not None:
         rollout.side_by_side = before.number < release.number and before.spec_hash != release.spec_hash
+    if before is not None and before.number < release.number and before.pinned_image != release.pinned_image:
+        rollout.prefetching = True
     app.rollout = rollout.name
     app.target_release = release.name
     batch.put(state.rollouts, rollout.name, rollout, 0)

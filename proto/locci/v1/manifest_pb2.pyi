@@ -530,6 +530,7 @@ class RolloutPolicy(_message.Message):
     CANARY_PERCENT_FIELD_NUMBER: _builtins.int
     CANARY_REGIONS_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    PREFETCH_DEADLINE_FIELD_NUMBER: _builtins.int
     strategy: Global___RolloutStrategy.ValueType
     """How it proceeds."""
     max_surge: _builtins.int
@@ -578,6 +579,12 @@ class RolloutPolicy(_message.Message):
         0 means 60 s.
         """
 
+    @_builtins.property
+    def prefetch_deadline(self) -> _duration_pb2.Duration:
+        """Every node that gets a replica must hold the image so long after the rollout began, before the first old replica stops;
+        0 means 5 min.
+        """
+
     def __init__(
         self,
         *,
@@ -596,10 +603,11 @@ class RolloutPolicy(_message.Message):
         canary_percent: _builtins.int = ...,
         canary_regions: _abc.Iterable[_builtins.str] | None = ...,
         hold: _duration_pb2.Duration | None = ...,
+        prefetch_deadline: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "hold", b"hold", "progress_deadline", b"progress_deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "hold", b"hold", "prefetch_deadline", b"prefetch_deadline", "progress_deadline", b"progress_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "canary_percent", b"canary_percent", "canary_regions", b"canary_regions", "canary_replicas", b"canary_replicas", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "hold", b"hold", "manual_promotion", b"manual_promotion", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "no_auto_rollback", b"no_auto_rollback", "progress_deadline", b"progress_deadline", "strategy", b"strategy", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_bake", b"canary_bake", "canary_percent", b"canary_percent", "canary_regions", b"canary_regions", "canary_replicas", b"canary_replicas", "drain", b"drain", "health_deadline", b"health_deadline", "healthy_for", b"healthy_for", "hold", b"hold", "manual_promotion", b"manual_promotion", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "no_auto_rollback", b"no_auto_rollback", "prefetch_deadline", b"prefetch_deadline", "progress_deadline", b"progress_deadline", "strategy", b"strategy", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -152,6 +152,8 @@ class Rollout(_message.Message):
     RESUME_TIME_FIELD_NUMBER: _builtins.int
     SIDE_BY_SIDE_FIELD_NUMBER: _builtins.int
     SWITCH_TIME_FIELD_NUMBER: _builtins.int
+    PREFETCH_NODES_FIELD_NUMBER: _builtins.int
+    PREFETCHING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `apps/{app}/rollouts/{number}`."""
     from_release: _builtins.str
@@ -180,6 +182,8 @@ class Rollout(_message.Message):
     """
     side_by_side: _builtins.bool
     """Blue/green: both releases run beside each other, and requests go to one of them."""
+    prefetching: _builtins.bool
+    """They are waited for."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -204,6 +208,10 @@ class Rollout(_message.Message):
     def switch_time(self) -> _timestamp_pb2.Timestamp:
         """With blue/green: when requests went over to the new release; unset while they go to the old one."""
 
+    @_builtins.property
+    def prefetch_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes that are to hold the image before anything is exchanged, `nodes/{node}`; chosen once, as placement saw it then."""
+
     def __init__(
         self,
         *,
@@ -226,10 +234,12 @@ class Rollout(_message.Message):
         resume_time: _timestamp_pb2.Timestamp | None = ...,
         side_by_side: _builtins.bool = ...,
         switch_time: _timestamp_pb2.Timestamp | None = ...,
+        prefetch_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        prefetching: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress_time", b"progress_time", "resume_time", b"resume_time", "rollback_time", b"rollback_time", "switch_time", b"switch_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_rollback", b"automatic_rollback", "create_time", b"create_time", "end_time", b"end_time", "from_release", b"from_release", "healthy", b"healthy", "name", b"name", "progress_time", b"progress_time", "promoted", b"promoted", "reason", b"reason", "resume_time", b"resume_time", "revision", b"revision", "rollback_time", b"rollback_time", "side_by_side", b"side_by_side", "state", b"state", "steps_taken", b"steps_taken", "switch_time", b"switch_time", "to_release", b"to_release", "updated", b"updated", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_rollback", b"automatic_rollback", "create_time", b"create_time", "end_time", b"end_time", "from_release", b"from_release", "healthy", b"healthy", "name", b"name", "prefetch_nodes", b"prefetch_nodes", "prefetching", b"prefetching", "progress_time", b"progress_time", "promoted", b"promoted", "reason", b"reason", "resume_time", b"resume_time", "revision", b"revision", "rollback_time", b"rollback_time", "side_by_side", b"side_by_side", "state", b"state", "steps_taken", b"steps_taken", "switch_time", b"switch_time", "to_release", b"to_release", "updated", b"updated", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,6 +42,8 @@ class _ReplicaPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaP
     """It gets no new requests and ends the old ones."""
     REPLICA_PHASE_STOPPED: _ReplicaPhase.ValueType  # 7
     """Its container is gone."""
+    REPLICA_PHASE_HELD: _ReplicaPhase.ValueType  # 140
+    """Of an image that is held without a replica: it is on the host."""
 
 class ReplicaPhase(_ReplicaPhase, metaclass=_ReplicaPhaseEnumTypeWrapper):
     """Where a replica stands on its node."""
@@ -62,6 +64,8 @@ REPLICA_PHASE_DRAINING: ReplicaPhase.ValueType  # 6
 """It gets no new requests and ends the old ones."""
 REPLICA_PHASE_STOPPED: ReplicaPhase.ValueType  # 7
 """Its container is gone."""
+REPLICA_PHASE_HELD: ReplicaPhase.ValueType  # 140
+"""Of an image that is held without a replica: it is on the host."""
 Global___ReplicaPhase: _TypeAlias = ReplicaPhase  # noqa: Y015
 
 @_typing.final
@@ -82,7 +86,7 @@ class ReplicaStatus(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
-    """The resource's name in the node snapshot, `replicas/{app}/{ordinal}/{release}`."""
+    """The resource's name in the node snapshot, `replicas/{app}/{ordinal}/{release}`, or `images/{hash}` of a held image."""
     version: _builtins.str
     """The resource's version that this speaks of."""
     phase: Global___ReplicaPhase.ValueType

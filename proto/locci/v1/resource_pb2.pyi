@@ -73,6 +73,7 @@ class Resource(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
     replicas, routes, regions, hostnames, zones and faults, each with its own body below.
@@ -123,6 +124,12 @@ class Resource(_message.Message):
     def agent_version(self) -> Global___AgentVersion:
         """`agentversions/{region}`: which version of the agent is to run. Role edge."""
 
+    @_builtins.property
+    def image(self) -> Global___ImageHold:
+        """`images/{hash of the image's name}`: an image to hold without starting anything. Role edge. What came of it is
+        reported as a replica's status is, by this name; ready means that it is held.
+        """
+
     def __init__(
         self,
         *,
@@ -139,12 +146,13 @@ class Resource(_message.Message):
         secret: Global___SecretMaterial | None = ...,
         fault: _drill_pb2.InjectedFault | None = ...,
         agent_version: Global___AgentVersion | None = ...,
+        image: Global___ImageHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "fault", "agent_version"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "fault", "agent_version", "image"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -403,6 +411,28 @@ class SecretMaterial(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SecretMaterial: _TypeAlias = SecretMaterial  # noqa: Y015
+
+@_typing.final
+class ImageHold(_message.Message):
+    """An image that the node is to have before it is needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """Image by digest, `host[:port]/repository@sha256:…`."""
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageHold: _TypeAlias = ImageHold  # noqa: Y015
 
 @_typing.final
 class AgentVersion(_message.Message):

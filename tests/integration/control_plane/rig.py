@@ -63,9 +63,11 @@ class Host:
     def __init__(self, directory: IdentityDirectory, path: Path, role: node_pb2.NodeRole.ValueType, types: list[str]):
         self.resources: dict[str, Any] = {}
         self.behave: Callable[[Any], tuple[bool, str]] = lambda replica: (True, "")
+        self.fetch: Callable[[str], tuple[bool, str]] = lambda image: (True, "")
         self.refuse = ""
         self.started: list[str] = []
         self.running: dict[str, replica_pb2.ReplicaStatus] = {}
+        self.images: dict[str, replica_pb2.ReplicaStatus] = {}
         self._said: dict[str, bytes] = {}
         self.found: dict[str, bool] = {}
         self.leases: dict[str, float] = {}
@@ -125,16 +127,30 @@ class Host:
                 reason=reason,
                 log_tail="" if ready else "sh: it broke\n",
             )
+        held = {n: r for n, r in self.resources.items() if n.startswith("images/")}
+        for name in [n for n in self.images if n not in held]:
+            del self.images[name]
+        for name, resource in held.items():
+            ready, reason = self.fetch(resource.image.image)
+            self.images[name] = replica_pb2.ReplicaStatus(
+                resource=name,
+                version=resource.version,
+                phase=replica_pb2.REPLICA_PHASE_HELD if ready else replica_pb2.REPLICA_PHASE_BACKOFF,
+                ready=ready,
+                reason=reason,
+            )
         if hasattr(self, "link"):
             self.link.wake()
 
     def complete_status(self) -> agent_pb2.Status:
-        self._said = {n: s.SerializeToString() for n, s in self.running.items()}
-        return agent_pb2.Status(complete=True, replicas=list(self.running.values()))
+        said = self.running | self.images
+        self._said = {n: s.SerializeToString() for n, s in said.items()}
+        return agent_pb2.Status(complete=True, replicas=list(said.values()))
 
     def status_change(self) -> agent_pb2.Status | None:
-        now = {n: s.SerializeToString() for n, s in self.running.items()}
-        changed = [self.running[n] for n, body in now.items() if self._said.get(n) != body]
+        said = self.running | self.images
+        now = {n: s.SerializeToString() for n, s in said.items()}
+        changed = [said[n] for n, body in now.items() if self._said.get(n) != body]
         gone = [n for n in self._said if n not in now]
         self._said = now
         return agent_pb2.Status(replicas=changed, gone=gone) if changed or gone else None
@@ -236,7 +252,7 @@ class Rig:
         """Enrols and connects a host, and waits until it is ready."""
         roles = [node_pb2.NODE_ROLE_DNS if dns else node_pb2.NODE_ROLE_EDGE]
         directory = await self.enrol(await self.token(region, roles=roles), node, address)
-        held = ["certificates", "faults", "replicas", "routes", "secrets"]
+        held = ["certificates", "faults", "images", "replicas", "routes", "secrets"]
         types = ["regions", "hostnames", "zones", "zonekeys"] if dns else held
         host = Host(directory, self.path / f"{node}.snapshot", roles[0], types)
         self.hosts[node] = host
