@@ -60,6 +60,7 @@ for command in (
     apps.releases,
     apps.rollouts,
     deploy.rollback,
+    deploy.restart,
     scale.scale,
     placement.rebalance,
     purge.purge,

@@ -238,6 +238,7 @@ class ControlPlane:
             node_endpoints=tuple(self._node_endpoints()),
             idempotency=Idempotency(self.state, self.clock),
             vault=self.vault,
+            releases_kept=self.settings.releases_kept,
         )
         return guarded(services(self.context), self.state, self.clock)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+from typing import Annotated, Final
 
 import typer
+import yaml
 
 from cli import columns
-from cli.client import new_request_id
+from cli.client import Client, Json, new_request_id
 from cli.commands.placement import DryRun, foretell
 from cli.listing import Filter, How, OrderBy, Watch, names_of, show_list
-from cli.output import Format, Output, note, show_one
+from cli.output import Format, Output, clean, line, note, show_one
 from cli.session import name_of, run
 
 app = typer.Typer(help="Apps: what is described once and runs in every region.", no_args_is_help=True)
+
+_COMPARED: Final = ("manifest", "pinned_image", "restarts")
 
 App = Annotated[str, typer.Argument(metavar="APP", help="The app's id.", autocompletion=names_of("apps"))]
 
@@ -62,12 +66,38 @@ def ps(
 
 
 def releases(
-    name: App, filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, output: Output = Format.TABLE
+    name: App,
+    diff: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--diff", metavar="A B", help="Show what release B changed of release A, line by line."),
+    ] = None,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    watch: Watch = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """List an app's releases, newest first."""
+    if diff is not None:
+        _show_difference(name_of("apps", name), *diff)
+        return
     how = How(filter_, order_by, watch)
     path = f"{name_of('apps', name)}/releases"
     show_list(path, "releases", columns.RELEASES, output, "no releases", how)
+
+
+def _show_difference(app: str, before: int, after: int) -> None:
+    async def both(client: Client) -> list[Json]:
+        return [await client.get(f"{app}/releases/{number}") for number in (before, after)]
+
+    old, new = (
+        yaml.safe_dump({key: release.get(key, "") for key in _COMPARED}, allow_unicode=True).splitlines()
+        for release in run(both)
+    )
+    found = list(difflib.unified_diff(old, new, f"release {before}", f"release {after}", lineterm=""))
+    for text in found:
+        line(clean(text))
+    if not found:
+        note(f"releases {before} and {after} of {app} are the same")
 
 
 def rollouts(

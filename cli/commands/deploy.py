@@ -103,6 +103,32 @@ def rollback(
     show([run(work)], columns.ROLLOUTS, output, "")
 
 
+def restart(
+    app: Annotated[str, typer.Argument(metavar="APP", help="The app's id.")],
+    wait: Wait = False,
+    dry_run: DryRun = False,
+    timeout: Timeout = "30m",
+    output: Output = Format.TABLE,
+) -> None:
+    """Make every container of an app anew, one after the other, by the app's own rollout policy."""
+    timeout_s = float(seconds_text(timeout, "--timeout").removesuffix("s"))
+    body: Json = {"request_id": new_request_id(), "validate_only": dry_run}
+
+    async def work(client: Client) -> Json:
+        answer = await client.call("POST", f"{name_of('apps', app)}:restart", body=body)
+        if wait and not dry_run:
+            await _follow(client, answer, timeout_s)
+        return answer
+
+    answer = run(work)
+    if dry_run:
+        show(answer.get("changes", []), columns.CHANGES, output, "nothing runs that could be restarted")
+    elif output.tabular:
+        line(_outcome(answer))
+    else:
+        dump(answer, output)
+
+
 async def _apply(client: Client, source: Source, *, validate_only: bool) -> Json:
     body = {"manifest": source.body(), "validate_only": validate_only, "request_id": new_request_id()}
     try:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
 from control_plane.core.container_options import ContainerOptions
 from control_plane.core.manifest import Manifest, Probe
 
 
-def spec_hash(manifest: Manifest, pinned_image: str) -> str:
+def spec_hash(manifest: Manifest, pinned_image: str, restarts: int = 0) -> str:
     """Hash of everything that shapes a container: 32 hexadecimal digits.
 
     Health checks are part of it, so that a changed check is proven by a rollout before it counts. Placement, hostnames,
-    cache, routing and rollout policy are not: they change without touching a container.
+    cache, routing and rollout policy are not: they change without touching a container. A restart is, for nothing else
+    tells the containers that are to come from those that are there.
     """
     shape: dict[str, object] = {
         "image": pinned_image,
@@ -31,6 +33,8 @@ def spec_hash(manifest: Manifest, pinned_image: str) -> str:
     if manifest.container != ContainerOptions():
         # Only then, so that containers of manifests that know nothing of these options keep their hash.
         shape["container"] = {k: v for k, v in asdict(manifest.container).items() if v or k != "secrets"}
+    if restarts:
+        shape["restarts"] = restarts
     canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
@@ -40,6 +44,12 @@ def _shape_of(probe: Probe | None) -> dict[str, object] | None:
     if probe is None:
         return None
     return {key: value for key, value in asdict(probe).items() if value or key not in ("service", "command")}
+
+
+def expendable(numbers: Iterable[int], needed: Collection[int], kept: int) -> list[int]:
+    """Which releases of an app may go: those that nobody needs, beyond the newest `kept` of all."""
+    oldest_first = sorted(numbers)
+    return [number for number in oldest_first[: max(0, len(oldest_first) - kept)] if number not in needed]
 
 
 def is_unchanged(manifest: Manifest, pinned_image: str, latest: Manifest, latest_pinned_image: str) -> bool:

@@ -9,7 +9,7 @@ from google.protobuf import empty_pb2
 from control_plane import decode, secret_values
 from control_plane.core.manifest import Manifest, complete
 from control_plane.core.preview import preview
-from control_plane.core.releases import is_unchanged, spec_hash
+from control_plane.core.releases import expendable, is_unchanged, spec_hash
 from control_plane.core.rollout import TERMINAL
 from control_plane.services import listing
 from control_plane.services.caller import Caller
@@ -54,14 +54,17 @@ class AppService:
 
             if request.validate_only:
                 return build(Batch())
-            answer = await self._context.change(build)
-            if not answer.unchanged:
-                answer.release.CopyFrom(self._state.releases.need(answer.release.name))
-                answer.rollout.CopyFrom(self._state.rollouts.need(answer.rollout.name))
-            answer.app.CopyFrom(self.shown(self._state.apps.need(answer.app.name)))
-            return answer
+            return self._settled(await self._context.change(build))
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    def _settled(self, answer: app_pb2.ApplyAppResponse) -> app_pb2.ApplyAppResponse:
+        """The answer with everything as it was stored."""
+        if not answer.unchanged:
+            answer.release.CopyFrom(self._state.releases.need(answer.release.name))
+            answer.rollout.CopyFrom(self._state.rollouts.need(answer.rollout.name))
+        answer.app.CopyFrom(self.shown(self._state.apps.need(answer.app.name)))
+        return answer
 
     def _pin_secrets(self, message: manifest_pb2.AppManifest) -> manifest_pb2.AppManifest:
         """The manifest with the versions that its secrets have now. Raises FAILED_PRECONDITION when one is missing."""
@@ -85,6 +88,21 @@ class AppService:
         before = self._state.apps.get(name)
         if before is not None and self._is_unchanged(before, manifest, pinned):
             return app_pb2.ApplyAppResponse(app=self.shown(before), unchanged=True)
+        return self._release(batch, before, shape, request.manifest, pinned, self._restarts(before), caller)
+
+    def _release(
+        self,
+        batch: Batch,
+        before: app_pb2.App | None,
+        shape: manifest_pb2.AppManifest,
+        applied: manifest_pb2.AppManifest,
+        pinned: str,
+        restarts: int,
+        caller: Caller,
+    ) -> app_pb2.ApplyAppResponse:
+        """A new release of `shape`, and the rollout that brings it. `applied` is what the app shows as its manifest."""
+        name = f"apps/{shape.name}"
+        manifest = complete(decode.manifest(shape), self._context.manifests.surroundings())
         now = self._context.clock.wall()
         number = self._next_number(name)
         release = release_pb2.Release(
@@ -92,9 +110,10 @@ class AppService:
             number=number,
             manifest=shape,
             pinned_image=pinned,
-            spec_hash=spec_hash(manifest, pinned),
+            spec_hash=spec_hash(manifest, pinned, restarts),
             create_time=decode.timestamp(now),
             creator=caller.principal,
+            restarts=restarts,
         )
         app = app_pb2.App()
         if before is not None:
@@ -102,14 +121,38 @@ class AppService:
         else:
             app.name = name
             app.create_time.CopyFrom(decode.timestamp(now))
-        app.manifest.CopyFrom(request.manifest)
+        app.manifest.CopyFrom(applied)
         app.latest_release = release.name
         app.update_time.CopyFrom(decode.timestamp(now))
+        self._forget_old(batch, before, number)
         rollout = begin_rollout(self._context, batch, app, release, f"release {number} was applied")
         batch.put(self._state.releases, release.name, release, 0)
         batch.event("ReleaseCreated", f"{caller.principal} made {release.name} of {pinned}", release.name, name)
         changes = self._changes(app, manifest, release)
         return app_pb2.ApplyAppResponse(app=app, release=release, rollout=rollout, changes=changes)
+
+    def _restarts(self, app: app_pb2.App | None) -> int:
+        """A restart holds for the releases that follow: else applying a manifest would undo it."""
+        return 0 if app is None else self._state.releases.need(app.latest_release).restarts
+
+    def _forget_old(self, batch: Batch, app: app_pb2.App | None, coming: int) -> None:
+        """Drops releases, with their rollouts, that are too many and that nobody needs."""
+        if app is None:
+            return
+        mine = {r.name: r.number for r in self._state.releases.values() if r.name.startswith(f"{app.name}/")}
+        needed = {mine.get(n, 0) for n in (app.latest_release, app.target_release, app.stable_release)}
+        needed |= {int(row.release) for row in self._state.assignments.values() if f"apps/{row.app}" == app.name}
+        rows = [row for row in self._state.rollouts.values() if row.name.startswith(f"{app.name}/")]
+        for row in rows:
+            if decode.state_of(row) not in TERMINAL or row.name == app.rollout:
+                needed |= {mine.get(row.from_release, 0), mine.get(row.to_release, 0)}
+        going = set(expendable([*mine.values(), coming], {*needed, coming}, self._context.releases_kept))
+        for name, number in mine.items():
+            if number in going:
+                batch.delete(self._state.releases, name)
+        for row in rows:
+            if mine.get(row.to_release) in going:
+                batch.delete(self._state.rollouts, row.name)
 
     def _is_unchanged(self, app: app_pb2.App, manifest: Manifest, pinned: str) -> bool:
         """Whether it is the newest release again. After it was rolled back, applying it again is a new try."""
@@ -148,6 +191,26 @@ class AppService:
             request_id=request.request_id,
         )
         return await self.apply_app(applied, caller)
+
+    async def restart_app(self, request: app_pb2.RestartAppRequest, caller: Caller) -> app_pb2.ApplyAppResponse:
+        async def act() -> app_pb2.ApplyAppResponse:
+            parse(request.name, "apps/*")
+
+            def build(batch: Batch) -> app_pb2.ApplyAppResponse:
+                app = self._state.apps.need(request.name)
+                check_etag(request.name, request.etag, self._state.apps.revision(request.name))
+                present = self._state.releases.need(app.target_release)
+                secret_values.require(self._state, present.manifest.secrets)
+                newest = app.target_release == app.latest_release
+                applied = app.manifest if newest else present.manifest
+                restarts = 1 + max(self._restarts(app), present.restarts)
+                return self._release(batch, app, present.manifest, applied, present.pinned_image, restarts, caller)
+
+            if request.validate_only:
+                return build(Batch())
+            return self._settled(await self._context.change(build))
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
     async def delete_app(self, request: app_pb2.DeleteAppRequest, caller: Caller) -> empty_pb2.Empty:
         async def act() -> empty_pb2.Empty:

@@ -34,6 +34,8 @@ class Context:
     node_endpoints: tuple[str, ...]
     idempotency: Idempotency
     vault: Vault
+    releases_kept: int = 50
+    """So many releases of an app are kept, besides those that are needed."""
     last_use: dict[str, float] = field(default_factory=dict)
     """When each operator's token was used last, seconds since 1970, by its name."""
     token_requests: set[str] = field(default_factory=set)

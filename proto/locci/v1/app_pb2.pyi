@@ -418,3 +418,37 @@ class ScaleAppRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScaleAppRequest: _TypeAlias = ScaleAppRequest  # noqa: Y015
+
+@_typing.final
+class RestartAppRequest(_message.Message):
+    """Makes every container of an app anew, release and manifest staying what they are but for that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`apps/{app}`."""
+    etag: _builtins.str
+    """When set, refused unless it is the app's current etag."""
+    validate_only: _builtins.bool
+    """Check and plan only; change nothing."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestartAppRequest: _TypeAlias = RestartAppRequest  # noqa: Y015

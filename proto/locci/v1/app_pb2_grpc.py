@@ -61,6 +61,11 @@ class AppServiceStub:
                 request_serializer=locci_dot_v1_dot_app__pb2.ScaleAppRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_app__pb2.ApplyAppResponse.FromString,
                 _registered_method=True)
+        self.RestartApp = channel.unary_unary(
+                '/locci.v1.AppService/RestartApp',
+                request_serializer=locci_dot_v1_dot_app__pb2.RestartAppRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_app__pb2.ApplyAppResponse.FromString,
+                _registered_method=True)
 
 
 class AppServiceServicer:
@@ -102,6 +107,13 @@ class AppServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestartApp(self, request, context):
+        """A release like the present one whose containers are new, and the rollout that brings them by the app's own policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AppServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +140,11 @@ def add_AppServiceServicer_to_server(servicer, server):
             'ScaleApp': grpc.unary_unary_rpc_method_handler(
                     servicer.ScaleApp,
                     request_deserializer=locci_dot_v1_dot_app__pb2.ScaleAppRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_app__pb2.ApplyAppResponse.SerializeToString,
+            ),
+            'RestartApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestartApp,
+                    request_deserializer=locci_dot_v1_dot_app__pb2.RestartAppRequest.FromString,
                     response_serializer=locci_dot_v1_dot_app__pb2.ApplyAppResponse.SerializeToString,
             ),
     }
@@ -266,6 +283,33 @@ class AppService:
             target,
             '/locci.v1.AppService/ScaleApp',
             locci_dot_v1_dot_app__pb2.ScaleAppRequest.SerializeToString,
+            locci_dot_v1_dot_app__pb2.ApplyAppResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.AppService/RestartApp',
+            locci_dot_v1_dot_app__pb2.RestartAppRequest.SerializeToString,
             locci_dot_v1_dot_app__pb2.ApplyAppResponse.FromString,
             options,
             channel_credentials,

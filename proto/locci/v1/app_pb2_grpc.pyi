@@ -44,6 +44,8 @@ class AppServiceStub:
     """Its replicas stop, its hostnames stop to answer."""
     ScaleApp: _grpc.UnaryUnaryMultiCallable[_app_pb2.ScaleAppRequest, _app_pb2.ApplyAppResponse]
     """A release with other counts; replicas that stay are not restarted."""
+    RestartApp: _grpc.UnaryUnaryMultiCallable[_app_pb2.RestartAppRequest, _app_pb2.ApplyAppResponse]
+    """A release like the present one whose containers are new, and the rollout that brings them by the app's own policy."""
 
 @_typing.type_check_only
 class AppServiceAsyncStub(AppServiceStub):
@@ -60,6 +62,8 @@ class AppServiceAsyncStub(AppServiceStub):
     """Its replicas stop, its hostnames stop to answer."""
     ScaleApp: _aio.UnaryUnaryMultiCallable[_app_pb2.ScaleAppRequest, _app_pb2.ApplyAppResponse]  # type: ignore[assignment]
     """A release with other counts; replicas that stay are not restarted."""
+    RestartApp: _aio.UnaryUnaryMultiCallable[_app_pb2.RestartAppRequest, _app_pb2.ApplyAppResponse]  # type: ignore[assignment]
+    """A release like the present one whose containers are new, and the rollout that brings them by the app's own policy."""
 
 class AppServiceServicer(metaclass=_abc_1.ABCMeta):
     """Developers keep their apps here."""
@@ -103,5 +107,13 @@ class AppServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_app_pb2.ApplyAppResponse, _abc.Awaitable[_app_pb2.ApplyAppResponse]]:
         """A release with other counts; replicas that stay are not restarted."""
+
+    @_abc_1.abstractmethod
+    def RestartApp(
+        self,
+        request: _app_pb2.RestartAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_app_pb2.ApplyAppResponse, _abc.Awaitable[_app_pb2.ApplyAppResponse]]:
+        """A release like the present one whose containers are new, and the rollout that brings them by the app's own policy."""
 
 def add_AppServiceServicer_to_server(servicer: AppServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

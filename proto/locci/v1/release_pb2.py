@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from locci.v1 import manifest_pb2 as locci_dot_v1_dot_manifest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16locci/v1/release.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17locci/v1/manifest.proto\"\xd3\x01\n\x07Release\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\'\n\x08manifest\x18\x03 \x01(\x0b\x32\x15.locci.v1.AppManifest\x12\x14\n\x0cpinned_image\x18\x04 \x01(\t\x12\x11\n\tspec_hash\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\x04\"\xf3\x04\n\x07Rollout\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x66rom_release\x18\x02 \x01(\t\x12\x12\n\nto_release\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.locci.v1.RolloutState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x1a\n\x12\x61utomatic_rollback\x18\x06 \x01(\x08\x12\x0e\n\x06wanted\x18\x07 \x01(\r\x12\x0f\n\x07updated\x18\x08 \x01(\r\x12\x0f\n\x07healthy\x18\t \x01(\r\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rprogress_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x31\n\rrollback_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bsteps_taken\x18\x0f \x01(\r\x12\x10\n\x08promoted\x18\x37 \x01(\x08\x12/\n\x0bresume_time\x18: \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x0cside_by_side\x18\x8d\x01 \x01(\x08\x12\x30\n\x0bswitch_time\x18\x8e\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0eprefetch_nodes\x18\x8f\x01 \x03(\t\x12\x14\n\x0bprefetching\x18\x90\x01 \x01(\x08\"t\n\x13ListReleasesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"T\n\x14ListReleasesResponse\x12#\n\x08releases\x18\x01 \x03(\x0b\x32\x11.locci.v1.Release\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetReleaseRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"t\n\x13ListRolloutsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"T\n\x14ListRolloutsResponse\x12#\n\x08rollouts\x18\x01 \x03(\x0b\x32\x11.locci.v1.Rollout\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"e\n\x12RollbackAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\rvalidate_only\x18\x8c\x01 \x01(\x08\")\n\x13\x41\x62ortRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x13PauseRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\x14ResumeRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"+\n\x15PromoteRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*\xac\x02\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_PENDING\x10\x01\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x02\x12\x18\n\x14ROLLOUT_STATE_PAUSED\x10\x03\x12\x1e\n\x1aROLLOUT_STATE_ROLLING_BACK\x10\x04\x12\x1b\n\x17ROLLOUT_STATE_SUCCEEDED\x10\x05\x12\x18\n\x14ROLLOUT_STATE_FAILED\x10\x06\x12\x1d\n\x19ROLLOUT_STATE_ROLLED_BACK\x10\x07\x12\x1c\n\x18ROLLOUT_STATE_SUPERSEDED\x10\x08\x12\x19\n\x15ROLLOUT_STATE_ABORTED\x10\t2\xe9\x01\n\x0eReleaseService\x12s\n\x0cListReleases\x12\x1d.locci.v1.ListReleasesRequest\x1a\x1e.locci.v1.ListReleasesResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=apps/*}/releases\x12\x62\n\nGetRelease\x12\x1b.locci.v1.GetReleaseRequest\x1a\x11.locci.v1.Release\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=apps/*/releases/*}2\x8b\x07\n\x0eRolloutService\x12s\n\x0cListRollouts\x12\x1d.locci.v1.ListRolloutsRequest\x1a\x1e.locci.v1.ListRolloutsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=apps/*}/rollouts\x12\x62\n\nGetRollout\x12\x1b.locci.v1.GetRolloutRequest\x1a\x11.locci.v1.Rollout\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=apps/*/rollouts/*}\x12l\n\x0cWatchRollout\x12\x1b.locci.v1.GetRolloutRequest\x1a\x11.locci.v1.Rollout\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/{name=apps/*/rollouts/*}:watch0\x01\x12\x65\n\x0bRollbackApp\x12\x1c.locci.v1.RollbackAppRequest\x1a\x11.locci.v1.Rollout\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=apps/*}:rollback:\x01*\x12o\n\x0c\x41\x62ortRollout\x12\x1d.locci.v1.AbortRolloutRequest\x1a\x11.locci.v1.Rollout\"-\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=apps/*/rollouts/*}:abort:\x01*\x12o\n\x0cPauseRollout\x12\x1d.locci.v1.PauseRolloutRequest\x1a\x11.locci.v1.Rollout\"-\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=apps/*/rollouts/*}:pause:\x01*\x12r\n\rResumeRollout\x12\x1e.locci.v1.ResumeRolloutRequest\x1a\x11.locci.v1.Rollout\".\x82\xd3\xe4\x93\x02(\"#/v1/{name=apps/*/rollouts/*}:resume:\x01*\x12u\n\x0ePromoteRollout\x12\x1f.locci.v1.PromoteRolloutRequest\x1a\x11.locci.v1.Rollout\"/\x82\xd3\xe4\x93\x02)\"$/v1/{name=apps/*/rollouts/*}:promote:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16locci/v1/release.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17locci/v1/manifest.proto\"\xe6\x01\n\x07Release\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\'\n\x08manifest\x18\x03 \x01(\x0b\x32\x15.locci.v1.AppManifest\x12\x14\n\x0cpinned_image\x18\x04 \x01(\t\x12\x11\n\tspec_hash\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x11\n\x08restarts\x18\x8c\x01 \x01(\r\"\xf3\x04\n\x07Rollout\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x66rom_release\x18\x02 \x01(\t\x12\x12\n\nto_release\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.locci.v1.RolloutState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x1a\n\x12\x61utomatic_rollback\x18\x06 \x01(\x08\x12\x0e\n\x06wanted\x18\x07 \x01(\r\x12\x0f\n\x07updated\x18\x08 \x01(\r\x12\x0f\n\x07healthy\x18\t \x01(\r\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rprogress_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x31\n\rrollback_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bsteps_taken\x18\x0f \x01(\r\x12\x10\n\x08promoted\x18\x37 \x01(\x08\x12/\n\x0bresume_time\x18: \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x0cside_by_side\x18\x8d\x01 \x01(\x08\x12\x30\n\x0bswitch_time\x18\x8e\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0eprefetch_nodes\x18\x8f\x01 \x03(\t\x12\x14\n\x0bprefetching\x18\x90\x01 \x01(\x08\"t\n\x13ListReleasesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"T\n\x14ListReleasesResponse\x12#\n\x08releases\x18\x01 \x03(\x0b\x32\x11.locci.v1.Release\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetReleaseRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"t\n\x13ListRolloutsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"T\n\x14ListRolloutsResponse\x12#\n\x08rollouts\x18\x01 \x03(\x0b\x32\x11.locci.v1.Rollout\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"e\n\x12RollbackAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\rvalidate_only\x18\x8c\x01 \x01(\x08\")\n\x13\x41\x62ortRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x13PauseRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\x14ResumeRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"+\n\x15PromoteRolloutRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*\xac\x02\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_PENDING\x10\x01\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x02\x12\x18\n\x14ROLLOUT_STATE_PAUSED\x10\x03\x12\x1e\n\x1aROLLOUT_STATE_ROLLING_BACK\x10\x04\x12\x1b\n\x17ROLLOUT_STATE_SUCCEEDED\x10\x05\x12\x18\n\x14ROLLOUT_STATE_FAILED\x10\x06\x12\x1d\n\x19ROLLOUT_STATE_ROLLED_BACK\x10\x07\x12\x1c\n\x18ROLLOUT_STATE_SUPERSEDED\x10\x08\x12\x19\n\x15ROLLOUT_STATE_ABORTED\x10\t2\xe9\x01\n\x0eReleaseService\x12s\n\x0cListReleases\x12\x1d.locci.v1.ListReleasesRequest\x1a\x1e.locci.v1.ListReleasesResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=apps/*}/releases\x12\x62\n\nGetRelease\x12\x1b.locci.v1.GetReleaseRequest\x1a\x11.locci.v1.Release\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=apps/*/releases/*}2\x8b\x07\n\x0eRolloutService\x12s\n\x0cListRollouts\x12\x1d.locci.v1.ListRolloutsRequest\x1a\x1e.locci.v1.ListRolloutsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=apps/*}/rollouts\x12\x62\n\nGetRollout\x12\x1b.locci.v1.GetRolloutRequest\x1a\x11.locci.v1.Rollout\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=apps/*/rollouts/*}\x12l\n\x0cWatchRollout\x12\x1b.locci.v1.GetRolloutRequest\x1a\x11.locci.v1.Rollout\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/{name=apps/*/rollouts/*}:watch0\x01\x12\x65\n\x0bRollbackApp\x12\x1c.locci.v1.RollbackAppRequest\x1a\x11.locci.v1.Rollout\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=apps/*}:rollback:\x01*\x12o\n\x0c\x41\x62ortRollout\x12\x1d.locci.v1.AbortRolloutRequest\x1a\x11.locci.v1.Rollout\"-\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=apps/*/rollouts/*}:abort:\x01*\x12o\n\x0cPauseRollout\x12\x1d.locci.v1.PauseRolloutRequest\x1a\x11.locci.v1.Rollout\"-\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=apps/*/rollouts/*}:pause:\x01*\x12r\n\rResumeRollout\x12\x1e.locci.v1.ResumeRolloutRequest\x1a\x11.locci.v1.Rollout\".\x82\xd3\xe4\x93\x02(\"#/v1/{name=apps/*/rollouts/*}:resume:\x01*\x12u\n\x0ePromoteRollout\x12\x1f.locci.v1.PromoteRolloutRequest\x1a\x11.locci.v1.Rollout\"/\x82\xd3\xe4\x93\x02)\"$/v1/{name=apps/*/rollouts/*}:promote:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -77,36 +77,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLOUTSERVICE'].methods_by_name['ResumeRollout']._serialized_options = b'\202\323\344\223\002(\"#/v1/{name=apps/*/rollouts/*}:resume:\001*'
   _globals['_ROLLOUTSERVICE'].methods_by_name['PromoteRollout']._loaded_options = None
   _globals['_ROLLOUTSERVICE'].methods_by_name['PromoteRollout']._serialized_options = b'\202\323\344\223\002)\"$/v1/{name=apps/*/rollouts/*}:promote:\001*'
-  _globals['_ROLLOUTSTATE']._serialized_start=1770
-  _globals['_ROLLOUTSTATE']._serialized_end=2070
+  _globals['_ROLLOUTSTATE']._serialized_start=1789
+  _globals['_ROLLOUTSTATE']._serialized_end=2089
   _globals['_RELEASE']._serialized_start=158
-  _globals['_RELEASE']._serialized_end=369
-  _globals['_ROLLOUT']._serialized_start=372
-  _globals['_ROLLOUT']._serialized_end=999
-  _globals['_LISTRELEASESREQUEST']._serialized_start=1001
-  _globals['_LISTRELEASESREQUEST']._serialized_end=1117
-  _globals['_LISTRELEASESRESPONSE']._serialized_start=1119
-  _globals['_LISTRELEASESRESPONSE']._serialized_end=1203
-  _globals['_GETRELEASEREQUEST']._serialized_start=1205
-  _globals['_GETRELEASEREQUEST']._serialized_end=1244
-  _globals['_LISTROLLOUTSREQUEST']._serialized_start=1246
-  _globals['_LISTROLLOUTSREQUEST']._serialized_end=1362
-  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=1364
-  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=1448
-  _globals['_GETROLLOUTREQUEST']._serialized_start=1450
-  _globals['_GETROLLOUTREQUEST']._serialized_end=1489
-  _globals['_ROLLBACKAPPREQUEST']._serialized_start=1491
-  _globals['_ROLLBACKAPPREQUEST']._serialized_end=1592
-  _globals['_ABORTROLLOUTREQUEST']._serialized_start=1594
-  _globals['_ABORTROLLOUTREQUEST']._serialized_end=1635
-  _globals['_PAUSEROLLOUTREQUEST']._serialized_start=1637
-  _globals['_PAUSEROLLOUTREQUEST']._serialized_end=1678
-  _globals['_RESUMEROLLOUTREQUEST']._serialized_start=1680
-  _globals['_RESUMEROLLOUTREQUEST']._serialized_end=1722
-  _globals['_PROMOTEROLLOUTREQUEST']._serialized_start=1724
-  _globals['_PROMOTEROLLOUTREQUEST']._serialized_end=1767
-  _globals['_RELEASESERVICE']._serialized_start=2073
-  _globals['_RELEASESERVICE']._serialized_end=2306
-  _globals['_ROLLOUTSERVICE']._serialized_start=2309
-  _globals['_ROLLOUTSERVICE']._serialized_end=3216
+  _globals['_RELEASE']._serialized_end=388
+  _globals['_ROLLOUT']._serialized_start=391
+  _globals['_ROLLOUT']._serialized_end=1018
+  _globals['_LISTRELEASESREQUEST']._serialized_start=1020
+  _globals['_LISTRELEASESREQUEST']._serialized_end=1136
+  _globals['_LISTRELEASESRESPONSE']._serialized_start=1138
+  _globals['_LISTRELEASESRESPONSE']._serialized_end=1222
+  _globals['_GETRELEASEREQUEST']._serialized_start=1224
+  _globals['_GETRELEASEREQUEST']._serialized_end=1263
+  _globals['_LISTROLLOUTSREQUEST']._serialized_start=1265
+  _globals['_LISTROLLOUTSREQUEST']._serialized_end=1381
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=1383
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=1467
+  _globals['_GETROLLOUTREQUEST']._serialized_start=1469
+  _globals['_GETROLLOUTREQUEST']._serialized_end=1508
+  _globals['_ROLLBACKAPPREQUEST']._serialized_start=1510
+  _globals['_ROLLBACKAPPREQUEST']._serialized_end=1611
+  _globals['_ABORTROLLOUTREQUEST']._serialized_start=1613
+  _globals['_ABORTROLLOUTREQUEST']._serialized_end=1654
+  _globals['_PAUSEROLLOUTREQUEST']._serialized_start=1656
+  _globals['_PAUSEROLLOUTREQUEST']._serialized_end=1697
+  _globals['_RESUMEROLLOUTREQUEST']._serialized_start=1699
+  _globals['_RESUMEROLLOUTREQUEST']._serialized_end=1741
+  _globals['_PROMOTEROLLOUTREQUEST']._serialized_start=1743
+  _globals['_PROMOTEROLLOUTREQUEST']._serialized_end=1786
+  _globals['_RELEASESERVICE']._serialized_start=2092
+  _globals['_RELEASESERVICE']._serialized_end=2325
+  _globals['_ROLLOUTSERVICE']._serialized_start=2328
+  _globals['_ROLLOUTSERVICE']._serialized_end=3235
 # @@protoc_insertion_point(module_scope)

@@ -87,6 +87,7 @@ class Release(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `apps/{app}/releases/{number}`."""
     number: _builtins.int
@@ -99,6 +100,8 @@ class Release(_message.Message):
     """Who made it."""
     revision: _builtins.int
     """The store's revision that made it."""
+    restarts: _builtins.int
+    """How often the app was restarted up to here; part of the spec hash, so that containers are made anew."""
     @_builtins.property
     def manifest(self) -> _manifest_pb2.AppManifest:
         """The manifest as it was applied."""
@@ -118,10 +121,11 @@ class Release(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
         revision: _builtins.int = ...,
+        restarts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "manifest", b"manifest", "name", b"name", "number", b"number", "pinned_image", b"pinned_image", "revision", b"revision", "spec_hash", b"spec_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "manifest", b"manifest", "name", b"name", "number", b"number", "pinned_image", b"pinned_image", "restarts", b"restarts", "revision", b"revision", "spec_hash", b"spec_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -109,3 +109,15 @@ async def test_what_a_change_would_do_is_shown_before_it_is_done(terminal: Termi
     assert not node.get("cordoned")
     assert "nothing is placed better" in (await done(terminal, "rebalance", "--all", "--dry-run")).err
     assert (await locci(terminal, "rebalance")).code == 2
+
+
+async def test_restarts_and_what_a_release_changed(terminal: Terminal) -> None:
+    await done(terminal, "deploy", "-f", terminal.manifest("1"))
+    assert "replace" in (await done(terminal, "restart", "hello", "--dry-run")).out
+    assert "release 2 succeeded" in (await done(terminal, "restart", "hello", "--wait")).out
+    await done(terminal, "deploy", "-f", terminal.manifest("2"))
+    lines = (await done(terminal, "releases", "hello", "--diff", "2", "3")).out.splitlines()
+    assert "-  image: registry.test:5000/hello:1" in lines
+    assert "+  image: registry.test:5000/hello:2" in lines
+    assert "are the same" in (await done(terminal, "releases", "hello", "--diff", "3", "3")).err
+    assert "succeeded" in (await done(terminal, "rollback", "hello", "--to", "1", "--wait")).out
