@@ -172,6 +172,14 @@ CERTIFICATES: Final[list[Column]] = [
     ("ENDS", lambda c: c.get("expire_time", "")),
     ("AGE", lambda c: age(c.get("create_time"))),
 ]
+AUTHORITIES: Final[list[Column]] = [
+    ("AUTHORITY", lambda a: last(a["name"])),
+    ("STATE", lambda a: a.get("state", "").removeprefix("AUTHORITY_STATE_").lower()),
+    ("TRUSTED BY", lambda a: f"{a.get('nodes_trusting', 0)}/{a.get('nodes', 0)}"),
+    ("SIGNED FOR", lambda a: f"{a.get('nodes_signed', 0)}/{a.get('nodes', 0)}"),
+    ("ENDS", lambda a: a.get("expire_time", "")),
+    ("AGE", lambda a: age(a.get("create_time"))),
+]
 RECORD_SETS: Final[list[Column]] = [
     ("OWNER", lambda r: r.get("owner", "")),
     ("TYPE", lambda r: r.get("type", "")),

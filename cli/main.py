@@ -16,6 +16,7 @@ from cli.client import TIMEOUT_S
 from cli.commands import (
     apps,
     audit,
+    authorities,
     certificates,
     confidential,
     contexts,
@@ -77,6 +78,7 @@ for name, group in {
     "operations": operations,
     "operators": operators,
     "audit": audit,
+    "ca": authorities,
     "zones": zones,
     "certificates": certificates,
     "secrets": confidential,

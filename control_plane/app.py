@@ -20,12 +20,13 @@ from control_plane.core.access import OperatorToken, matches, parse_operator_tok
 from control_plane.core.quota import Quota, Quotas
 from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
-from control_plane.origin import note, open_origin
+from control_plane.origin import open_origin, use_stored
 from control_plane.ports import Store
 from control_plane.reports import Reports
 from control_plane.rpc import GrpcServers
 from control_plane.services.access import ROLE_PREFIX, AuditService, OperatorTokenService
 from control_plane.services.apps import AppService
+from control_plane.services.authorities import AuthorityService
 from control_plane.services.caller import Caller
 from control_plane.services.certificates import CertificateService
 from control_plane.services.confidential import SecretService
@@ -57,7 +58,9 @@ from fleet.errors import Code, LocciError
 from fleet.files import write_atomic
 from locci.v1 import (
     access_pb2,
+    agent_pb2,
     app_pb2,
+    authority_pb2,
     certificate_pb2,
     drill_pb2,
     enrolment_pb2,
@@ -78,6 +81,8 @@ from locci.v1 import (
 log = structlog.get_logger()
 
 STOP_GRACE_S: Final = 3.0
+TLS_LOOK_S: Final = 3600.0
+"""Time between looks at the own certificate's age."""
 
 
 class HttpListener(Protocol):
@@ -120,6 +125,8 @@ class ControlPlane:
         self.registry = RegistryClient(settings.insecure_registries)
         self.grpc = GrpcServers()
         self._controlling: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._tls: ssl.SSLContext | None = None
         self._ready = False
 
     def steady(self) -> float:
@@ -152,9 +159,10 @@ class ControlPlane:
         await self.state.load()
         origin = open_origin(self.settings, self.state, self.clock.wall)
         self.authority, self.vault = origin.authority, origin.vault
-        await self.state.transact(lambda batch: note(origin, self.state, batch))
+        await self.state.transact(lambda batch: origin.note(self.state, batch, self.clock.wall()))
         token = await self._admin_token()
-        self._write_context(token)
+        self._token = token
+        self._write_context()
 
     async def _admin_token(self) -> str:
         path = self.settings.data_dir / "admin.token"
@@ -173,13 +181,13 @@ class ControlPlane:
         write_atomic(path, (fresh.text() + "\n").encode())
         return fresh.text()
 
-    def _write_context(self, token: str) -> None:
+    def _write_context(self) -> None:
         host = host_of(self.settings.advertise[0]) if self.settings.advertise else "localhost"
         context = {
             "server": f"https://{_bracketed(host)}:{port_of(self.settings.http_listen)}",
             "grpc": f"{_bracketed(host)}:{port_of(self.settings.grpc_listen)}",
             "ca_pem": self.authority.ca_pem,
-            "token": token,
+            "token": self._token,
         }
         write_atomic(self.settings.data_dir / "context.json", json.dumps(context, indent=2).encode())
 
@@ -240,7 +248,35 @@ class ControlPlane:
             vault=self.vault,
             releases_kept=self.settings.releases_kept,
         )
-        return guarded(services(self.context), self.state, self.clock)
+        self._announce_trust()
+        return guarded(services(self.context, self._authorities_changed), self.state, self.clock)
+
+    def _authorities_changed(self) -> None:
+        """Trusts, signs and shows certificates by what the store says now, and tells every node."""
+        use_stored(self.authority, self.state, self.vault)
+        self._refresh_tls()
+        self._write_context()
+        self._announce_trust()
+
+    def _announce_trust(self) -> None:
+        trust = agent_pb2.Trust(fingerprints=self.authority.fingerprints, issuer=self.authority.issuer)
+        self.hub.announce(trust)
+
+    def _refresh_tls(self) -> None:
+        """New connections get the certificate that is good now; one whose half of life is over is replaced."""
+        names = [host_of(name) for name in self.settings.advertise]
+        key_and_chain = self.authority.server_certificate(names)
+        self.grpc.show(key_and_chain, self.authority.ca_pem.encode())
+        if self._tls is not None:
+            self._tls.load_cert_chain(self.authority.server_pem)
+
+    async def _keep_tls(self) -> None:
+        while True:
+            await self.clock.sleep(TLS_LOOK_S)
+            try:
+                self._refresh_tls()
+            except OSError as error:
+                log.error("certificate_not_renewed", reason=str(error))
 
     def _node_endpoints(self) -> list[str]:
         port = port_of(self.settings.node_listen)
@@ -250,8 +286,7 @@ class ControlPlane:
         """Listens, and begins to control. `prepare` comes first; `before_listening` frees the addresses."""
         offered = self.build()
         settings = self.settings
-        names = [host_of(name) for name in settings.advertise]
-        key_and_chain = self.authority.server_certificate(names)
+        self._refresh_tls()
         quotas = Quotas(
             Quota(settings.rate_per_s, settings.rate_burst, settings.requests_per_token, settings.watches_per_token)
         )
@@ -264,17 +299,16 @@ class ControlPlane:
             SyncServicer(self.context, self.reports, settings.heartbeat_interval_s),
             self.state,
             self.authenticate,
-            key_and_chain=key_and_chain,
-            ca_pem=self.authority.ca_pem.encode(),
             operator_listen=settings.grpc_listen,
             node_listen=settings.node_listen,
             quotas=quotas,
         )
         if self._start_http is not None:
-            tls = server_context(self.authority.server_pem)
+            self._tls = server_context(self.authority.server_pem)
             self._http = await self._start_http(
-                offered, self.authenticate, settings.http_listen, tls, self.not_ready, None, quotas
+                offered, self.authenticate, settings.http_listen, self._tls, self.not_ready, None, quotas
             )
+        self._renewing = asyncio.create_task(self._keep_tls())
         self._ready = True
         log.info("started", http=settings.http_listen, grpc=settings.grpc_listen, nodes=settings.node_listen)
 
@@ -286,6 +320,9 @@ class ControlPlane:
     async def stop(self) -> None:
         """Says goodbye to nodes and ends everything within a few seconds."""
         self._ready = False
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         if self._controlling is not None:
             self.hub.end_all("the control plane is stopping", SHUTDOWN_RETRY_S)
             self._controlling.cancel()
@@ -299,7 +336,7 @@ class ControlPlane:
             await self._http.close()
 
 
-def services(context: Context) -> list[Service]:
+def services(context: Context, authorities_changed: Callable[[], None] = lambda: None) -> list[Service]:
     """Every service of the contract but the nodes' stream."""
 
     def named(module: object, name: str, implementation: object, access: str = "operator") -> Service:
@@ -321,6 +358,7 @@ def services(context: Context) -> list[Service]:
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
         named(purge_pb2, "PurgeService", PurgeService(context)),
         named(secret_pb2, "SecretService", SecretService(context)),
+        named(authority_pb2, "AuthorityService", AuthorityService(context, authorities_changed)),
         named(certificate_pb2, "CertificateService", CertificateService(context)),
         named(access_pb2, "OperatorTokenService", OperatorTokenService(context)),
         named(access_pb2, "AuditService", AuditService(context)),

@@ -35,7 +35,8 @@ _MAGIC: Final = b"locci-backup-1\n"
 _PIECE_BYTES: Final = 1 << 20
 _SEALED_MAX: Final = _PIECE_BYTES + 16
 _SCRYPT: Final = {"n": 1 << 15, "r": 8, "p": 1}
-_FILES: Final = ("ca/ca.key", "ca/ca.pem", "master.key", "admin.token")
+_FILES: Final = ("master.key", "admin.token", "ca/ca.key", "ca/ca.pem")
+"""Those of the CA are of version 0.1.0; since then it is in the store."""
 _PASSPHRASE_MIN: Final = 8
 RAISE: Final = 1 << 20
 """How far a restore raises revisions and epochs: above whatever nodes have seen since the backup."""
@@ -59,7 +60,7 @@ def create(settings: ServerSettings, target: Path, passphrase: bytes, now: float
     data_dir = settings.data_dir
     missing = [
         name
-        for name in (*(() if settings.database_url else (DATABASE,)), *_FILES[:2])
+        for name in (*(() if settings.database_url else (DATABASE,)), "master.key")
         if not (data_dir / name).exists()
     ]
     if missing:

@@ -17,7 +17,7 @@ from control_plane import backup_commands
 from control_plane.app import ControlPlane
 from control_plane.http.listener import start_http
 from control_plane.settings import ServerSettings
-from control_plane.shared import SharedControlPlane, initialise
+from control_plane.shared import SharedControlPlane, initialise, replace_master_key
 from fleet.errors import Code, LocciError
 from fleet.settings import load
 from fleet.telemetry import configure_logging
@@ -56,6 +56,16 @@ def init(config: Config = None) -> None:
     configure_logging("locci-server", level=settings.log_level)
     asyncio.run(_prepare(settings))
     print(settings.data_dir / "context.json")
+
+
+@app.command()
+def rotate_master_key(config: Config = None) -> None:
+    """Put everything that is sealed in the store under a new master key. Stop the control plane first."""
+    settings = load(ServerSettings, config)
+    configure_logging("locci-server", level=settings.log_level)
+    count = asyncio.run(replace_master_key(settings))
+    print(f"{count} sealed values are under the new key in {settings.data_dir}/master.key: back it up", end="")
+    print("; copy it to the other control planes, then start them" if settings.database_url else "")
 
 
 async def _prepare(settings: ServerSettings) -> None:

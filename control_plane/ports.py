@@ -159,7 +159,11 @@ class CertificateAuthority(Protocol):
 
     trust_domain: str
     ca_pem: str
+    """The certificates of all that are trusted."""
     fingerprints: Sequence[str]
+    """SHA-256 of each; first that of the one which the control plane shows a certificate of."""
+    issuer: str
+    """SHA-256 of the certificate of the one that signs certificates of nodes."""
 
     def sign_report(self, report: str) -> bytes:
         """The signature under the report of a drill's run (fleet/signed_report.py)."""

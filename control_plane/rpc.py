@@ -158,6 +158,8 @@ class GrpcServers:
         self._operators = grpc.aio.server(options=SERVER_OPTIONS)
         self._nodes = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = HealthServicer()
+        self._shown = ((b"", b""), b"")
+        self._edition = 0
         self.operator_port = 0
         self.node_port = 0
 
@@ -168,13 +170,11 @@ class GrpcServers:
         state: State,
         authenticate: Callable[[str], Awaitable[Caller]],
         *,
-        key_and_chain: tuple[bytes, bytes],
-        ca_pem: bytes,
         operator_listen: str,
         node_listen: str,
         quotas: Quotas,
     ) -> None:
-        """Begins to listen. Raises FAILED_PRECONDITION when an address cannot be had."""
+        """Begins to listen; `show` comes first. Raises FAILED_PRECONDITION when an address cannot be had."""
         names = [service.descriptor.full_name for service in services]
         for service in services:
             if service.access == "public":
@@ -189,13 +189,34 @@ class GrpcServers:
             [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME],
             self._operators,
         )
-        tls = grpc.ssl_server_credentials([key_and_chain])
-        mutual = grpc.ssl_server_credentials([key_and_chain], ca_pem, require_client_auth=True)
-        self.operator_port = _listen(self._operators, operator_listen, tls)
-        self.node_port = _listen(self._nodes, node_listen, mutual)
+        self.operator_port = _listen(self._operators, operator_listen, self._credentials(mutual=False))
+        self.node_port = _listen(self._nodes, node_listen, self._credentials(mutual=True))
         await self._operators.start()
         await self._nodes.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    def show(self, key_and_chain: tuple[bytes, bytes], ca_pem: bytes) -> None:
+        """Shows this certificate on new connections, and takes those of nodes that `ca_pem` trusts."""
+        if self._shown != (key_and_chain, ca_pem):
+            self._shown = (key_and_chain, ca_pem)
+            self._edition += 1
+
+    def _credentials(self, *, mutual: bool) -> grpc.ServerCredentials:
+        """Credentials that follow `show`; asked anew with each handshake."""
+        taken = self._edition
+
+        def configuration() -> Any:
+            key_and_chain, ca_pem = self._shown
+            return grpc.ssl_server_certificate_configuration([key_and_chain], ca_pem if mutual else None)
+
+        def changed() -> Any:
+            nonlocal taken
+            if taken == self._edition:
+                return None
+            taken = self._edition
+            return configuration()
+
+        return grpc.dynamic_ssl_server_credentials(configuration(), changed, require_client_authentication=mutual)
 
     async def stop(self, grace_s: float) -> None:
         """Ends both within `grace_s`."""

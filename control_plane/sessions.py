@@ -70,6 +70,8 @@ class Hub:
         self._steady = steady
         self._sessions: dict[Key, Session] = {}
         self._publication: Publication | None = None
+        self.trust = agent_pb2.Trust()
+        """Whom the fleet trusts."""
         self.closing = False
 
     def current(self, session: Session) -> bool:
@@ -110,6 +112,12 @@ class Hub:
             if (session := self._sessions.get(key)) is not None:
                 recorded = agent_pb2.EventsRecorded(series=series, through=number)
                 session.say(agent_pb2.ControlMessage(events_recorded=recorded))
+
+    def announce(self, trust: agent_pb2.Trust) -> None:
+        """Tells every node whom the fleet trusts from now on."""
+        self.trust = trust
+        for session in list(self._sessions.values()):
+            session.say(agent_pb2.ControlMessage(trust=trust))
 
     def end(self, node: str, reason: agent_pb2.GoodbyeReason.ValueType, message: str) -> None:
         """Ends every session of a node."""

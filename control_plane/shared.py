@@ -12,13 +12,14 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import structlog
 
-from control_plane import metrics
+from control_plane import master_key, metrics
 from control_plane.adapters.postgres_store import PostgresLease, PostgresStore
+from control_plane.adapters.sqlite_store import SqliteStore
 from control_plane.app import ControlPlane, StartHttp, host_of, port_of, server_context
 from control_plane.core.leadership import (
     Answered,
@@ -36,12 +37,16 @@ from control_plane.core.leadership import (
     Ticked,
 )
 from control_plane.front import Front, Refusing
+from control_plane.http.listener import split_address
 from control_plane.origin import open_origin
+from control_plane.ports import Store
 from control_plane.settings import ServerSettings
 from control_plane.state import State
 from fleet.backoff import Backoff
 from fleet.clock import Clock, SystemClock
 from fleet.errors import LocciError, failed_precondition
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -94,6 +99,9 @@ class SharedControlPlane:
         try:
             state = State(store)
             await state.load()
+            if not len(state.authorities):
+                await initialise(settings)
+                await state.load()
             origin = open_origin(settings, state, self._clock.wall)
         finally:
             await store.close()
@@ -214,21 +222,59 @@ class SharedControlPlane:
 
 async def initialise(settings: ServerSettings) -> None:
     """Makes what a control plane begins with, when none leads. Raises FAILED_PRECONDITION (ALREADY_LED)."""
-    wall = SystemClock().wall
-    opened = PostgresStore(settings.database_url, wall)
-    lease = PostgresLease(settings.database_url, f"init:{os.getpid()}:{uuid.uuid4().hex[:8]}", "{}")
-    try:
-        await opened.open()
-        await opened.close()
-        seen = await lease.acquire(_INIT_S)
-        if not seen.holder.startswith("init:"):
-            message = f"a control plane leads already at this database: {seen.endpoints}; there is nothing to make"
-            raise failed_precondition("ALREADY_LED", message)
-        plane = ControlPlane(settings, store=PostgresStore(settings.database_url, wall, seen.epoch))
+
+    async def prepare(store: Store) -> None:
+        plane = ControlPlane(settings, store=store)
         try:
             await plane.prepare()
         finally:
             await plane.stop()
+
+    await _alone(settings, prepare)
+
+
+async def replace_master_key(settings: ServerSettings) -> int:
+    """Seals anew what is sealed, while no control plane runs. Raises FAILED_PRECONDITION (ALREADY_LED)."""
+
+    async def reseal(store: Store) -> int:
+        await store.open()
+        try:
+            state = State(store)
+            await state.load()
+            return await master_key.replace(settings.data_dir, state)
+        finally:
+            await store.close()
+
+    if settings.database_url:
+        return await _alone(settings, reseal)
+    for name, listen in (("node_listen", settings.node_listen), ("grpc_listen", settings.grpc_listen)):
+        host, port = split_address(listen)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                message = f"something listens at {name} {listen}: stop the control plane first"
+                raise failed_precondition("ALREADY_LED", message) from error
+    return await reseal(SqliteStore(settings.data_dir / "locci.db", SystemClock().wall))
+
+
+async def _alone(settings: ServerSettings, work: Callable[[Store], Awaitable[T]]) -> T:
+    """The result of `work` with the store, under the lease. Raises FAILED_PRECONDITION (ALREADY_LED)."""
+    wall = SystemClock().wall
+    opened = PostgresStore(settings.database_url, wall)
+    holder = f"init:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    lease = PostgresLease(settings.database_url, holder, "{}")
+    try:
+        await opened.open()
+        await opened.close()
+        seen = await lease.acquire(_INIT_S)
+        if seen.holder != holder:
+            message = f"a control plane leads already at this database, or begins to ({seen.holder}): nothing was made"
+            raise failed_precondition("ALREADY_LED", message)
+        try:
+            return await work(PostgresStore(settings.database_url, wall, seen.epoch))
+        finally:
             await lease.release()
     finally:
         await lease.close()

@@ -19,6 +19,7 @@ from fleet.errors import not_found
 from locci.v1 import (
     access_pb2,
     app_pb2,
+    authority_pb2,
     certificate_pb2,
     drill_pb2,
     enrolment_pb2,
@@ -189,7 +190,10 @@ class State:
         self.zone_contents = Table("zoneContents", StringValue)
         """By origin: the hash of what the zone serves; its revision is the zone's serial."""
         self.origins = Table("origins", StringValue)
-        """`ca`: the fingerprint of the fleet's CA; `master-key`: what only its master key opens, in base64."""
+        """`master-key`: what only the fleet's master key opens, in base64."""
+        self.authorities = Table("authorities", authority_pb2.Authority)
+        self.authority_keys = Table("authorityKeys", BytesValue)
+        """By `authorities/{authority}`: the private key in PEM, sealed."""
         self.secrets = Table("secretHashes", StringValue)
         """By `joinTokens/{id}` or `operatorTokens/{id}`: hexadecimal SHA-256 of the secret."""
         self._tables: dict[str, Table[Any]] = {t.kind: t for t in vars(self).values() if isinstance(t, Table)}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -155,6 +156,22 @@ class IdentityDirectory:
         certificate = self.certificate()
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         return datetime.datetime.fromtimestamp(now_s, datetime.UTC) > start + (end - start) / 2
+
+    def trusted(self) -> set[str]:
+        """Fingerprints of the authorities that this host trusts."""
+        return {fingerprint(found) for found in x509.load_pem_x509_certificates(self.ca_pem.read_bytes())}
+
+    def issued_by(self, authority: str) -> bool:
+        """Whether the trusted authority with this fingerprint signed the node's certificate."""
+        own = self.certificate()
+        for found in x509.load_pem_x509_certificates(self.ca_pem.read_bytes()):
+            if fingerprint(found) == authority:
+                try:
+                    own.verify_directly_issued_by(found)
+                except (ValueError, TypeError, InvalidSignature):
+                    return False
+                return True
+        return False
 
     def peer_server_context(self) -> ssl.SSLContext:
         """For the listener that other edges call: a certificate of our CA is demanded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -87,6 +88,23 @@ def rm(
         raise Failure(f"there is no context {name!r}", hint="`locci context ls` lists them", exit_code=NOT_FOUND)
     path.unlink()
     note(f"{name} is forgotten; its token still holds: `locci operators rm` takes it back")
+
+
+@app.command()
+def trust() -> None:
+    """Take over the fleet's certificate authorities as they are now, when one takes the place of another."""
+    path = context.path_in_effect(CONTEXT_FILE.get())
+    held = context.load(path)
+
+    async def fetch(client: Client) -> str:
+        return str((await client.get("ca"))["certificates_pem"])
+
+    fresh = replace(held, ca_pem=run_with(held, fetch))
+    context.save(fresh, path)
+    for name in context.names():
+        if context.load(context.named_path(name)) == held:
+            context.save(fresh, context.named_path(name))
+    note(f"{path} trusts {len(fresh.fingerprints())} now: {', '.join(f[:12] for f in fresh.fingerprints())}")
 
 
 def login(

@@ -15,7 +15,7 @@ _READS: Final = re.compile(r"(Get|List|Watch|Wait|Export|Verify|Plan)[A-Z]")
 _APP_SERVICES: Final = frozenset({"AppService", "ReleaseService", "RolloutService", "PurgeService"})
 """What a limited token may change. Elsewhere a request may carry a name that the service does not read, so that an
 app's name in it proves nothing."""
-_ADMIN_SERVICES: Final = frozenset({"OperatorTokenService", "AuditService"})
+_ADMIN_SERVICES: Final = frozenset({"OperatorTokenService", "AuditService", "AuthorityService"})
 _LEAST: Final = {
     "AppService": "deployer",
     "ReleaseService": "deployer",

@@ -127,6 +127,8 @@ class EnrolmentService:
             facts=request.facts,
             create_time=decode.timestamp(now),
             certificate_expire_time=decode.timestamp(issued.expire_at),
+            certificate_issuer=self._context.authority.issuer,
+            trusted_authorities=self._context.authority.fingerprints,
         )
         for session in before.sessions if before else ():
             row.sessions.add(role=session.role, epoch=session.epoch)
@@ -138,18 +140,20 @@ class EnrolmentService:
             raise LocciError(Code.PERMISSION_DENIED, "NOT_A_NODE", message)
         node_id = last_part(caller.principal)
         region = last_part(self._state.nodes.need(f"nodes/{node_id}").region)
-        issued = self._context.authority.issue(request.csr_pem, region=region, node=node_id)
+        authority = self._context.authority
+        issued = authority.issue(request.csr_pem, region=region, node=node_id)
+        issuer, trusted, ca_pem = authority.issuer, authority.fingerprints, authority.ca_pem
 
         def build(batch: Batch) -> None:
             row = self._state.nodes.copy(f"nodes/{node_id}")
             row.certificate_expire_time.CopyFrom(decode.timestamp(issued.expire_at))
+            row.certificate_issuer = issuer
+            row.trusted_authorities[:] = trusted
             batch.put(self._state.nodes, row.name, row)
             batch.event("CertificateRenewed", f"node {node_id} renewed its certificate", row.name)
 
         await self._context.change(build)
-        return enrolment_pb2.RenewResponse(
-            certificate_pem=issued.certificate_pem, ca_pem=self._context.authority.ca_pem
-        )
+        return enrolment_pb2.RenewResponse(certificate_pem=issued.certificate_pem, ca_pem=ca_pem)
 
 
 def check_addresses(addresses: Iterable[str], path: str) -> list[str]:

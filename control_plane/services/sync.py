@@ -104,6 +104,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
             time=decode.timestamp(self._context.clock.wall()),
             node=identity.node,
             region=identity.region,
+            trust=self._context.hub.trust,
         )
         session.say(agent_pb2.ControlMessage(welcome=welcome))
         self._context.hub.enter(session)

@@ -37,6 +37,7 @@ _WELCOME_DEADLINE_S: Final = 10.0
 _SUPERSEDED_DELAY_S: Final = 30.0
 _RENEWAL_CHECK_S: Final = 60.0
 _RENEWAL_DEADLINE_S: Final = 20.0
+_TRUST_SPREAD_S: Final = 5.0
 _EVIDENCE_EVERY_HEARTBEATS: Final = 5
 _OUTGOING_MAX: Final = 64
 _BEATS_MAX: Final = 256
@@ -116,6 +117,8 @@ class NodeLink:
         self._outgoing: deque[agent_pb2.NodeMessage] = deque(maxlen=_OUTGOING_MAX)
         self._connected = False
         self._dialled = ""
+        self._told = agent_pb2.Trust()
+        self._trust_told = asyncio.Event()
         self._sequence = 0
         self._changing = asyncio.Lock()
         self.snapshot = file.load()
@@ -222,6 +225,7 @@ class NodeLink:
         # Losing the epoch on a full disk is harmless: the control plane only refuses one that is newer than its own.
         with contextlib.suppress(OSError):
             self._file.save(self.snapshot)
+        self._trust(message.welcome.trust)
         log.info("control_plane_connected", epoch=message.welcome.epoch, **{telemetry.REVISION: self.snapshot.revision})
         return message.welcome
 
@@ -241,6 +245,8 @@ class NodeLink:
                     self._operate(message.operation)
                 case "leases":
                     self._renew_leases(message.leases)
+                case "trust":
+                    self._trust(message.trust)
                 case "goodbye":
                     raise _ended(message.goodbye)
                 case _:
@@ -368,14 +374,34 @@ class NodeLink:
     async def _renew_when_due(self) -> None:
         """Renews the certificate at half of its life, with jitter, until it succeeds."""
         while True:
-            await self._clock.sleep(_RENEWAL_CHECK_S * self._rng.uniform(0.5, 1.5))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RENEWAL_CHECK_S * self._rng.uniform(0.5, 1.5)):
+                    await self._trust_told.wait()
+            if self._trust_told.is_set():
+                # Every node of the fleet was told at the same moment.
+                self._trust_told.clear()
+                await self._clock.sleep(_TRUST_SPREAD_S * self._rng.uniform(0.0, 1.0))
             try:
-                if self._connected and self._identity.renewal_due(self._clock.wall()):
+                due = self._identity.renewal_due(self._clock.wall()) or self._trusts_others()
+                if self._connected and due:
                     await self._renew()
             except grpc.RpcError as error:
                 log.warning("renewal_failed", **{telemetry.REASON: from_rpc_error(error).message})
             except (OSError, ValueError, LocciError) as error:
                 log.warning("renewal_failed", **{telemetry.REASON: str(error)})
+
+    def _trust(self, trust: agent_pb2.Trust) -> None:
+        self._told = trust
+        if self._trusts_others():
+            self._trust_told.set()
+
+    def _trusts_others(self) -> bool:
+        """Whether the fleet trusts others than this node does, or another signs its certificates."""
+        if not self._told.fingerprints:
+            return False
+        return set(self._told.fingerprints) != self._identity.trusted() or not self._identity.issued_by(
+            self._told.issuer
+        )
 
     async def _renew(self) -> None:
         facts = self._identity.facts()

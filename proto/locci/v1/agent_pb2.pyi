@@ -596,6 +596,7 @@ class Welcome(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """This session's epoch."""
     node: _builtins.str
@@ -610,6 +611,10 @@ class Welcome(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """The control plane's clock."""
 
+    @_builtins.property
+    def trust(self) -> Global___Trust:
+        """Whom the fleet trusts."""
+
     def __init__(
         self,
         *,
@@ -618,14 +623,43 @@ class Welcome(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         node: _builtins.str = ...,
         region: _builtins.str = ...,
+        trust: Global___Trust | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "time", b"time", "trust", b"trust"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "heartbeat_interval", b"heartbeat_interval", "node", b"node", "region", b"region", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "heartbeat_interval", b"heartbeat_interval", "node", b"node", "region", b"region", "time", b"time", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class Trust(_message.Message):
+    """Whom the fleet trusts. A node that trusts others, or whose certificate another has signed, renews it now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    """Of these, the one that signs certificates of nodes."""
+    @_builtins.property
+    def fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SHA-256 of the certificate of each trusted authority, hexadecimal."""
+
+    def __init__(
+        self,
+        *,
+        fingerprints: _abc.Iterable[_builtins.str] | None = ...,
+        issuer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprints", b"fingerprints", "issuer", b"issuer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Trust: _TypeAlias = Trust  # noqa: Y015
 
 @_typing.final
 class Delta(_message.Message):
@@ -826,6 +860,7 @@ class ControlMessage(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     EVENTS_RECORDED_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First, and only first."""
@@ -850,6 +885,10 @@ class ControlMessage(_message.Message):
     def leases(self) -> Global___Leases:
         """What the node alone may run for now."""
 
+    @_builtins.property
+    def trust(self) -> Global___Trust:
+        """The fleet trusts others now."""
+
     def __init__(
         self,
         *,
@@ -859,12 +898,13 @@ class ControlMessage(_message.Message):
         goodbye: Global___Goodbye | None = ...,
         events_recorded: Global___EventsRecorded | None = ...,
         leases: Global___Leases | None = ...,
+        trust: Global___Trust | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "operation", b"operation", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases", "trust"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -30,7 +30,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/node.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n\tNodeFacts\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\n\n\x02os\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0c\n\x04\x63pus\x18\x05 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x07 \x01(\x04\x12\x16\n\x0e\x64ocker_version\x18\x08 \x01(\t\x12\x17\n\x0fprogram_version\x18\t \x01(\t\"\xb4\x02\n\x0bNodeSession\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.locci.v1.NodeRole\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x30\n\x0c\x63onnect_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsent_revision\x18\x06 \x01(\x04\x12\x19\n\x11\x61\x63\x63\x65pted_revision\x18\x07 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x08 \x01(\x04\x12\x16\n\x0erefused_reason\x18\t \x01(\t\x12\x17\n\x0fprogram_version\x18\n \x01(\t\"\xd8\x05\n\x04Node\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06region\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12!\n\x05roles\x18\x03 \x03(\x0e\x32\x12.locci.v1.NodeRole\x12\x10\n\x08\x63ordoned\x18\x04 \x01(\x08\x12\x30\n\tcondition\x18\x05 \x01(\x0e\x32\x17.locci.v1.NodeConditionB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x63ondition_reason\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x0e\x63ondition_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x11\n\taddresses\x18\x08 \x03(\t\x12*\n\x06labels\x18\t \x03(\x0b\x32\x1a.locci.v1.Node.LabelsEntry\x12(\n\x05\x66\x61\x63ts\x18\n \x01(\x0b\x32\x13.locci.v1.NodeFactsB\x04\xe2\x41\x01\x03\x12-\n\x08sessions\x18\x0b \x03(\x0b\x32\x15.locci.v1.NodeSessionB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x41\n\x17\x63\x65rtificate_expire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x0e \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12\x1f\n\x11\x61ssigned_replicas\x18\x10 \x01(\rB\x04\xe2\x41\x01\x03\x12\x1e\n\x10healthy_replicas\x18\x11 \x01(\rB\x04\xe2\x41\x01\x03\x12=\n\x13\x64rain_deadline_time\x18\x32 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"k\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"K\n\x11ListNodesResponse\x12\x1d\n\x05nodes\x18\x01 \x03(\x0b\x32\x0e.locci.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0eGetNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x93\x01\n\x11UpdateNodeRequest\x12\"\n\x04node\x18\x01 \x01(\x0b\x32\x0e.locci.v1.NodeB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"a\n\x11\x44\x65leteNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\">\n\x11\x43ordonNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\"@\n\x13UncordonNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\"N\n\x11RevokeNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\"z\n\x10\x44rainNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\"?\n\x12UndrainNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08*L\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eNODE_ROLE_EDGE\x10\x01\x12\x11\n\rNODE_ROLE_DNS\x10\x02*\xd3\x01\n\rNodeCondition\x12\x1e\n\x1aNODE_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_CONDITION_JOINING\x10\x01\x12\x18\n\x14NODE_CONDITION_READY\x10\x02\x12\x1a\n\x16NODE_CONDITION_SUSPECT\x10\x03\x12\x17\n\x13NODE_CONDITION_LOST\x10\x04\x12\x1b\n\x17NODE_CONDITION_DRAINING\x10\x05\x12\x1a\n\x16NODE_CONDITION_REVOKED\x10\x06\x32\xe3\x06\n\x0bNodeService\x12W\n\tListNodes\x12\x1a.locci.v1.ListNodesRequest\x1a\x1b.locci.v1.ListNodesResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/nodes\x12O\n\x07GetNode\x12\x18.locci.v1.GetNodeRequest\x1a\x0e.locci.v1.Node\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=nodes/*}\x12`\n\nUpdateNode\x12\x1b.locci.v1.UpdateNodeRequest\x1a\x0e.locci.v1.Node\"%\x82\xd3\xe4\x93\x02\x1f\x32\x17/v1/{node.name=nodes/*}:\x04node\x12]\n\nDeleteNode\x12\x1b.locci.v1.DeleteNodeRequest\x1a\x16.google.protobuf.Empty\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=nodes/*}\x12_\n\nCordonNode\x12\x1b.locci.v1.CordonNodeRequest\x1a\x0e.locci.v1.Node\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=nodes/*}:cordon:\x01*\x12\x65\n\x0cUncordonNode\x12\x1d.locci.v1.UncordonNodeRequest\x1a\x0e.locci.v1.Node\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=nodes/*}:uncordon:\x01*\x12_\n\nRevokeNode\x12\x1b.locci.v1.RevokeNodeRequest\x1a\x0e.locci.v1.Node\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=nodes/*}:revoke:\x01*\x12\\\n\tDrainNode\x12\x1a.locci.v1.DrainNodeRequest\x1a\x0e.locci.v1.Node\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=nodes/*}:drain:\x01*\x12\x62\n\x0bUndrainNode\x12\x1c.locci.v1.UndrainNodeRequest\x1a\x0e.locci.v1.Node\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=nodes/*}:undrain:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/node.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n\tNodeFacts\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\n\n\x02os\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0c\n\x04\x63pus\x18\x05 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x07 \x01(\x04\x12\x16\n\x0e\x64ocker_version\x18\x08 \x01(\t\x12\x17\n\x0fprogram_version\x18\t \x01(\t\"\xb4\x02\n\x0bNodeSession\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.locci.v1.NodeRole\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x30\n\x0c\x63onnect_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsent_revision\x18\x06 \x01(\x04\x12\x19\n\x11\x61\x63\x63\x65pted_revision\x18\x07 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x08 \x01(\x04\x12\x16\n\x0erefused_reason\x18\t \x01(\t\x12\x17\n\x0fprogram_version\x18\n \x01(\t\"\x9d\x06\n\x04Node\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06region\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12!\n\x05roles\x18\x03 \x03(\x0e\x32\x12.locci.v1.NodeRole\x12\x10\n\x08\x63ordoned\x18\x04 \x01(\x08\x12\x30\n\tcondition\x18\x05 \x01(\x0e\x32\x17.locci.v1.NodeConditionB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x63ondition_reason\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x0e\x63ondition_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x11\n\taddresses\x18\x08 \x03(\t\x12*\n\x06labels\x18\t \x03(\x0b\x32\x1a.locci.v1.Node.LabelsEntry\x12(\n\x05\x66\x61\x63ts\x18\n \x01(\x0b\x32\x13.locci.v1.NodeFactsB\x04\xe2\x41\x01\x03\x12-\n\x08sessions\x18\x0b \x03(\x0b\x32\x15.locci.v1.NodeSessionB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x41\n\x17\x63\x65rtificate_expire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x0e \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12\x1f\n\x11\x61ssigned_replicas\x18\x10 \x01(\rB\x04\xe2\x41\x01\x03\x12\x1e\n\x10healthy_replicas\x18\x11 \x01(\rB\x04\xe2\x41\x01\x03\x12=\n\x13\x64rain_deadline_time\x18\x32 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12 \n\x12\x63\x65rtificate_issuer\x18\x64 \x01(\tB\x04\xe2\x41\x01\x03\x12!\n\x13trusted_authorities\x18\x65 \x03(\tB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"k\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"K\n\x11ListNodesResponse\x12\x1d\n\x05nodes\x18\x01 \x03(\x0b\x32\x0e.locci.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0eGetNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x93\x01\n\x11UpdateNodeRequest\x12\"\n\x04node\x18\x01 \x01(\x0b\x32\x0e.locci.v1.NodeB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"a\n\x11\x44\x65leteNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\">\n\x11\x43ordonNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\"@\n\x13UncordonNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\"N\n\x11RevokeNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\"z\n\x10\x44rainNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08\"?\n\x12UndrainNodeRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x32 \x01(\x08*L\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eNODE_ROLE_EDGE\x10\x01\x12\x11\n\rNODE_ROLE_DNS\x10\x02*\xd3\x01\n\rNodeCondition\x12\x1e\n\x1aNODE_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_CONDITION_JOINING\x10\x01\x12\x18\n\x14NODE_CONDITION_READY\x10\x02\x12\x1a\n\x16NODE_CONDITION_SUSPECT\x10\x03\x12\x17\n\x13NODE_CONDITION_LOST\x10\x04\x12\x1b\n\x17NODE_CONDITION_DRAINING\x10\x05\x12\x1a\n\x16NODE_CONDITION_REVOKED\x10\x06\x32\xe3\x06\n\x0bNodeService\x12W\n\tListNodes\x12\x1a.locci.v1.ListNodesRequest\x1a\x1b.locci.v1.ListNodesResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/nodes\x12O\n\x07GetNode\x12\x18.locci.v1.GetNodeRequest\x1a\x0e.locci.v1.Node\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=nodes/*}\x12`\n\nUpdateNode\x12\x1b.locci.v1.UpdateNodeRequest\x1a\x0e.locci.v1.Node\"%\x82\xd3\xe4\x93\x02\x1f\x32\x17/v1/{node.name=nodes/*}:\x04node\x12]\n\nDeleteNode\x12\x1b.locci.v1.DeleteNodeRequest\x1a\x16.google.protobuf.Empty\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=nodes/*}\x12_\n\nCordonNode\x12\x1b.locci.v1.CordonNodeRequest\x1a\x0e.locci.v1.Node\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=nodes/*}:cordon:\x01*\x12\x65\n\x0cUncordonNode\x12\x1d.locci.v1.UncordonNodeRequest\x1a\x0e.locci.v1.Node\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=nodes/*}:uncordon:\x01*\x12_\n\nRevokeNode\x12\x1b.locci.v1.RevokeNodeRequest\x1a\x0e.locci.v1.Node\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=nodes/*}:revoke:\x01*\x12\\\n\tDrainNode\x12\x1a.locci.v1.DrainNodeRequest\x1a\x0e.locci.v1.Node\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=nodes/*}:drain:\x01*\x12\x62\n\x0bUndrainNode\x12\x1c.locci.v1.UndrainNodeRequest\x1a\x0e.locci.v1.Node\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=nodes/*}:undrain:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,6 +65,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE'].fields_by_name['healthy_replicas']._serialized_options = b'\342A\001\003'
   _globals['_NODE'].fields_by_name['drain_deadline_time']._loaded_options = None
   _globals['_NODE'].fields_by_name['drain_deadline_time']._serialized_options = b'\342A\001\003'
+  _globals['_NODE'].fields_by_name['certificate_issuer']._loaded_options = None
+  _globals['_NODE'].fields_by_name['certificate_issuer']._serialized_options = b'\342A\001\003'
+  _globals['_NODE'].fields_by_name['trusted_authorities']._loaded_options = None
+  _globals['_NODE'].fields_by_name['trusted_authorities']._serialized_options = b'\342A\001\003'
   _globals['_GETNODEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETNODEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_UPDATENODEREQUEST'].fields_by_name['node']._loaded_options = None
@@ -99,38 +103,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODESERVICE'].methods_by_name['DrainNode']._serialized_options = b'\202\323\344\223\002\035\"\030/v1/{name=nodes/*}:drain:\001*'
   _globals['_NODESERVICE'].methods_by_name['UndrainNode']._loaded_options = None
   _globals['_NODESERVICE'].methods_by_name['UndrainNode']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/{name=nodes/*}:undrain:\001*'
-  _globals['_NODEROLE']._serialized_start=2325
-  _globals['_NODEROLE']._serialized_end=2401
-  _globals['_NODECONDITION']._serialized_start=2404
-  _globals['_NODECONDITION']._serialized_end=2615
+  _globals['_NODEROLE']._serialized_start=2394
+  _globals['_NODEROLE']._serialized_end=2470
+  _globals['_NODECONDITION']._serialized_start=2473
+  _globals['_NODECONDITION']._serialized_end=2684
   _globals['_NODEFACTS']._serialized_start=225
   _globals['_NODEFACTS']._serialized_end=409
   _globals['_NODESESSION']._serialized_start=412
   _globals['_NODESESSION']._serialized_end=720
   _globals['_NODE']._serialized_start=723
-  _globals['_NODE']._serialized_end=1451
-  _globals['_NODE_LABELSENTRY']._serialized_start=1406
-  _globals['_NODE_LABELSENTRY']._serialized_end=1451
-  _globals['_LISTNODESREQUEST']._serialized_start=1453
-  _globals['_LISTNODESREQUEST']._serialized_end=1560
-  _globals['_LISTNODESRESPONSE']._serialized_start=1562
-  _globals['_LISTNODESRESPONSE']._serialized_end=1637
-  _globals['_GETNODEREQUEST']._serialized_start=1639
-  _globals['_GETNODEREQUEST']._serialized_end=1675
-  _globals['_UPDATENODEREQUEST']._serialized_start=1678
-  _globals['_UPDATENODEREQUEST']._serialized_end=1825
-  _globals['_DELETENODEREQUEST']._serialized_start=1827
-  _globals['_DELETENODEREQUEST']._serialized_end=1924
-  _globals['_CORDONNODEREQUEST']._serialized_start=1926
-  _globals['_CORDONNODEREQUEST']._serialized_end=1988
-  _globals['_UNCORDONNODEREQUEST']._serialized_start=1990
-  _globals['_UNCORDONNODEREQUEST']._serialized_end=2054
-  _globals['_REVOKENODEREQUEST']._serialized_start=2056
-  _globals['_REVOKENODEREQUEST']._serialized_end=2134
-  _globals['_DRAINNODEREQUEST']._serialized_start=2136
-  _globals['_DRAINNODEREQUEST']._serialized_end=2258
-  _globals['_UNDRAINNODEREQUEST']._serialized_start=2260
-  _globals['_UNDRAINNODEREQUEST']._serialized_end=2323
-  _globals['_NODESERVICE']._serialized_start=2618
-  _globals['_NODESERVICE']._serialized_end=3485
+  _globals['_NODE']._serialized_end=1520
+  _globals['_NODE_LABELSENTRY']._serialized_start=1475
+  _globals['_NODE_LABELSENTRY']._serialized_end=1520
+  _globals['_LISTNODESREQUEST']._serialized_start=1522
+  _globals['_LISTNODESREQUEST']._serialized_end=1629
+  _globals['_LISTNODESRESPONSE']._serialized_start=1631
+  _globals['_LISTNODESRESPONSE']._serialized_end=1706
+  _globals['_GETNODEREQUEST']._serialized_start=1708
+  _globals['_GETNODEREQUEST']._serialized_end=1744
+  _globals['_UPDATENODEREQUEST']._serialized_start=1747
+  _globals['_UPDATENODEREQUEST']._serialized_end=1894
+  _globals['_DELETENODEREQUEST']._serialized_start=1896
+  _globals['_DELETENODEREQUEST']._serialized_end=1993
+  _globals['_CORDONNODEREQUEST']._serialized_start=1995
+  _globals['_CORDONNODEREQUEST']._serialized_end=2057
+  _globals['_UNCORDONNODEREQUEST']._serialized_start=2059
+  _globals['_UNCORDONNODEREQUEST']._serialized_end=2123
+  _globals['_REVOKENODEREQUEST']._serialized_start=2125
+  _globals['_REVOKENODEREQUEST']._serialized_end=2203
+  _globals['_DRAINNODEREQUEST']._serialized_start=2205
+  _globals['_DRAINNODEREQUEST']._serialized_end=2327
+  _globals['_UNDRAINNODEREQUEST']._serialized_start=2329
+  _globals['_UNDRAINNODEREQUEST']._serialized_end=2392
+  _globals['_NODESERVICE']._serialized_start=2687
+  _globals['_NODESERVICE']._serialized_end=3554
 # @@protoc_insertion_point(module_scope)

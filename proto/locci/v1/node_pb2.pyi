@@ -246,6 +246,8 @@ class Node(_message.Message):
     ASSIGNED_REPLICAS_FIELD_NUMBER: _builtins.int
     HEALTHY_REPLICAS_FIELD_NUMBER: _builtins.int
     DRAIN_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_ISSUER_FIELD_NUMBER: _builtins.int
+    TRUSTED_AUTHORITIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `nodes/{node}`; the id is 1-40 of `a-z0-9-`, starting with a letter."""
     region: _builtins.str
@@ -264,6 +266,8 @@ class Node(_message.Message):
     """Replicas assigned to it."""
     healthy_replicas: _builtins.int
     """Replicas on it that are healthy."""
+    certificate_issuer: _builtins.str
+    """SHA-256 of the certificate of the authority that signed its certificate, hexadecimal; empty for the fleet's first."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeRole.ValueType]:
         """One or both roles."""
@@ -300,6 +304,10 @@ class Node(_message.Message):
     def drain_deadline_time(self) -> _timestamp_pb2.Timestamp:
         """While it drains: when what could not be moved is stopped."""
 
+    @_builtins.property
+    def trusted_authorities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SHA-256 of the certificates of the authorities that it was told to trust; empty for the fleet's first alone."""
+
     def __init__(
         self,
         *,
@@ -321,10 +329,12 @@ class Node(_message.Message):
         assigned_replicas: _builtins.int = ...,
         healthy_replicas: _builtins.int = ...,
         drain_deadline_time: _timestamp_pb2.Timestamp | None = ...,
+        certificate_issuer: _builtins.str = ...,
+        trusted_authorities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "condition_time", b"condition_time", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "certificate_issuer", b"certificate_issuer", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions", "trusted_authorities", b"trusted_authorities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -111,7 +111,7 @@ async def test_a_backup_by_the_command_line(tmp_path: Path) -> None:
     file = str(tmp_path / "one.backup")
     for command, code, said in (
         (["init", "--config", str(config)], 0, "context.json"),
-        (["backup", "create", file, *secret, "--config", str(config)], 0, "ca/ca.key"),
+        (["backup", "create", file, *secret, "--config", str(config)], 0, "master.key"),
         (["backup", "create", file, *secret, "--config", str(config)], 1, "is there already"),
         (["backup", "verify", file, *secret], 0, "at revision"),
         (["backup", "restore", file, *secret, "--config", str(config)], 1, "is not empty"),

@@ -98,7 +98,7 @@ class Trio:
         first = self.servers[0]
         assert await (await first.run("init")).wait() == 0, (first.folder / "log").read_text()
         for other in self.servers[1:]:
-            shutil.copytree(first.data / "ca", other.data / "ca")
+            other.data.mkdir()
             for name in ("master.key", "admin.token"):
                 shutil.copy(first.data / name, other.data / name)
         for server in self.servers:
@@ -208,8 +208,8 @@ async def trio(tmp_path: Path, database: Postgres, real: str) -> AsyncIterator[T
         yield trio
     finally:
         await trio.close()
-        for server in trio.servers:
-            print(f"---- {server.name}\n{(server.folder / 'log').read_text()}")
+        for log in sorted(tmp_path.glob("*/log")):
+            print(f"---- {log.parent.name}\n{log.read_text()}")
 
 
 def manifest(registry: str, tag: str) -> dict[str, Any]:
@@ -319,7 +319,8 @@ async def test_the_database_goes_and_comes(trio: Trio, database: Postgres) -> No
         problem = await until(refused, "it is said that nobody leads")
         assert problem["reason"] == "NO_LEADER"
         token = (a.data / "admin.token").read_text().strip()
-        async with operator_channel(b.endpoints["grpc"], (a.data / "ca" / "ca.pem").read_bytes(), token) as channel:
+        trust = json.loads((a.data / "context.json").read_text())["ca_pem"].encode()
+        async with operator_channel(b.endpoints["grpc"], trust, token) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await region_pb2_grpc.RegionServiceStub(channel).ListRegions(region_pb2.ListRegionsRequest())
         assert from_rpc_error(error.value).reason == "NO_LEADER"
@@ -341,8 +342,8 @@ async def test_one_that_is_not_of_this_fleet_is_refused(trio: Trio) -> None:
     for _ in range(2):
         process = await stranger.run("run")
         assert await asyncio.wait_for(process.wait(), 60) == 1
-        assert "copy ca/, master.key and admin.token from another control plane" in log.read_text()
-        assert not (stranger.data / "ca").exists()
+        assert "copy master.key and admin.token from another control plane" in log.read_text()
+        assert not stranger.data.exists()
     process = await stranger.run("init")
     assert await asyncio.wait_for(process.wait(), 60) == 1
     assert "a control plane leads already" in log.read_text()
@@ -364,7 +365,7 @@ async def test_a_backup_moves_between_databases(trio: Trio, database: Postgres) 
     # From PostgreSQL to both; and from the SQLite file that was made of it to nowhere where something is already.
     for fresh in (shared, alone):
         await ended(await fresh.run("backup", "restore", file, *secret), 0)
-        assert (fresh.data / "ca" / "ca.pem").read_bytes() == (a.data / "ca" / "ca.pem").read_bytes()
+        assert (fresh.data / "master.key").read_bytes() == (a.data / "master.key").read_bytes()
         assert (fresh.data / "locci.db").exists() == (fresh is alone)
     shutil.rmtree(shared.data)
     await ended(await shared.run("backup", "restore", file, *secret), 1)
