@@ -22,7 +22,7 @@ DEFAULT_NAME: Final = "no certificate for this name - Locci edge default"
 _DEFAULT_DAYS: Final = 30
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325, section 4.2)."""
-ALPN: Final = ("http/1.1",)
+ALPN: Final = ("h2", "http/1.1")
 log = structlog.get_logger()
 
 

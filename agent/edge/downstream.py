@@ -8,8 +8,6 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
-import structlog
-
 from agent.edge import cached, responses
 from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
 from agent.edge.core import cache_status
@@ -34,7 +32,6 @@ LINGER_S: Final = 2.0
 HALF_CLOSED_S: Final = 5.0
 """A client that has closed its side waits for an answer, or has gone; after so long it is taken for gone."""
 DISCARD_BYTES_MAX: Final = 1024 * 1024
-log = structlog.get_logger()
 
 
 class ClientConnection(RequestReader, Responder):
@@ -78,6 +75,12 @@ class ClientConnection(RequestReader, Responder):
         peername = transport.get_extra_info("peername")
         self.address = peername[0].encode() if isinstance(peername, tuple) else b"unix"
         self._listener.opened(self)
+
+    def turn_away(self, message: str) -> None:
+        """The connection is one too many."""
+        more = [(b"Retry-After", b"1"), (b"X-Request-Id", self._state.request_id())]
+        self.transport.write(responses.last_words(503, message, self._state.wall(), more))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.closed(self)
@@ -211,15 +214,7 @@ class ClientConnection(RequestReader, Responder):
 
     async def _serve(self, request: Request) -> None:
         try:
-            await self._listener.exchange.serve(self, request)
-        except asyncio.CancelledError:
-            raise
-        except Exception:  # a fault of ours must not leave the client waiting, nor end the worker
-            log.exception("request failed", target=request.head.target.decode("latin-1"))
-            if self.response_begun:
-                self.break_off()
-            else:
-                self.send_text(request, Refused(500, "the edge failed; its log says why"), [])
+            await self.serve(request, self._listener.exchange)
         finally:
             self._task = None
             if self._active is request:

@@ -7,10 +7,10 @@ import socket
 import ssl
 from typing import Final
 
-from agent.edge import responses
 from agent.edge.client_tls import ClientTls
 from agent.edge.downstream import ClientConnection
 from agent.edge.exchange import Exchange
+from agent.edge.http2 import Http2Connection
 from agent.edge.peers import PeerTls
 from agent.edge.state import EdgeState
 from fleet.errors import Code, LocciError, invalid
@@ -45,6 +45,23 @@ def bind(text: str) -> socket.socket:
     return sock
 
 
+Connection = ClientConnection | Http2Connection
+
+
+class Negotiated(asyncio.Protocol):
+    """Stands for a client until it is known which HTTP it speaks (ALPN, RFC 7301)."""
+
+    def __init__(self, listener: Listener):
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        second = tls is not None and tls.selected_alpn_protocol() == "h2"
+        protocol: Connection = Http2Connection(self._listener) if second else ClientConnection(self._listener)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
 class Listener:
     """One address, and the connections that came through it."""
 
@@ -64,8 +81,9 @@ class Listener:
         self.peer = peers is not None
         self.scheme = b"http" if clients is None else b"https"
         self.tls: ssl.SSLContext | None = None if clients is None else clients.context
-        self.connections: set[ClientConnection] = set()
+        self.connections: set[Connection] = set()
         self._peers = peers
+        self._clients = clients
         self._server: asyncio.Server | None = None
 
     async def listen(self, text: str) -> int:
@@ -75,7 +93,7 @@ class Listener:
             self.tls = self._peers.server_context()
         before = self._server
         self._server = await self.loop.create_server(
-            lambda: ClientConnection(self),
+            lambda: ClientConnection(self) if self._clients is None else Negotiated(self),
             sock=sock,
             ssl=self.tls,
             ssl_handshake_timeout=HANDSHAKE_S if self.tls is not None else None,
@@ -85,7 +103,7 @@ class Listener:
         port: int = sock.getsockname()[1]
         return port
 
-    def opened(self, connection: ClientConnection) -> None:
+    def opened(self, connection: Connection) -> None:
         """A connection came; one too many is told so."""
         counters = self.state.counters
         counters.connections_total += 1
@@ -99,15 +117,11 @@ class Listener:
             return
         if len(self.connections) >= self.state.settings.max_connections:
             counters.connections_rejected_total += 1
-            now = self.state.wall()
-            more = [(b"Retry-After", b"1")]
-            message = "too many connections; try again"
-            transport.write(responses.last_words(503, message, now, more))
-            transport.close()
+            connection.turn_away("too many connections; try again")
             return
         self.connections.add(connection)
 
-    def closed(self, connection: ClientConnection) -> None:
+    def closed(self, connection: Connection) -> None:
         """It ended."""
         self.connections.discard(connection)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import abc
+import asyncio
 from typing import TYPE_CHECKING
+
+import structlog
 
 from agent.edge import cached, responses
 from agent.edge.body import BodyReader
@@ -18,6 +21,8 @@ from agent.edge.state import EdgeState
 
 if TYPE_CHECKING:
     from agent.edge.exchange import Exchange
+
+log = structlog.get_logger()
 
 
 class Request:
@@ -111,6 +116,19 @@ class Responder(abc.ABC):
                 return True
             request.found = found
         return False
+
+    async def serve(self, request: Request, exchange: Exchange) -> None:
+        """Answers what takes time. Raises only CancelledError."""
+        try:
+            await exchange.serve(self, request)
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # a fault of ours must not leave the client waiting, nor end the worker
+            log.exception("request failed", target=request.head.target.decode("latin-1"))
+            if self.response_begun:
+                self.break_off()
+            else:
+                self.send_text(request, Refused(500, "the edge failed; its log says why"), [])
 
     def send_stored(
         self, request: Request, entry: StoredResponse, member: bytes, own: HeaderList | None = None

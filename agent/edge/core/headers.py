@@ -155,7 +155,7 @@ def to_upstream(headers: HeaderList, fields: Mapping[bytes, bytes], origin: Orig
         parts = (b"for=", _node(origin.client), b';host="', origin.host, b'";proto=', origin.scheme)
         result.append((b"Forwarded", b"".join(parts)))
     result.append((b"X-Request-Id", origin.request_id))
-    via = b"1.%d locci" % minor
+    via = b"2.0 locci" if minor == 2 else b"1.%d locci" % minor
     result.append((b"Via", fields[b"via"] + b", " + via if b"via" in fields else via))
     loop = fields.get(b"cdn-loop")
     result.append((b"CDN-Loop", loop + b", " + LOOP_ID if loop else LOOP_ID))

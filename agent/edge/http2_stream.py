@@ -1,0 +1,254 @@
+"""One request of an HTTP/2 connection, and the answer to it (RFC 9113 sections 5 and 8)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from agent.edge import responses
+from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
+from agent.edge.core import cache_status
+from agent.edge.core.cache_status import Forward
+from agent.edge.core.headers import HeaderList
+from agent.edge.core.request_head import Refused
+from agent.edge.fetcher import Incoming
+from agent.edge.responder import Request, Responder
+from agent.edge.responses import Answer
+
+if TYPE_CHECKING:
+    from agent.edge.http2 import Http2Connection
+
+NO_ERROR: Final = 0x0
+INTERNAL_ERROR: Final = 0x2
+CANCEL: Final = 0x8
+_HOP_BY_HOP: Final = frozenset((b"connection", b"transfer-encoding", b"keep-alive", b"upgrade"))
+
+
+class Stream(Responder):
+    """Answers go out as the client's windows allow."""
+
+    def __init__(self, connection: Http2Connection, number: int):
+        self._connection = connection
+        self._state = connection.state
+        self.number = number
+        self.peer = False
+        self.address = connection.address
+        self.response_begun = False
+        self.closed = False
+        self.heard_all = True
+        """The request has come to its end."""
+        self.body: BodyReader | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.moved_at = connection.now()
+        self.rate: tuple[float, int] | None = None
+        self.data_at = self.moved_at
+        self._owed = 0
+        self._out: deque[bytes | memoryview] = deque()
+        self._out_bytes = 0
+        self._last = False
+        self._status = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._pending: HeaderList | None = None
+
+    # ---- the request's body
+
+    def open_body(self) -> BodyReader:
+        """A body follows."""
+        self.body = BodyReader(lambda: None, self._credit)
+        return self.body
+
+    def fed(self, data: bytes, cost: int) -> None:
+        """Bytes of the body came; the client may send as many again once someone has read them."""
+        self._owed += cost
+        self.data_at = self._connection.now()
+        body, most = self.body, self._state.settings.max_body_bytes
+        if body is not None:
+            body.feed(data)
+            if body.size > most and not body.discarding:
+                body.fail(Refused(413, f"the body is larger than {most} bytes", close=False))
+                body.discard()
+                self._state.counters.refused_total += 1
+        if body is None or not body.paused:
+            self._credit()
+
+    def heard(self) -> None:
+        """The request is whole."""
+        self.heard_all = True
+        if self.body is not None:
+            self.body.end()
+
+    def _credit(self) -> None:
+        owed, self._owed = self._owed, 0
+        if owed:
+            self._connection.credit(self.number, owed)
+
+    # ---- the answer
+
+    def send(self, request: Request, answer: Answer, *, close: bool = False) -> None:
+        body = b"" if request.bodiless else answer.body
+        self.whole(answer, body)
+        self._log(request, answer.status, len(body))
+
+    def whole(self, answer: Answer, body: bytes) -> None:
+        """Sends a whole response, whatever becomes of the request's body."""
+        self._state.counters.status(answer.status)
+        self._fields(answer.status, answer.headers, end=not body)
+        if body:
+            self._put(body)
+            self._last = True
+        self._connection.push(self)
+
+    def refuse(self, refusal: Refused) -> None:
+        """Answers what is not even a request."""
+        more = [
+            (cache_status.NAME, cache_status.forwarded(Forward.BYPASS, detail="refused")),
+            (b"X-Request-Id", self._state.request_id()),
+        ]
+        self._state.counters.refused_total += 1
+        answer = responses.explained(refusal.status, refusal.text, self._state.wall(), more)
+        self.whole(answer, answer.body)
+
+    def begin_response(
+        self, request: Request, status: int, reason: bytes, headers: HeaderList, length: int | None
+    ) -> None:
+        """Framed by the stream itself; a length that is known is said."""
+        self.response_begun = True
+        self._status = status
+        self._state.counters.status(status)
+        framing = [(b"content-length", b"%d" % length)] if length is not None and status != 204 else []
+        self._pending = headers + framing
+
+    def flush(self) -> None:
+        if self._begin(end=False):
+            self._connection.push(self)
+
+    def _begin(self, *, end: bool) -> bool:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._fields(self._status, pending, end=end)
+        return pending is not None
+
+    def _fields(self, status: int, headers: HeaderList, *, end: bool) -> None:
+        self.response_begun = True
+        if not self.closed:
+            fields = [(b":status", b"%d" % status), *(pair for pair in headers if pair[0].lower() not in _HOP_BY_HOP)]
+            self._connection.send_fields(self.number, fields, end=end)
+            self.closed = end
+
+    async def write(self, data: bytes) -> None:
+        self._begin(end=False)
+        self._put(data)
+        self._connection.push(self)
+        while self._out_bytes > BUFFER_HIGH_BYTES and not self.closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def _put(self, data: bytes) -> None:
+        if not self.closed:
+            if not self._out:
+                self.moved_at = self._connection.now()
+            self._out.append(data)
+            self._out_bytes += len(data)
+
+    def end_response(self, request: Request, size: int) -> None:
+        if self._pending is not None:
+            self._begin(end=True)
+        else:
+            self._last = True
+        self._log(request, self._status, size)
+        self._connection.push(self)
+
+    def break_off(self) -> None:
+        """A reset: no client takes the response for whole (RFC 9113 section 8.1.1)."""
+        if not self.closed:
+            self.abandon()
+            self._connection.reset(self.number, INTERNAL_ERROR)
+
+    def invite_body(self, request: Request) -> None:
+        if request.head.expects_continue and not request.invited and request.body is not None and not self.closed:
+            request.invited = True
+            if request.body.size == 0:
+                self._connection.send_fields(self.number, [(b":status", b"100")], end=False)
+                self._connection.push(self)
+
+    async def tunnel(self, request: Request, incoming: Incoming, headers: HeaderList) -> None:
+        """Nobody can ask for one: HTTP/2 has no Upgrade (RFC 9113 section 8.6)."""
+        raise Refused(502, "an upgrade that nobody asked for", close=False)
+
+    # ---- on the wire
+
+    @property
+    def waits_to_send(self) -> bool:
+        """Whether there is something that a window or the connection holds back."""
+        return not self.closed and (bool(self._out) or self._last)
+
+    def emit(self, window: int, frame_max: int) -> bool:
+        """Sends one frame; False when the window does not allow any."""
+        if not self._out:
+            self._connection.send_data(self.number, b"", end=True)
+            self.closed = True
+            return True
+        size = min(window, frame_max)
+        if size <= 0:
+            return False
+        data = self._out[0]
+        if len(data) <= size:
+            self._out.popleft()
+        else:
+            self._out[0] = memoryview(data)[size:]
+            data = memoryview(data)[:size]
+        self._out_bytes -= len(data)
+        self.moved_at = self._connection.now()
+        end = self._last and not self._out
+        self._connection.send_data(self.number, bytes(data), end=end)
+        self.closed = end
+        if self._out_bytes <= BUFFER_HIGH_BYTES:
+            self._wake()
+        return True
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def abandon(self) -> None:
+        """Nobody wants the answer, or it cannot be given."""
+        self.closed = True
+        self._out.clear()
+        self._out_bytes = 0
+        self._pending = None
+        self._wake()
+        if self.body is not None:
+            self.body.discard()
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+    def sweep(self, now: float) -> None:
+        """Ends what takes too long. Called every now and then."""
+        settings = self._state.settings
+        if self.waits_to_send and self._out and now - self.moved_at > settings.idle_timeout_s:
+            self.abandon()
+            self._connection.reset(self.number, CANCEL)
+            return
+        body = self.body
+        if body is None or body.complete or body.paused or body.discarding:
+            self.rate = None
+            return
+        why = ""
+        if now - self.data_at > settings.idle_timeout_s:
+            why = f"nothing of the body came for {settings.idle_timeout_s:g} s"
+        elif self.rate is None:
+            self.rate = (now, body.size)
+        elif now - self.rate[0] >= settings.body_rate_window_s:
+            if (body.size - self.rate[1]) / (now - self.rate[0]) < settings.body_rate_min:
+                why = f"the body comes with less than {settings.body_rate_min} bytes per second"
+            self.rate = (now, body.size)
+        if why:
+            self._state.counters.refused_total += 1
+            body.fail(Refused(408, why, close=False))
+
+    def _log(self, request: Request, status: int, size: int) -> None:
+        access_log = self._state.access_log
+        if access_log is not None:
+            took, member = self._connection.now() - request.started_s, request.cache_status
+            access_log.record(self.address, request.head, status, size, took, member, request.id, request.app)
