@@ -45,6 +45,12 @@ def reads_only(method: str) -> bool:
     return _READS.match(method) is not None
 
 
+def may_see(scopes: Sequence[str], resource: str) -> bool:
+    """Whether a token that is limited to `scopes` is shown a resource. What belongs to no app is shown to all."""
+    app = re.match(r"apps/[^/]+", resource)
+    return not scopes or app is None or any(fnmatch.fnmatchcase(app.group(), scope) for scope in scopes)
+
+
 def least_role(service: str, method: str) -> str:
     """The least role that may call a method, as in `AppService` and `ApplyApp`."""
     if service in _ADMIN_SERVICES or service not in _LEAST:
@@ -61,7 +67,7 @@ def refusal(role: str, scopes: Sequence[str], service: str, method: str, resourc
         return ""
     app = re.match(r"apps/[^/]+", resource) if reads_only(method) or service in _APP_SERVICES else None
     if app is not None and app.group() != "apps/-":
-        if any(fnmatch.fnmatchcase(app.group(), scope) for scope in scopes):
+        if may_see(scopes, app.group()):
             return ""
         return f"this token is limited to {', '.join(scopes)}; {app.group()} is not among them"
     if reads_only(method):

@@ -10,6 +10,7 @@ from control_plane import decode, secret_values
 from control_plane.core.manifest import Manifest, complete
 from control_plane.core.preview import preview
 from control_plane.core.releases import expendable, is_unchanged, spec_hash
+from control_plane.core.roles import may_see
 from control_plane.core.rollout import TERMINAL
 from control_plane.services import listing
 from control_plane.services.caller import Caller
@@ -31,7 +32,8 @@ class AppService:
         self._state = context.state
 
     async def list_apps(self, request: app_pb2.ListAppsRequest, caller: Caller) -> app_pb2.ListAppsResponse:
-        rows, token = listing.page(request, self._state.apps.items(), shown=self.shown)
+        seen = [(name, row) for name, row in self._state.apps.items() if may_see(caller.scopes, name)]
+        rows, token = listing.page(request, seen, shown=self.shown)
         return app_pb2.ListAppsResponse(apps=rows, next_page_token=token)
 
     async def get_app(self, request: app_pb2.GetAppRequest, caller: Caller) -> app_pb2.App:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
+from control_plane.core.roles import may_see
 from control_plane.ports import EventQuery
 from control_plane.services import listing
 from control_plane.services.caller import Caller
@@ -32,7 +33,7 @@ class EventService:
         for _ in range(_READS_MAX):
             read = await self._state.events(_query(request, mark, size + 1))
             for event in read:
-                if passes(event):
+                if passes(event) and _may_see(caller, event):
                     found.append(event)
                 if len(found) > size:
                     return event_pb2.ListEventsResponse(
@@ -47,7 +48,7 @@ class EventService:
         (text,) = parse(request.name, "events/*")
         sequence = _number(text, "name")
         found = await self._state.events(EventQuery(limit=1, after=sequence - 1, ascending=True))
-        if not found or sequence_of(found[0]) != sequence:
+        if not found or sequence_of(found[0]) != sequence or not _may_see(caller, found[0]):
             raise not_found(request.name)
         return found[0]
 
@@ -55,8 +56,13 @@ class EventService:
         self, request: event_pb2.WatchEventsRequest, caller: Caller
     ) -> AsyncIterator[event_pb2.Event]:
         async for event in self._state.follow(request.after_sequence):
-            if not request.subject or request.subject in event.subjects:
+            if (not request.subject or request.subject in event.subjects) and _may_see(caller, event):
                 yield event
+
+
+def _may_see(caller: Caller, event: event_pb2.Event) -> bool:
+    """Whether an event is about nothing but what the caller is shown."""
+    return all(may_see(caller.scopes, subject) for subject in event.subjects)
 
 
 def _query(request: event_pb2.ListEventsRequest, mark: int, limit: int) -> EventQuery:

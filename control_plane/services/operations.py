@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from control_plane import decode, drills
+from control_plane.core.roles import may_see
 from control_plane.core.rollout import TERMINAL, State
 from control_plane.services import listing
 from control_plane.services.caller import Caller
@@ -38,9 +39,9 @@ class OperationService:
         self._state = context.state
         self._rollouts = rollouts
 
-    def all(self) -> list[tuple[str, Operation]]:
-        """Every operation by name."""
-        found = {operation.name: operation for operation in self._derived()}
+    def seen_by(self, caller: Caller) -> list[tuple[str, Operation]]:
+        """The operations that a caller is shown, by name."""
+        found = {op.name: op for op in self._derived() if may_see(caller.scopes, op.target)}
         return sorted(found.items())
 
     def _derived(self) -> Iterator[Operation]:
@@ -66,7 +67,13 @@ class OperationService:
         result.create_time.CopyFrom(node.condition_time)
         return result
 
-    def _need(self, name: str) -> Operation:
+    def _need(self, name: str, caller: Caller) -> Operation:
+        operation = self._found(name)
+        if not may_see(caller.scopes, operation.target):
+            raise not_found(name)
+        return operation
+
+    def _found(self, name: str) -> Operation:
         parse(name, "operations/*")
         target = last_part(name).replace(".", "/")
         rollout = self._state.rollouts.get(target)
@@ -80,11 +87,11 @@ class OperationService:
     async def list_operations(
         self, request: operation_pb2.ListOperationsRequest, caller: Caller
     ) -> operation_pb2.ListOperationsResponse:
-        rows, token = listing.page(request, self.all())
+        rows, token = listing.page(request, self.seen_by(caller))
         return operation_pb2.ListOperationsResponse(operations=rows, next_page_token=token)
 
     async def get_operation(self, request: operation_pb2.GetOperationRequest, caller: Caller) -> Operation:
-        return self._need(request.name)
+        return self._need(request.name, caller)
 
     async def wait_operation(self, request: operation_pb2.WaitOperationRequest, caller: Caller) -> Operation:
         timeout_s = WAIT_S_DEFAULT
@@ -94,28 +101,28 @@ class OperationService:
             raise invalid("timeout", f"timeout: {timeout_s:g} s must not be negative")
         until = self._context.clock.monotonic() + min(timeout_s, WAIT_S_MAX)
         while True:
-            operation = self._need(request.name)
+            operation = self._need(request.name, caller)
             left = until - self._context.clock.monotonic()
             if operation.done or left <= 0:
                 return operation
             await self._state.wait_change(min(left, _POLL_S))
 
     async def cancel_operation(self, request: operation_pb2.CancelOperationRequest, caller: Caller) -> Operation:
-        operation = self._need(request.name)
+        operation = self._need(request.name, caller)
         if operation.done:
             raise failed_precondition("OPERATION_DONE", f"{request.name} has ended already")
         if operation.kind != "rollout":
             message = f"{request.name} cannot be cancelled here: act on {operation.target}"
             raise failed_precondition("NOT_CANCELLABLE", message)
         await self._rollouts.abort_rollout(release_pb2.AbortRolloutRequest(name=operation.target), caller)
-        return self._need(request.name)
+        return self._need(request.name, caller)
 
     async def watch_operation(
         self, request: operation_pb2.GetOperationRequest, caller: Caller
     ) -> AsyncIterator[Operation]:
         before: Operation | None = None
         while True:
-            operation = self._need(request.name)
+            operation = self._need(request.name, caller)
             if operation != before:
                 before = operation
                 yield operation

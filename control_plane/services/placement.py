@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from control_plane.core.foresight import Outlook, balance, differences, settle
 from control_plane.core.model import Condition, Replica, Slot
 from control_plane.core.placement import wanted_slots
 from control_plane.core.preview import preview
+from control_plane.core.roles import may_see
 from control_plane.core.rollout import TERMINAL, AppView
 from control_plane.decode import state_of
 from control_plane.services.caller import Caller
@@ -23,7 +23,7 @@ from control_plane.services.regions import RegionService
 from control_plane.services.releases import RolloutService
 from control_plane.state import Batch
 from control_plane.views import Views, demand_of, release_ref
-from fleet.errors import LocciError, failed_precondition, invalid
+from fleet.errors import LocciError, failed_precondition, invalid, not_found
 from fleet.ids import last_part, parse
 from locci.v1 import app_pb2, placement_pb2
 
@@ -57,6 +57,8 @@ class PlacementService:
         if kind is None:
             raise invalid("change", "change: say what would change, as in drain_node")
         name = str(getattr(request, kind))
+        if not may_see(caller.scopes, name):
+            raise not_found(name)
         refusal = self._refusal(kind, name)
         match kind:
             case "delete_app":
@@ -68,7 +70,7 @@ class PlacementService:
                 changes = self._compared(_gone(inside), inside, without_region=last_part(name))
             case _:
                 changes = self._compared(_gone([name]) if kind == "delete_node" else _off(name, kind), [name])
-        seen = [change for change in changes if _in_scope(change.replica, caller)]
+        seen = [change for change in changes if may_see(caller.scopes, change.replica)]
         return placement_pb2.PlanChangeResponse(allowed=not refusal, refusal=refusal, changes=seen)
 
     def _refusal(self, kind: str, name: str) -> str:
@@ -224,8 +226,3 @@ def _words(check: Callable[[], object]) -> str:
     except LocciError as error:
         return error.message
     return ""
-
-
-def _in_scope(replica: str, caller: Caller) -> bool:
-    app = replica.partition("/replicas/")[0]
-    return not caller.scopes or any(fnmatch.fnmatchcase(app, scope) for scope in caller.scopes)

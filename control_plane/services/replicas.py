@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from control_plane.core.roles import may_see
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
@@ -29,23 +32,39 @@ class ReplicaService:
         rows = [
             (key, row)
             for key, row in self._state.assignments.items()
-            if app_id in ("-", row.app) and request.node in ("", row.node)
+            if app_id in ("-", row.app) and request.node in ("", row.node) and may_see(caller.scopes, row.name)
         ]
-        chosen, token = listing.page(request, rows, shown=self.shown)
+        chosen, token = listing.page(request, rows, shown=self.shown_by_name())
         return replica_pb2.ListReplicasResponse(replicas=chosen, next_page_token=token)
 
     async def get_replica(self, request: replica_pb2.GetReplicaRequest, caller: Caller) -> replica_pb2.Replica:
         parse(request.name, "apps/*/replicas/*")
-        found = [row for row in self._state.assignments.values() if row.name == request.name]
+        name, _, node = request.name.partition("@")
+        found = [r for r in self._state.assignments.values() if r.name == name and node in ("", last_part(r.node))]
         if not found:
             raise not_found(request.name)
-        # After a loss there may be two; the one that counts is shown.
-        return self.shown(min(found, key=lambda row: (row.stopping, row.displaced, row.node)))
+        return self.shown_by_name()(min(found, key=_weight))
 
-    def shown(self, row: replica_pb2.Replica) -> replica_pb2.Replica:
+    def shown_by_name(self) -> Callable[[replica_pb2.Replica], replica_pb2.Replica]:
+        """What makes of a stored assignment what callers see. During a move and after a loss several have one ordinal
+        and release: the one that counts most has the plain name, the others one with their node."""
+        plain: dict[str, replica_pb2.Replica] = {}
+        for row in self._state.assignments.values():
+            first = plain.setdefault(row.name, row)
+            if first is not row:
+                plain[row.name] = min(first, row, key=_weight)
+
+        def show(row: replica_pb2.Replica) -> replica_pb2.Replica:
+            first = plain.get(row.name, row)
+            return self._shown(row, row.name if first.node == row.node else f"{row.name}@{last_part(row.node)}")
+
+        return show
+
+    def _shown(self, row: replica_pb2.Replica, api_name: str) -> replica_pb2.Replica:
         """The stored assignment with what its node said."""
         result = replica_pb2.Replica()
         result.CopyFrom(row)
+        result.name = api_name
         node_id = last_part(row.node)
         name = resource_name(row)
         session = self._context.observed.sessions.get((node_id, node_pb2.NODE_ROLE_EDGE))
@@ -57,3 +76,7 @@ class ReplicaService:
             result.status.CopyFrom(reported.status)
             result.applied = reported.status.phase == replica_pb2.REPLICA_PHASE_RUNNING
         return result
+
+
+def _weight(row: replica_pb2.Replica) -> tuple[bool, bool, bool, str]:
+    return row.stopping, row.displaced, row.leaving, row.node

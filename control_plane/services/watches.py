@@ -14,6 +14,7 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from control_plane.core.roles import may_see
 from control_plane.services import listing
 from control_plane.services.apps import AppService
 from control_plane.services.caller import Caller
@@ -59,7 +60,8 @@ class WatchService:
 
     def watch_apps(self, request: watch_pb2.WatchRequest, caller: Caller) -> AsyncIterator[watch_pb2.Change]:
         def rows() -> Iterable[tuple[str, Any]]:
-            return ((name, self._apps.shown(row)) for name, row in self._state.apps.items())
+            table = self._state.apps.items()
+            return ((name, self._apps.shown(row)) for name, row in table if may_see(caller.scopes, name))
 
         return self._follow("app", rows, request.filter, app_pb2.App.DESCRIPTOR)
 
@@ -68,7 +70,8 @@ class WatchService:
 
         def rows() -> Iterable[tuple[str, Any]]:
             table = self._state.assignments.items()
-            return ((key, self._replicas.shown(row)) for key, row in table if key.startswith(prefix))
+            show = self._replicas.shown_by_name()
+            return ((k, show(row)) for k, row in table if k.startswith(prefix) and may_see(caller.scopes, k))
 
         return self._follow("replica", rows, request.filter, replica_pb2.Replica.DESCRIPTOR)
 
@@ -76,13 +79,14 @@ class WatchService:
         prefix = self._prefix(request.parent)
 
         def rows() -> Iterable[tuple[str, Any]]:
-            return (pair for pair in self._state.rollouts.items() if pair[0].startswith(prefix))
+            table = self._state.rollouts.items()
+            return (pair for pair in table if pair[0].startswith(prefix) and may_see(caller.scopes, pair[0]))
 
         return self._follow("rollout", rows, request.filter, release_pb2.Rollout.DESCRIPTOR)
 
     def watch_operations(self, request: watch_pb2.WatchRequest, caller: Caller) -> AsyncIterator[watch_pb2.Change]:
         descriptor = operation_pb2.LongRunningOperation.DESCRIPTOR
-        return self._follow("operation", self._operations.all, request.filter, descriptor)
+        return self._follow("operation", lambda: self._operations.seen_by(caller), request.filter, descriptor)
 
     def _prefix(self, parent: str) -> str:
         """What the names below a parent begin with. Raises NOT_FOUND."""
