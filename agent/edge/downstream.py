@@ -34,13 +34,20 @@ HALF_CLOSED_S: Final = 5.0
 DISCARD_BYTES_MAX: Final = 1024 * 1024
 
 
+def address_of(transport: asyncio.BaseTransport) -> bytes:
+    """Where a connection comes from."""
+    peername = transport.get_extra_info("peername")
+    return peername[0].encode() if isinstance(peername, tuple) else b"unix"
+
+
 class ClientConnection(RequestReader, Responder):
     """HTTP/1.1 with one client, or with another edge when `peer`."""
 
-    def __init__(self, listener: Listener):
+    def __init__(self, listener: Listener, address: bytes = b""):
+        """With an `address` that is not that of the connection when a load balancer has said so."""
         super().__init__(listener.state, listener.loop, listener.scheme, listener.peer)
         self._listener = listener
-        self.address = b""
+        self.address = address
         self.response_begun = False
         self._transport: asyncio.Transport | None = None
         self._queue: deque[Request | Refused] = deque()
@@ -72,8 +79,7 @@ class ClientConnection(RequestReader, Responder):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        peername = transport.get_extra_info("peername")
-        self.address = peername[0].encode() if isinstance(peername, tuple) else b"unix"
+        self.address = self.address or address_of(transport)
         self._listener.opened(self)
 
     def turn_away(self, message: str) -> None:

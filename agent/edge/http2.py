@@ -28,6 +28,7 @@ from agent.edge.core.flood import FloodGuard
 from agent.edge.core.headers import HeaderList
 from agent.edge.core.hpack_literals import LiteralEncoder
 from agent.edge.core.request_head import Refused
+from agent.edge.downstream import address_of
 from agent.edge.http2_stream import NO_ERROR, Stream
 from agent.edge.responder import Request
 
@@ -69,10 +70,11 @@ def _configured(header_bytes_max: int) -> H2Connection:
 class Http2Connection(asyncio.Protocol):
     """Streams of one client; each is answered as if it had come alone."""
 
-    def __init__(self, listener: Listener):
+    def __init__(self, listener: Listener, address: bytes = b""):
+        """With an `address` that is not that of the connection when a load balancer has said so."""
         self._listener = listener
         self.state = listener.state
-        self.address = b""
+        self.address = address
         self._loop = listener.loop
         self._transport: asyncio.Transport | None = None
         self._h2 = _configured(self.state.settings.max_header_bytes)
@@ -100,8 +102,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        peername = transport.get_extra_info("peername")
-        self.address = peername[0].encode() if isinstance(peername, tuple) else b"unix"
+        self.address = self.address or address_of(transport)
         self._used_at = self.now()
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES)

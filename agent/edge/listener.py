@@ -7,6 +7,7 @@ import socket
 import ssl
 from typing import Final
 
+from agent.edge.acceptor import Acceptor, networks
 from agent.edge.client_tls import ClientTls
 from agent.edge.downstream import ClientConnection
 from agent.edge.exchange import Exchange
@@ -51,13 +52,15 @@ Connection = ClientConnection | Http2Connection
 class Negotiated(asyncio.Protocol):
     """Stands for a client until it is known which HTTP it speaks (ALPN, RFC 7301)."""
 
-    def __init__(self, listener: Listener):
+    def __init__(self, listener: Listener, address: bytes):
         self._listener = listener
+        self._address = address
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls = transport.get_extra_info("ssl_object")
         second = tls is not None and tls.selected_alpn_protocol() == "h2"
-        protocol: Connection = Http2Connection(self._listener) if second else ClientConnection(self._listener)
+        speaks = Http2Connection if second else ClientConnection
+        protocol: Connection = speaks(self._listener, self._address)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
@@ -84,24 +87,33 @@ class Listener:
         self.connections: set[Connection] = set()
         self._peers = peers
         self._clients = clients
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | Acceptor | None = None
+        self._trusted = networks(state.settings.proxy_protocol_from)
 
     async def listen(self, text: str) -> int:
         """Begins to accept; returns the port. A listener for peers takes the present certificate."""
         sock = bind(text)
+        port: int = sock.getsockname()[1]
         if self._peers is not None:
             self.tls = self._peers.server_context()
         before = self._server
-        self._server = await self.loop.create_server(
-            lambda: ClientConnection(self) if self._clients is None else Negotiated(self),
-            sock=sock,
-            ssl=self.tls,
-            ssl_handshake_timeout=HANDSHAKE_S if self.tls is not None else None,
-        )
+        if self._trusted and self._peers is None:
+            self._server = Acceptor(
+                self.loop, sock, self._trusted, self._protocol, self.state.counters, self.tls, HANDSHAKE_S
+            )
+        else:
+            self._server = await self.loop.create_server(
+                self._protocol,
+                sock=sock,
+                ssl=self.tls,
+                ssl_handshake_timeout=HANDSHAKE_S if self.tls is not None else None,
+            )
         if before is not None:
             before.close()
-        port: int = sock.getsockname()[1]
         return port
+
+    def _protocol(self, address: bytes = b"") -> asyncio.Protocol:
+        return ClientConnection(self, address) if self._clients is None else Negotiated(self, address)
 
     def opened(self, connection: Connection) -> None:
         """A connection came; one too many is told so."""

@@ -20,6 +20,9 @@ class EdgeSettings(ProgramSettings):
     https_listen: list[str] = Field(default=["0.0.0.0:443"])
     """Where clients come in over TLS, `address:port`; empty for nowhere. The first one's port is where plain
     requests are sent to."""
+    proxy_protocol_from: list[str] = Field(default=[])
+    """Addresses and networks of load balancers, as in `10.0.0.0/8`: each connection of theirs, over TLS or not, must
+    begin with a header of the PROXY protocol, version 1 or 2, and comes from whom that says."""
     peer_listen: str = "0.0.0.0:7447"
     """Where other edges come in, with mutual TLS; empty for nowhere."""
     admin_listen: str = "127.0.0.1:7448"

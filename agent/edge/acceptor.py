@@ -1,0 +1,126 @@
+"""Accepts connections some of which come through a load balancer that says, before anything else, who its client is.
+
+The header stands in front of TLS too. So it is read from the bare socket, byte for byte no further than it goes, and
+only then does the connection get its transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from agent.edge.core import proxy_header
+from agent.edge.core.proxy_header import Source
+from agent.edge.counters import Counters
+from fleet.errors import invalid
+
+ACCEPTS_AT_ONCE: Final = 64
+GREETINGS_MAX: Final = 1024
+GREETING_S: Final = 5.0
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+MakeProtocol = Callable[[bytes], asyncio.BaseProtocol]
+
+
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Addresses and networks as written in settings. Raises INVALID_ARGUMENT."""
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as error:
+        raise invalid("proxy_protocol_from", f"{error}; give addresses or networks, as in 10.0.0.0/8") from error
+
+
+class Acceptor:
+    """Stands in for a server of the loop: connections from `trusted` must begin with a header, others are plain."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        trusted: tuple[Network, ...],
+        make: MakeProtocol,
+        counters: Counters,
+        tls: ssl.SSLContext | None,
+        handshake_s: float,
+    ):
+        """`make` gets the client's address, or nothing when it is that of the connection."""
+        self._loop = loop
+        self._sock = sock
+        self._trusted = trusted
+        self._make = make
+        self._counters = counters
+        self._tls = tls
+        self._handshake_s = handshake_s
+        self._tasks: set[asyncio.Task[None]] = set()
+        loop.add_reader(sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Accepts no more; who has not finished its header is sent away."""
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                connection, peer = self._sock.accept()
+            except OSError:  # nobody waits any more, or has gone, or there are no descriptors for now
+                return
+            connection.setblocking(False)
+            if len(self._tasks) >= GREETINGS_MAX:
+                self._counters.connections_rejected_total += 1
+                connection.close()
+                continue
+            task = self._loop.create_task(self._welcome(connection, peer[0]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _welcome(self, connection: socket.socket, peer: str) -> None:
+        try:
+            address = b""
+            if self._is_trusted(peer):
+                async with asyncio.timeout(GREETING_S):
+                    address = (await self._greeting(connection)).address or b""
+            limit = self._handshake_s if self._tls is not None else None
+            await self._loop.connect_accepted_socket(
+                lambda: self._make(address), connection, ssl=self._tls, ssl_handshake_timeout=limit
+            )
+        except ValueError:
+            self._counters.refused_total += 1
+            connection.close()
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            connection.close()
+
+    def _is_trusted(self, peer: str) -> bool:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._trusted)
+
+    async def _greeting(self, connection: socket.socket) -> Source:
+        """Raises ValueError for what is no header, OSError when the connection ends."""
+        have = b""
+        while (found := proxy_header.parse(have)) is None:
+            await self._readable(connection)
+            ahead = b""
+            with contextlib.suppress(BlockingIOError):
+                ahead = connection.recv(proxy_header.V2_BYTES_MAX, socket.MSG_PEEK)
+                if not ahead:
+                    raise ConnectionResetError("the load balancer has gone")
+            if ahead:
+                have += connection.recv(proxy_header.belonging(have, ahead))
+        return found
+
+    async def _readable(self, connection: socket.socket) -> None:
+        there = asyncio.Event()
+        self._loop.add_reader(connection.fileno(), there.set)
+        try:
+            await there.wait()
+        finally:
+            self._loop.remove_reader(connection.fileno())
