@@ -71,7 +71,7 @@ def test_headers_are_read_to_their_end_and_no_further(data: bytes, address: byte
 @pytest.mark.parametrize("data", BAD)
 @pytest.mark.parametrize("step", [1, 4096])
 def test_what_is_no_header_is_refused(data: bytes, step: int) -> None:
-    with pytest.raises(ValueError, match="header|more|address|permitted|codec"):
+    with pytest.raises(ValueError, match=r"header|more|address|permitted|codec"):
         fed(data, step)
 
 
