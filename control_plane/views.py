@@ -16,7 +16,7 @@ from control_plane.core.manifest import Manifest, Surroundings, complete
 from control_plane.core.model import NOTHING, Condition, Demand, NodeView, ReleaseRef, Replica
 from control_plane.core.placement import wanted_slots
 from control_plane.core.rollout import TERMINAL, AppView, Rollout
-from control_plane.observed import Observed
+from control_plane.observed import Observed, Reported
 from control_plane.state import State
 from fleet.ids import last_part
 from locci.v1 import app_pb2, node_pb2, release_pb2, replica_pb2
@@ -55,6 +55,8 @@ class Overcommit:
 
 
 USUAL: Final = Overcommit()
+_SPARE: Final = 1_000
+"""So many views of assignments that are gone are kept at most, besides as many as there are."""
 
 
 class Views:
@@ -69,15 +71,22 @@ class Views:
         self.by_app: dict[str, list[Assigned]] = defaultdict(list)
         self.by_node: dict[str, list[Assigned]] = defaultdict(list)
         self.ledger = Ledger()
+        self._demands: dict[tuple[str, int], Demand] = {}
+        if len(manifests.assigned) > 2 * len(state.assignments) + _SPARE:
+            manifests.assigned.clear()
         for key, row in state.assignments.items():
-            assigned = Assigned(key, row, self._replica(row))
+            assigned = self._assigned(key, row)
             self.by_app[row.app].append(assigned)
             self.by_node[assigned.view.node].append(assigned)
             self.ledger.add(assigned.view.node, row.app, self._demand(row), counts=not row.stopping)
 
     def _demand(self, row: replica_pb2.Replica) -> Demand:
-        release = self._state.releases.get(f"apps/{row.app}/releases/{row.release}")
-        return NOTHING if release is None else demand_of(self._manifests.of(release))
+        known = self._demands.get((row.app, row.release))
+        if known is None:
+            release = self._state.releases.get(f"apps/{row.app}/releases/{row.release}")
+            known = NOTHING if release is None else demand_of(self._manifests.of(release))
+            self._demands[row.app, row.release] = known
+        return known
 
     def _node_views(self) -> dict[str, NodeView]:
         views: dict[str, NodeView] = {}
@@ -107,14 +116,27 @@ class Views:
             return {view.id: view for view in free_of(list(views.values()))}
         return views
 
-    def _replica(self, row: replica_pb2.Replica) -> Replica:
-        node_id = last_part(row.node)
+    def _assigned(self, key: str, row: replica_pb2.Replica) -> Assigned:
+        """The view of an assignment; the one of an earlier look as long as what it was made of is the same."""
+        known = self._manifests.assigned.get(key)
+        node_id = last_part(row.node) if known is None or known[0].row is not row else known[0].view.node
         session = self._observed.sessions.get((node_id, node_pb2.NODE_ROLE_EDGE))
-        reported = self._observed.reported(node_id, resource_name(row))
+        said = (False, "") if session is None else (session.confirmed, session.refused_reason)
+        name = resource_name(row) if known is None or known[0].row is not row else known[3]
+        reported = self._observed.reported(node_id, name)
+        if known is None or known[0].row is not row or known[1] is not reported or known[2] != said:
+            known = (Assigned(key, row, self._replica(row, node_id, said, reported)), reported, said, name)
+            self._manifests.assigned[key] = known
+        return known[0]
+
+    def _replica(
+        self, row: replica_pb2.Replica, node_id: str, said: tuple[bool, str], reported: Reported | None
+    ) -> Replica:
+        confirmed, refused_reason = said
         assigned_at = decode.seconds_of(row.assign_time)
         reason = reported.status.reason if reported else ""
-        if not reason and session is not None and session.refused_reason:
-            reason = f"the node refused its snapshot: {session.refused_reason}"
+        if not reason and refused_reason:
+            reason = f"the node refused its snapshot: {refused_reason}"
         if not reason and not reported:
             reason = "the node has not reported it yet"
         return Replica(
@@ -126,7 +148,7 @@ class Views:
             assigned_at=assigned_at,
             ready=row.healthy,
             since=reported.since if reported else max(assigned_at, self._observed.started_at),
-            confirmed=session is not None and session.confirmed,
+            confirmed=confirmed,
             stopping=row.stopping,
             displaced=row.displaced,
             reason=reason,
@@ -190,6 +212,8 @@ class Manifests:
         self._state = state
         self.overcommit = overcommit
         self._cache: dict[str, Manifest] = {}
+        self.assigned: dict[str, tuple[Assigned, Reported | None, tuple[bool, str], str]] = {}
+        """By key: the view of an assignment, what it was made of, and the replica's name on its node."""
 
     def surroundings(self) -> Surroundings:
         """What a manifest is checked against now."""

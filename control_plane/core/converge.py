@@ -65,7 +65,29 @@ class Plan:
 
 def converge(view: AppView, target: Target, now: float) -> Plan:
     """The steps to take now. Without a node to lose and without change there are none."""
+    if is_at_rest(view, target, now):
+        return Plan((), ())
     return _Planner(view, target, now).plan()
+
+
+def is_at_rest(view: AppView, target: Target, now: float) -> bool:
+    """Whether nothing is to be done, as seen at a glance: each slot has one replica, on a node that keeps it.
+
+    Most apps are, in every look; the planner would come to the same.
+    """
+    under_way = target.rollout is not None and target.rollout.state not in TERMINAL
+    if under_way or target.rebalance_moves or len(view.replicas) != len(view.slots):
+        return False
+    lost_after_s = target.placement.lost_after_s
+    ordinals = set()
+    for replica in view.replicas:
+        node = view.nodes.get(replica.node)
+        if node is None or node.condition is Condition.DRAINING or node.silent_s >= lost_after_s:
+            return False
+        if replica.stopping or replica.displaced or replica.leaving or view.slot_of(replica) is None:
+            return False
+        ordinals.add(replica.ordinal)
+    return len(ordinals) == len(view.slots)
 
 
 class _Planner:

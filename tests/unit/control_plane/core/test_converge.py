@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.core.converge import Plan, Target, _Planner, is_at_rest
 from control_plane.core.manifest import Constraint, Placement, RolloutPolicy, Wave
 from control_plane.core.model import Condition
 from control_plane.core.rollout import TERMINAL, State, turn_back
@@ -257,3 +258,37 @@ def test_losing_one_node_moves_only_its_replicas(lost: int, per_region: int) -> 
     assert before.keys() == after.keys()
     assert all(after[o] == n for o, n in before.items() if n != f"eu-{lost}")
     assert f"eu-{lost}" not in after.values()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    happenings=st.lists(
+        st.tuples(st.integers(0, 6), st.sampled_from(["lose", "back", "drain", "apply", "scale", "unready"])),
+        max_size=5,
+    )
+)
+def test_what_is_at_rest_at_a_glance_is_at_rest(happenings: list[tuple[int, str]]) -> None:
+    fleet = stable(Fleet([node(f"eu-{i}") for i in range(3)], replace(PLACEMENT, per_region=3)))
+    number = 1
+    for seconds, what in [*happenings, (40, "back")]:
+        if what == "lose":
+            fleet.set("eu-0", condition=Condition.LOST, silent_s=31.0)
+        elif what == "back":
+            fleet.set("eu-0", condition=Condition.READY, silent_s=0.0, since=fleet.now)
+        elif what == "drain":
+            fleet.set("eu-1", condition=Condition.DRAINING, cordoned=True, drain_until=fleet.now + 20)
+        elif what == "scale":
+            fleet.placement = replace(PLACEMENT, per_region=seconds + 1)
+        elif what == "apply":
+            number += 1
+            fleet.apply(release(number))
+        else:
+            key = min(fleet.replicas)
+            fleet.replicas[key] = replace(fleet.replicas[key], ready=False, since=fleet.now)
+        for _ in range(2 * seconds):
+            view = fleet.view()
+            assert fleet.target is not None
+            target = Target(fleet.target, fleet.rollout, fleet.placement, fleet.ledger())
+            if is_at_rest(view, target, fleet.now):
+                assert _Planner(view, target, fleet.now).plan() == Plan((), ())
+            fleet.advance(0.5)
