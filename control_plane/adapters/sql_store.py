@@ -29,6 +29,7 @@ class SqlStore(ABC):
         self._wall = wall
         self._writer: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
+        self._commits: set[asyncio.Task[Committed]] = set()
 
     @abstractmethod
     def _connect(self) -> tuple[AsyncEngine, AsyncEngine]:
@@ -52,6 +53,8 @@ class SqlStore(ABC):
             raise
 
     async def close(self) -> None:
+        if self._commits:
+            await asyncio.wait(self._commits)
         for engine in {self._writer, self._reader}:
             if engine is not None:
                 await engine.dispose()
@@ -69,7 +72,10 @@ class SqlStore(ABC):
 
     async def commit(self, transaction: Transaction) -> Committed:
         # Shielded: a caller that goes away leaves no transaction half way.
-        return await asyncio.shield(self._commit(transaction))
+        task = asyncio.create_task(self._commit(transaction))
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+        return await asyncio.shield(task)
 
     async def _commit(self, transaction: Transaction) -> Committed:
         with self._telling("written"):

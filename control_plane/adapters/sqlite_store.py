@@ -39,16 +39,14 @@ class SqliteStore(SqlStore):
             message = f"{self._path} cannot be used as the store: {error.strerror}"
             raise failed_precondition("STORE_UNUSABLE", message) from error
         # One connection each for writing and reading: SQLite has one writer, and readers do not wait for it.
-        return self._engine("IMMEDIATE"), self._engine("DEFERRED")
+        writer, reader = self._engine(), self._engine()
+        # Reads are one statement each and begin nothing: one that is given up leaves nothing open.
+        sa.event.listen(writer.sync_engine, "begin", _begin)
+        return writer, reader
 
-    def _engine(self, kind: str) -> AsyncEngine:
+    def _engine(self) -> AsyncEngine:
         engine = create_async_engine(f"sqlite+aiosqlite:///{self._path}", poolclass=StaticPool)
-
-        def begin(connection: sa.Connection) -> None:
-            connection.exec_driver_sql(f"BEGIN {kind}")
-
         sa.event.listen(engine.sync_engine, "connect", _prepare)
-        sa.event.listen(engine.sync_engine, "begin", begin)
         return engine
 
     async def _guard(self, connection: AsyncConnection) -> None:
@@ -62,6 +60,10 @@ class SqliteStore(SqlStore):
     async def _read(self) -> AsyncIterator[AsyncConnection]:
         async with self._reading, super()._read() as connection:
             yield connection
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _prepare(connection: Any, _record: Any) -> None:

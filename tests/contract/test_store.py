@@ -117,6 +117,22 @@ async def test_transactions_at_once_all_count(store: Store) -> None:
     assert {o.revision for o in await store.load()} == set(range(1, 21))
 
 
+async def test_a_commit_whose_caller_went_away_ends_before_the_store_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    for number in range(10):
+        store = SqliteStore(path, wall)
+        await store.open()
+        commit = asyncio.create_task(store.commit(put(f"n{number}")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        commit.cancel()
+        await store.close()
+    store = SqliteStore(path, wall)
+    await store.open()
+    assert await store.revision() == len(await store.load()) == 10
+    await store.close()
+
+
 async def test_sqlite_keeps_everything_over_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     first = SqliteStore(path, wall)
