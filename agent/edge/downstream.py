@@ -169,7 +169,7 @@ class ClientConnection(RequestReader, Responder):
         counters.plain_hits += 1
         counters.body_bytes_sent_total += size
         if state.access_log is not None:
-            state.access_log.record(self.address, head, 200, size, 0.0, b"locci; hit", request_id, "")
+            state.access_log.hit(self.address, head, size, request_id)
         return True
 
     def refused(self, refusal: Refused) -> None:

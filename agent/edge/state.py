@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.edge.access_log import AccessLog
     from agent.edge.fill import Fill
 
-HEADS_MAX = 2048
+HEADS_MAX = 8192
 UNCACHEABLE_MAX = 10_000
 UNCACHEABLE_S = 5.0
 
