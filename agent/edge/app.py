@@ -22,6 +22,7 @@ from agent.edge.fill import Filler
 from agent.edge.listener import Listener
 from agent.edge.peers import PeerTls
 from agent.edge.pool import Pool
+from agent.edge.rates import Rates
 from agent.edge.redis_tier import RedisTier
 from agent.edge.settings import EdgeSettings
 from agent.edge.state import EdgeState
@@ -45,6 +46,8 @@ class Worker:
         self.state = EdgeState(settings, clock, rng, None)
         if settings.redis_url:
             self.state.tier = _tier(settings, clock, rng, self.state)
+        if settings.client_rate or settings.app_rate:
+            self.state.rates = Rates(settings, clock, rng, self.state.counters)
         if settings.access_log:
             self.state.access_log = AccessLog(settings.access_log, clock)
         self._tls = PeerTls()
@@ -80,6 +83,8 @@ class Worker:
                 raise invalid("admin_listen", f"cannot listen on {self.settings.admin_listen}: {error}") from error
         for work in (self.link.run(), self._sweep(), self._listen_for_peers(), self._write_log()):
             self._spawn(work)
+        if self.state.rates is not None:
+            self._spawn(self.state.rates.run())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -157,6 +162,8 @@ class Worker:
         await self._filler.close()
         if self.state.tier is not None:
             await self.state.tier.close()
+        if self.state.rates is not None:
+            await self.state.rates.close()
         if self._admin is not None:
             await self._admin.cleanup()
         if self.state.access_log is not None:

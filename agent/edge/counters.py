@@ -15,6 +15,7 @@ HELP: Final = {
     "revalidations_total": "Stored responses that a 304 made fresh again.",
     "stale_served_total": "Stale responses served while revalidating or because of an error.",
     "refused_total": "Requests refused as malformed, too large or too slow.",
+    "limited_total": "Requests refused because their client or their app had too many.",
     "retries_total": "Tries of a further endpoint.",
     "peer_requests_total": "Requests sent to other edges.",
     "unavailable_total": "Requests for which no endpoint could answer.",
@@ -49,6 +50,7 @@ class Counters:
     revalidations_total: int
     stale_served_total: int
     refused_total: int
+    limited_total: int
     retries_total: int
     peer_requests_total: int
     unavailable_total: int

@@ -141,14 +141,21 @@ class ClientConnection(RequestReader, Responder):
 
     def arrived(self, head: RequestHead, key: bytes, body: BodyReader | None) -> None:
         state = self._state
+        wait_s = 0.0
+        if state.rates is not None and not self.peer:
+            wait_s = state.rates.wait_s(self.address, head.host, state.table)
         if self._active is None and not self._queue and self._writable:
-            if head.plain and not state.draining:
+            if head.plain and not state.draining and not wait_s:
                 entry = state.store.get(key)
                 if entry.__class__ is StoredResponse and self._hit(head, entry):
                     return
-            self._start(Request(head, key, body, state.request_id(), self._data_at))
+            request = Request(head, key, body, state.request_id(), self._data_at)
+            request.wait_s = wait_s
+            self._start(request)
             return
-        self._queue.append(Request(head, key, body, state.request_id(), self._data_at))
+        request = Request(head, key, body, state.request_id(), self._data_at)
+        request.wait_s = wait_s
+        self._queue.append(request)
         if len(self._queue) >= QUEUE_MAX:
             self.pause(PAUSE_QUEUE)
 

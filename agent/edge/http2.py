@@ -210,6 +210,8 @@ class Http2Connection(asyncio.Protocol):
         key = state.key(self._listener.scheme, head.host, head.target)
         body = None if ended else stream.open_body()
         request = Request(head, key, body, state.request_id(), self._used_at)
+        if state.rates is not None:
+            request.wait_s = state.rates.wait_s(self.address, head.host, state.table)
         if not stream.answer_at_once(request, self._listener.exchange):
             stream.task = self._loop.create_task(self._serve(stream, request))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 class Request:
     """A request on its way through the edge."""
 
-    __slots__ = ("app", "body", "cache_status", "found", "head", "id", "invited", "key", "started_s")
+    __slots__ = ("app", "body", "cache_status", "found", "head", "id", "invited", "key", "started_s", "wait_s")
 
     def __init__(self, head: RequestHead, key: bytes, body: BodyReader | None, request_id: bytes, started_s: float):
         self.head = head
@@ -40,6 +41,8 @@ class Request:
         self.found: cached.Lookup | None = None
         self.cache_status = b""
         self.app = ""
+        self.wait_s = 0.0
+        """When to come again, because there were too many requests; 0 when there were not."""
 
     @property
     def scheme(self) -> bytes:
@@ -106,6 +109,9 @@ class Responder(abc.ABC):
         if usual and head.target.partition(b"?")[0] == responses.HEALTH_PATH:
             self._send_health(request)
             return True
+        if request.wait_s:
+            self._send_limited(request, exchange)
+            return True
         if self._state.table.redirects and self._redirected(request):
             return True
         if usual:
@@ -157,6 +163,17 @@ class Responder(abc.ABC):
             (b"X-Request-Id", request.id),
         ]
         self.send(request, responses.whole(status, b"application/json", body, state.wall(), member))
+
+    def _send_limited(self, request: Request, exchange: Exchange) -> None:
+        """RFC 6585 section 4."""
+        exchange.name(request)
+        request.cache_status = cache_status.forwarded(Forward.BYPASS, detail="rate")
+        more = [
+            (b"Retry-After", b"%d" % math.ceil(request.wait_s)),
+            (cache_status.NAME, request.cache_status),
+            (b"X-Request-Id", request.id),
+        ]
+        self.send_text(request, Refused(429, "too many requests; come again later", close=False), more)
 
     def _redirected(self, request: Request) -> bool:
         """Sends a plain request to https, when its app wants that (RFC 9110, section 15.4.9); False when not."""

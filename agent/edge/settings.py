@@ -59,6 +59,13 @@ class EdgeSettings(ProgramSettings):
     """An endpoint must send something at least so often while it answers."""
     connect_timeout_s: float = Field(default=1.0, gt=0)
     """For a connection to a replica or to another edge, TLS included."""
+    client_rate: float = Field(default=0, ge=0)
+    """Requests per second that one client (an IPv4 address, an IPv6 /64) may make; more are answered 429. 0 for any
+    number. Edges of a region that have `redis_url` count together, others each worker for itself."""
+    app_rate: float = Field(default=0, ge=0)
+    """Requests per second that all clients together may make to one app."""
+    rate_window_s: float = Field(default=10.0, ge=1, le=3600)
+    """Both rates hold on the average of so long: a burst may use up all of it at once."""
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that share the listeners."""
     access_log: str = ""

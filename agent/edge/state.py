@@ -23,6 +23,7 @@ from fleet.clock import Clock
 if TYPE_CHECKING:
     from agent.edge.access_log import AccessLog
     from agent.edge.fill import Fill
+    from agent.edge.rates import Rates
 
 HEADS_MAX = 8192
 UNCACHEABLE_MAX = 10_000
@@ -46,6 +47,8 @@ class EdgeState:
         self.endpoints: dict[str, Endpoint] = {}
         self.draining = False
         self.access_log: AccessLog | None = None
+        self.rates: Rates | None = None
+        """None when no rate is limited."""
         self.https_port = 0
         """Where plain requests are sent to; 0 when there is no listener with TLS."""
         self._heads: dict[bytes, dict[bytes, tuple[RequestHead, bytes]]] = {}

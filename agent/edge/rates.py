@@ -1,0 +1,112 @@
+"""Limits on the rates of clients and of apps, counted together with the other edges of the region through its Redis.
+
+A request waits for nobody: it is counted here, and several times a second the edges add up what they have let through.
+So together they may let through what comes in such an interval too much. Without Redis each worker counts for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+import redis.asyncio as redis_client
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from agent.edge.core.rate_limit import RateLimit, client_key
+from agent.edge.core.routing import Table
+from agent.edge.counters import Counters
+from agent.edge.redis_tier import Breaker
+from agent.edge.settings import EdgeSettings
+from fleet.clock import Clock
+
+PREFIX: Final = b"locci:r1:"
+SHARE_S: Final = 0.2
+SWEEP_TURNS: Final = 25
+KEYS_AT_ONCE: Final = 2000
+TIMEOUT_S: Final = 0.5
+
+
+class Rates:
+    """Both limits; one that is 0 in the settings is none."""
+
+    def __init__(self, settings: EdgeSettings, clock: Clock, rng: random.Random, counters: Counters):
+        window_s = settings.rate_window_s
+        self.clients = RateLimit(settings.client_rate, window_s) if settings.client_rate else None
+        self.apps = RateLimit(settings.app_rate, window_s) if settings.app_rate else None
+        self._clock = clock
+        self._wall = clock.wall
+        self._rng = rng
+        self._counters = counters
+        self._breaker = Breaker()
+        self._redis: redis_client.Redis | None = None
+        if settings.redis_url:
+            self._redis = redis_client.Redis.from_url(
+                settings.redis_url,
+                socket_timeout=TIMEOUT_S,
+                socket_connect_timeout=TIMEOUT_S,
+                max_connections=2,
+                retry=Retry(NoBackoff(), 0),
+            )
+
+    def wait_s(self, address: bytes, host: bytes, table: Table) -> float:
+        """0 when the request may go on; otherwise when to come again."""
+        now = self._wall()
+        if self.clients is not None:
+            wait = self.clients.take(client_key(address), now)
+            if wait:
+                self._counters.limited_total += 1
+                return wait
+        if self.apps is not None:
+            route = table.find(host)
+            wait = self.apps.take(route.app.encode(), now) if route is not None else 0.0
+            if wait:
+                self._counters.limited_total += 1
+                return wait
+        return 0.0
+
+    async def run(self) -> None:
+        """Adds up with the others until cancelled."""
+        turn = 0
+        while True:
+            await asyncio.sleep(SHARE_S)
+            turn += 1
+            for kind, limit in ((b"c:", self.clients), (b"a:", self.apps)):
+                if limit is None:
+                    continue
+                if self._redis is not None and self._breaker.allows(self._clock.monotonic()):
+                    await self._share(self._redis, kind, limit)
+                if turn % SWEEP_TURNS == 0:
+                    limit.sweep(self._wall())
+
+    async def _share(self, redis: redis_client.Redis, kind: bytes, limit: RateLimit) -> None:
+        additions = limit.additions(KEYS_AT_ONCE)
+        if not additions:
+            return
+        keep_s = int(3 * limit.window_s) + 1
+        try:
+            async with asyncio.timeout(TIMEOUT_S), redis.pipeline(transaction=False) as pipe:
+                for addition in additions:
+                    name = b"%b%b%d:%b" % (PREFIX, kind, addition.window, addition.key)
+                    pipe.incrby(name, addition.count)
+                    pipe.expire(name, keep_s)
+                totals = await pipe.execute()
+        except (RedisError, OSError, TimeoutError):
+            self._counters.tier_errors_total += 1
+            self._breaker.failed(self._clock.monotonic(), self._rng.random())
+            return
+        self._breaker.succeeded()
+        for addition, total in zip(additions, totals[::2], strict=True):
+            if isinstance(total, int):
+                limit.learn(addition.key, addition.window, total)
+
+    async def close(self) -> None:
+        """Lets go of Redis."""
+        if self._redis is not None:
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await self._redis.aclose()
+            except (RedisError, OSError, TimeoutError):
+                self._counters.tier_errors_total += 1
