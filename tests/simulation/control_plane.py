@@ -34,6 +34,7 @@ from tests.fakes.store import MemoryStore
 OPERATOR = Caller("operators/sim", "admin")
 STEP_S = 0.5
 START_S = 1.0
+PULL_S = 2.0
 BROKEN = "BROKEN"
 
 
@@ -58,6 +59,8 @@ class Node:
         self.snapshot = Snapshot()
         self.containers: dict[str, float] = {}
         self.started: list[str] = []
+        self.images: dict[str, float] = {}
+        """Images that it holds without a container, and since when it pulls them."""
         self.session: Session | None = None
         self.cut_until = 0.0
         self.said: dict[str, bool] = {}
@@ -72,6 +75,8 @@ class Node:
             if name not in self.containers:
                 self.containers[name] = now
                 self.started.append(name)
+        held = self.snapshot.of_type("images")
+        self.images = {name: self.images.get(name, now) for name in held}
 
     def ready(self, name: str, now: float) -> bool:
         """Whether a container is healthy; those of broken releases never are."""
@@ -81,6 +86,7 @@ class Node:
     def status(self, now: float, *, complete: bool) -> agent_pb2.Status | None:
         """What changed, or everything."""
         current = {name: self.ready(name, now) for name in self.containers}
+        current |= {name: now - since >= PULL_S for name, since in self.images.items()}
         changed = [n for n, ready in current.items() if complete or self.said.get(n) != ready]
         gone = [] if complete else [n for n in self.said if n not in current]
         self.said = current
@@ -108,6 +114,7 @@ class Simulation:
         self.disk_full_until = 0.0
         self.quiet = False
         self.releases = 0
+        self.switches = 0
         self.rejoin = self.rng.choice(manifest_pb2.RejoinChoice.values())
         self.once_served: set[tuple[str, str]] = set()
 
@@ -176,7 +183,8 @@ class Simulation:
     async def apply(self, app: str, *, broken: bool) -> None:
         """A new release of an app."""
         self.releases += 1
-        manifest = manifest_pb2.AppManifest(name=app, image=f"registry.test/{app}:1", hostnames=[f"{app}.example.net"])
+        image = f"registry.test/{app}:{self.releases % 3}"
+        manifest = manifest_pb2.AppManifest(name=app, image=image, hostnames=[f"{app}.example.net"])
         manifest.ports.add(container_port=80)
         manifest.env["RELEASE"] = str(self.releases)
         if broken:
@@ -186,7 +194,17 @@ class Simulation:
         manifest.placement.on_rejoin = self.rejoin
         manifest.rollout.health_deadline.FromSeconds(8)
         manifest.rollout.progress_deadline.FromSeconds(30)
-        manifest.rollout.max_unavailable = 0 if app == "one" else 1
+        manifest.rollout.prefetch_deadline.FromSeconds(8)
+        match self.rng.randrange(4) if app == "two" else 0:
+            case 1:
+                manifest.rollout.strategy = manifest_pb2.ROLLOUT_STRATEGY_CANARY
+                manifest.rollout.canary_percent = 50
+                manifest.rollout.canary_bake.FromSeconds(3)
+            case 2 | 3:
+                manifest.rollout.strategy = manifest_pb2.ROLLOUT_STRATEGY_BLUE_GREEN
+                manifest.rollout.hold.FromSeconds(5)
+            case _:
+                manifest.rollout.max_unavailable = 0 if app == "one" else 1
         await self.apps.apply_app(app_pb2.ApplyAppRequest(manifest=manifest), OPERATOR)
 
     # -- one step
@@ -203,9 +221,10 @@ class Simulation:
                 continue
             for key in sorted(self.nodes):
                 await self._talk(self.nodes[key])
-            before = self._healthy_slots()
+            before, switched = self._healthy_slots(), self._switched()
             await self._look()
             self._check_bound(before)
+            self._check_switch(self._switched() - switched)
             self._check()
 
     async def _look(self) -> None:
@@ -260,7 +279,11 @@ class Simulation:
             self.reports.status(node.name, node.role, status)
 
     async def _connect(self, node: Node) -> None:
-        types = ["replicas", "routes"] if node.role == node_pb2.NODE_ROLE_EDGE else ["regions", "hostnames", "zones"]
+        types = (
+            ["images", "replicas", "routes"]
+            if node.role == node_pb2.NODE_ROLE_EDGE
+            else ["regions", "hostnames", "zones"]
+        )
         held = node.snapshot.resources
         hello = agent_pb2.Hello(
             role=node.role,  # type: ignore[arg-type]
@@ -336,6 +359,21 @@ class Simulation:
             least = self.state.rollouts.need(app.rollout).wanted - app.manifest.rollout.max_unavailable
             if after.get(name, 0) < min(before.get(name, 0), least):
                 self.violations.append(f"{app.name} was taken below {least} at {self.clock.now}")
+
+    def _switched(self) -> set[str]:
+        """Rollouts whose requests have gone over."""
+        return {row.name for row in self.state.rollouts.values() if row.HasField("switch_time")}
+
+    def _check_switch(self, rollouts: set[str]) -> None:
+        """Requests go over only to a release that is there as a whole."""
+        for name in rollouts:
+            self.switches += 1
+            row = self.state.rollouts.need(name)
+            hashed = self.state.releases.need(row.to_release).spec_hash
+            app = name.split("/")[1]
+            held = [r for r in self.state.assignments.values() if r.app == app and r.spec_hash == hashed]
+            if len({r.ordinal for r in held if r.healthy and not r.stopping}) < row.wanted:
+                self.violations.append(f"{name} went over before all of it was healthy, at {self.clock.now}")
 
     def unsettled(self) -> list[str]:
         """What has not converged; to be asked long after the last fault."""

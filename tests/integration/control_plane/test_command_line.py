@@ -108,7 +108,11 @@ async def test_what_a_change_would_do_is_shown_before_it_is_done(terminal: Termi
     node = json.loads((await done(terminal, "nodes", "show", "eu-1", "-o", "json")).out)
     assert not node.get("cordoned")
     assert "nothing is placed better" in (await done(terminal, "rebalance", "--all", "--dry-run")).err
+    assert "nothing is placed better" in (await done(terminal, "rebalance", "hello", "--moves", "2")).err
     assert (await locci(terminal, "rebalance")).code == 2
+    region = await locci(terminal, "regions", "rm", "eu", "--dry-run")
+    assert region.code == 1
+    assert "remove its nodes first" in region.err
 
 
 async def test_restarts_and_what_a_release_changed(terminal: Terminal) -> None:
