@@ -14,6 +14,7 @@ import structlog
 
 from agent import decode
 from agent.adapters import host_facts, policy_file
+from agent.adapters.container_logs import ContainerLogs
 from agent.adapters.engine import Engine
 from agent.adapters.engine_events import EngineEvents
 from agent.adapters.fault_journal import FaultJournal
@@ -109,6 +110,7 @@ class Agent:
             rng=rng,
             events_recorded=self._shell.events_recorded,
             leases_renewed=self._shell.leases_renewed,
+            logs=ContainerLogs(settings.docker_host, node).read,
         )
         self._shell.wake_link = self._link.wake
         self._faults = FaultKeeper(FaultJournal(settings.state_dir / JOURNAL_NAME), Firewall(), self._shell.record)

@@ -23,6 +23,7 @@ from cli.commands import (
     deploy,
     drills,
     events,
+    logs,
     nodes,
     operations,
     operators,
@@ -66,6 +67,7 @@ for command in (
     placement.rebalance,
     purge.purge,
     events.events,
+    logs.logs,
     contexts.login,
 ):
     app.command()(command)

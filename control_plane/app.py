@@ -36,6 +36,7 @@ from control_plane.services.enrolment import EnrolmentService
 from control_plane.services.events import EventService
 from control_plane.services.guard import guarded
 from control_plane.services.join_tokens import JoinTokenService
+from control_plane.services.logs import LogService
 from control_plane.services.nodes import NodeService
 from control_plane.services.operations import OperationService
 from control_plane.services.placement import PlacementService
@@ -65,6 +66,7 @@ from locci.v1 import (
     drill_pb2,
     enrolment_pb2,
     event_pb2,
+    logs_pb2,
     node_pb2,
     operation_pb2,
     placement_pb2,
@@ -365,6 +367,7 @@ def services(context: Context, authorities_changed: Callable[[], None] = lambda:
         named(routing_pb2, "RoutingService", RoutingService(context)),
         named(routing_pb2, "RoutingOverrideService", RoutingOverrideService(context)),
         named(placement_pb2, "PlacementService", PlacementService(context)),
+        named(logs_pb2, "LogService", LogService(context)),
         named(operation_pb2, "OperationService", OperationService(context, RolloutService(context))),
         named(watch_pb2, "WatchService", WatchService(context)),
     ]

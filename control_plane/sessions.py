@@ -13,6 +13,7 @@ from control_plane.core import delivery
 from control_plane.core.delivery import Delivery
 from control_plane.observed import Observed, SessionFacts
 from control_plane.resources import Publication, Resources
+from control_plane.side_streams import SideStreams
 from fleet.snapshot import snapshot_hash
 from locci.v1 import agent_pb2, node_pb2
 
@@ -72,6 +73,7 @@ class Hub:
         self._publication: Publication | None = None
         self.trust = agent_pb2.Trust()
         """Whom the fleet trusts."""
+        self.side_streams = SideStreams()
         self.closing = False
 
     def current(self, session: Session) -> bool:
@@ -112,6 +114,13 @@ class Hub:
             if (session := self._sessions.get(key)) is not None:
                 recorded = agent_pb2.EventsRecorded(series=series, through=number)
                 session.say(agent_pb2.ControlMessage(events_recorded=recorded))
+
+    def ask(self, key: Key, message: agent_pb2.ControlMessage) -> bool:
+        """Says something to a node; False when it is not connected."""
+        session = self._sessions.get(key)
+        if session is not None:
+            session.say(message)
+        return session is not None
 
     def announce(self, trust: agent_pb2.Trust) -> None:
         """Tells every node whom the fleet trusts from now on."""

@@ -21,6 +21,7 @@ from control_plane.services.node_identity import authorise, peer_identity
 from control_plane.sessions import Session
 from control_plane.state import Batch
 from fleet.errors import Code, LocciError, failed_precondition, invalid
+from fleet.ids import last_part
 from fleet.rpc.errors import abort
 from locci.v1 import agent_pb2, agent_pb2_grpc, event_pb2
 
@@ -34,6 +35,7 @@ HELD_MAX: Final = 20_000
 
 Messages = AsyncIterator[agent_pb2.NodeMessage]
 Call = grpc.aio.ServicerContext[agent_pb2.NodeMessage, agent_pb2.ControlMessage]
+LogCall = grpc.aio.ServicerContext[agent_pb2.LogUpload, agent_pb2.LogUploadTaken]
 
 
 class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
@@ -57,6 +59,29 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
             self._context.hub.leave(session)
             self._context.controller.wake()
             log.info("session_ended", node=session.node, role=session.role, epoch=session.epoch)
+
+    async def SendLogs(  # noqa: N802
+        self, request_iterator: AsyncIterator[agent_pb2.LogUpload], context: LogCall
+    ) -> agent_pb2.LogUploadTaken:
+        """What a container writes, for whoever asked."""
+        try:
+            node = authorise(self._context.state, peer_identity(context))
+            async with asyncio.timeout(HELLO_DEADLINE_S):
+                first = await anext(request_iterator)
+            stream = self._context.hub.side_streams.take(first.stream_id, last_part(node.name))
+        except LocciError as error:
+            await abort(context, error)
+        except (TimeoutError, StopAsyncIteration):
+            await abort(context, invalid("stream_id", "no first message came", "OUT_OF_TURN"))
+        try:
+            wanted = await stream.put(first)
+            async for upload in request_iterator:
+                wanted = wanted and await stream.put(upload)
+                if not wanted:
+                    break
+        finally:
+            await stream.put(None)
+        return agent_pb2.LogUploadTaken()
 
     async def _refuse(self, context: Call, error: LocciError) -> None:
         """Says why in a Goodbye, which carries when to come back, and in the status."""

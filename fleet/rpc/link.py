@@ -27,6 +27,7 @@ from fleet.errors import LocciError
 from fleet.identity import IdentityDirectory
 from fleet.rpc.channel import node_channel
 from fleet.rpc.errors import from_rpc_error
+from fleet.rpc.side_calls import LogSource, SideCalls
 from fleet.snapshot import Snapshot, SnapshotFile, apply_delta
 from locci.v1 import agent_pb2, agent_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc, node_pb2
 
@@ -97,12 +98,15 @@ class NodeLink:
         rng: random.Random,
         events_recorded: Callable[[agent_pb2.EventsRecorded], None] = lambda _: None,
         leases_renewed: Callable[[frozenset[str], float], None] = lambda _names, _at: None,
+        logs: LogSource | None = None,
     ):
         """`events_recorded` is told which events of the consumer's statuses the control plane has in its store,
         `leases_renewed` which replicas this node may go on to run, counted from which moment of the monotonic clock."""
         self._role = role
         self._events_recorded = events_recorded
         self._leases_renewed = leases_renewed
+        self._logs = logs
+        self._side_calls: SideCalls | None = None
         self._beats: OrderedDict[int, float] = OrderedDict()
         """When each of the last heartbeats was made, on the monotonic clock, before it could be sent."""
         self._identity = identity
@@ -169,6 +173,7 @@ class NodeLink:
     async def _session(self, endpoint: str) -> None:
         async with node_channel(endpoint, self._identity) as channel:
             call = agent_pb2_grpc.AgentServiceStub(channel).Sync()
+            self._side_calls = SideCalls(channel, self._logs) if self._logs is not None else None
             try:
                 async with asyncio.timeout(_WELCOME_DEADLINE_S):
                     await call.write(agent_pb2.NodeMessage(hello=self._hello()))
@@ -179,6 +184,8 @@ class NodeLink:
                 await self._both_ways(call, welcome.heartbeat_interval.ToTimedelta().total_seconds() or 1.0)
             finally:
                 call.cancel()
+                if self._side_calls is not None:
+                    await self._side_calls.close()
 
     async def _both_ways(
         self, call: grpc.aio.StreamStreamCall[agent_pb2.NodeMessage, agent_pb2.ControlMessage], heartbeat_s: float
@@ -245,6 +252,8 @@ class NodeLink:
                     self._operate(message.operation)
                 case "leases":
                     self._renew_leases(message.leases)
+                case "open_logs" if self._side_calls is not None:
+                    self._side_calls.open_logs(message.open_logs)
                 case "trust":
                     self._trust(message.trust)
                 case "goodbye":

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from locci.v1 import event_pb2 as _event_pb2
+from locci.v1 import logs_pb2 as _logs_pb2
 from locci.v1 import node_pb2 as _node_pb2
 from locci.v1 import replica_pb2 as _replica_pb2
 from locci.v1 import resource_pb2 as _resource_pb2
@@ -861,6 +862,7 @@ class ControlMessage(_message.Message):
     EVENTS_RECORDED_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
+    OPEN_LOGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First, and only first."""
@@ -889,6 +891,10 @@ class ControlMessage(_message.Message):
     def trust(self) -> Global___Trust:
         """The fleet trusts others now."""
 
+    @_builtins.property
+    def open_logs(self) -> Global___OpenLogs:
+        """Somebody asks for what a container writes."""
+
     def __init__(
         self,
         *,
@@ -899,13 +905,103 @@ class ControlMessage(_message.Message):
         events_recorded: Global___EventsRecorded | None = ...,
         leases: Global___Leases | None = ...,
         trust: Global___Trust | None = ...,
+        open_logs: Global___OpenLogs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_logs", b"open_logs", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_logs", b"open_logs", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases", "trust"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases", "trust", "open_logs"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___ControlMessage: _TypeAlias = ControlMessage  # noqa: Y015
+
+@_typing.final
+class OpenLogs(_message.Message):
+    """Asks a node to call SendLogs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    TAIL_LINES_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    stream_id: _builtins.str
+    """Names the call; good once, and for this node only."""
+    container_id: _builtins.str
+    """The container, as the node reported it."""
+    tail_lines: _builtins.int
+    """So many of the last lines."""
+    follow: _builtins.bool
+    """Go on with lines as they are written."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Only lines since this time."""
+
+    def __init__(
+        self,
+        *,
+        stream_id: _builtins.str = ...,
+        container_id: _builtins.str = ...,
+        tail_lines: _builtins.int = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "follow", b"follow", "since_time", b"since_time", "stream_id", b"stream_id", "tail_lines", b"tail_lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenLogs: _TypeAlias = OpenLogs  # noqa: Y015
+
+@_typing.final
+class LogUpload(_message.Message):
+    """What a container wrote, on its way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    stream_id: _builtins.str
+    """`OpenLogs.stream_id`; in the first message only."""
+    problem: _builtins.str
+    """Why there is nothing more, in a sentence; then this is the last message."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_logs_pb2.LogLine]:
+        """Lines, in order."""
+
+    def __init__(
+        self,
+        *,
+        stream_id: _builtins.str = ...,
+        lines: _abc.Iterable[_logs_pb2.LogLine] | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "problem", b"problem", "stream_id", b"stream_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogUpload: _TypeAlias = LogUpload  # noqa: Y015
+
+@_typing.final
+class LogUploadTaken(_message.Message):
+    """The end of a stream of lines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogUploadTaken: _TypeAlias = LogUploadTaken  # noqa: Y015

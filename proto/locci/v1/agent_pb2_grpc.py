@@ -40,6 +40,11 @@ class AgentServiceStub:
                 request_serializer=locci_dot_v1_dot_agent__pb2.NodeMessage.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_agent__pb2.ControlMessage.FromString,
                 _registered_method=True)
+        self.SendLogs = channel.stream_unary(
+                '/locci.v1.AgentService/SendLogs',
+                request_serializer=locci_dot_v1_dot_agent__pb2.LogUpload.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_agent__pb2.LogUploadTaken.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -53,6 +58,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendLogs(self, request_iterator, context):
+        """What a container writes, after OpenLogs: a call of its own, so that it delays nothing else. It ends with the container, with
+        the last line that was asked for, or when whoever asked has gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Sync,
                     request_deserializer=locci_dot_v1_dot_agent__pb2.NodeMessage.FromString,
                     response_serializer=locci_dot_v1_dot_agent__pb2.ControlMessage.SerializeToString,
+            ),
+            'SendLogs': grpc.stream_unary_rpc_method_handler(
+                    servicer.SendLogs,
+                    request_deserializer=locci_dot_v1_dot_agent__pb2.LogUpload.FromString,
+                    response_serializer=locci_dot_v1_dot_agent__pb2.LogUploadTaken.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class AgentService:
             '/locci.v1.AgentService/Sync',
             locci_dot_v1_dot_agent__pb2.NodeMessage.SerializeToString,
             locci_dot_v1_dot_agent__pb2.ControlMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendLogs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/locci.v1.AgentService/SendLogs',
+            locci_dot_v1_dot_agent__pb2.LogUpload.SerializeToString,
+            locci_dot_v1_dot_agent__pb2.LogUploadTaken.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class AgentServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AgentServiceAsyncStub: ...
     Sync: _grpc.StreamStreamMultiCallable[_agent_pb2.NodeMessage, _agent_pb2.ControlMessage]
     """One stream per node and role, for as long as the program runs."""
+    SendLogs: _grpc.StreamUnaryMultiCallable[_agent_pb2.LogUpload, _agent_pb2.LogUploadTaken]
+    """What a container writes, after OpenLogs: a call of its own, so that it delays nothing else. It ends with the container, with
+    the last line that was asked for, or when whoever asked has gone.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -43,6 +47,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Sync: _aio.StreamStreamMultiCallable[_agent_pb2.NodeMessage, _agent_pb2.ControlMessage]  # type: ignore[assignment]
     """One stream per node and role, for as long as the program runs."""
+    SendLogs: _aio.StreamUnaryMultiCallable[_agent_pb2.LogUpload, _agent_pb2.LogUploadTaken]  # type: ignore[assignment]
+    """What a container writes, after OpenLogs: a call of its own, so that it delays nothing else. It ends with the container, with
+    the last line that was asked for, or when whoever asked has gone.
+    """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Nodes speak to the control plane here; the identity is the client certificate's."""
@@ -54,5 +62,15 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.ControlMessage], _abc.AsyncIterator[_agent_pb2.ControlMessage]]:
         """One stream per node and role, for as long as the program runs."""
+
+    @_abc_1.abstractmethod
+    def SendLogs(
+        self,
+        request_iterator: _MaybeAsyncIterator[_agent_pb2.LogUpload],
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.LogUploadTaken, _abc.Awaitable[_agent_pb2.LogUploadTaken]]:
+        """What a container writes, after OpenLogs: a call of its own, so that it delays nothing else. It ends with the container, with
+        the last line that was asked for, or when whoever asked has gone.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from locci.v1 import (
     enrolment_pb2,
     enrolment_pb2_grpc,
     event_pb2_grpc,
+    logs_pb2,
     manifest_pb2,
     node_pb2,
     node_pb2_grpc,
@@ -71,6 +73,8 @@ class Host:
         self._said: dict[str, bytes] = {}
         self.found: dict[str, bool] = {}
         self.leases: dict[str, float] = {}
+        self.asked: list[agent_pb2.OpenLogs] = []
+        self.written = self.written_to_end = 0
         self._role, self._types = role, types
         self.directory = directory
         self.path = path
@@ -88,9 +92,21 @@ class Host:
             clock=SystemClock(),
             rng=random.Random(1),
             leases_renewed=self._leased,
+            logs=self.logs,
         )
         self.accepted(self.link.snapshot)
         self._task = asyncio.create_task(self.link.run())
+
+    async def logs(self, question: agent_pb2.OpenLogs) -> AsyncGenerator[agent_pb2.LogUpload, None]:
+        """What the container wrote: numbered lines, without end when they are followed."""
+        self.asked.append(question)
+        try:
+            for number in itertools.count() if question.follow else range(question.tail_lines):
+                line = logs_pb2.LogLine(text=f"{question.container_id} {number} " + "x" * 1000)
+                yield agent_pb2.LogUpload(lines=[line] * 100)
+                self.written = number
+        finally:
+            self.written_to_end += 1
 
     async def disconnect(self) -> None:
         """As if its program was killed; containers go on."""
@@ -125,6 +141,7 @@ class Host:
                 phase=replica_pb2.REPLICA_PHASE_RUNNING,
                 ready=ready,
                 reason=reason,
+                container_id=name.replace("/", "-"),
                 log_tail="" if ready else "sh: it broke\n",
             )
         held = {n: r for n, r in self.resources.items() if n.startswith("images/")}
