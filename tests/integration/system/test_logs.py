@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import subprocess
+import time
+from pathlib import Path
 
+import docker
 import pytest
 
 from lab.machine import clean_environment
@@ -17,12 +22,24 @@ from tests.integration.system.test_bad_input import locci
 pytestmark = pytest.mark.lab
 
 
+def write(deployed: Deployed, node: str, text: str) -> None:
+    """As if the app's container on a node wrote a line."""
+    client = docker.DockerClient(base_url=f"unix://{deployed.fleet.layout.docker_socket(node)}", timeout=10)
+    with contextlib.closing(client):
+        container = client.containers.get(deployed.container(node)[0])
+    # The image has no shell.
+    Path(f"/proc/{container.attrs['State']['Pid']}/fd/1").write_text(f"{text}\n")
+
+
 def test_the_logs_of_every_region_in_one_stream(deployed: Deployed) -> None:
     nodes = {replica["node"] for replica in deployed.replicas()}
+    for node in nodes:
+        write(deployed, node.removeprefix("nodes/"), f"here is {node}")
     done = locci(deployed, "logs", APP, "-o", "json", "--tail", "50")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert {line["node"] for line in lines} == nodes, done.stdout
+    assert {f"here is {node}" for node in nodes} <= {line["text"] for line in lines}
     assert all(line["time"] and line["stream"] for line in lines)
     one = deployed.replicas()[0]["name"].removeprefix("apps/").replace("/replicas/", "/")
     done = locci(deployed, "logs", one, "-t", "-n", "1", "--since", "12h")
@@ -38,7 +55,13 @@ def test_lines_are_followed_until_whoever_reads_goes(deployed: Deployed) -> None
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         try:
-            assert b" | " in os.read(process.stdout.fileno(), 65_536)
+            write(deployed, "us-1", "is-followed")
+            said = b""
+            deadline = time.monotonic() + 60
+            while b"is-followed" not in said:
+                ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+                assert ready, said
+                said += os.read(process.stdout.fileno(), 65_536)
             assert process.poll() is None
         finally:
             process.terminate()
