@@ -172,6 +172,12 @@ CERTIFICATES: Final[list[Column]] = [
     ("ENDS", lambda c: c.get("expire_time", "")),
     ("AGE", lambda c: age(c.get("create_time"))),
 ]
+USAGE: Final[list[Column]] = [
+    ("REPLICA", lambda u: u["replica"].removeprefix("apps/").replace("/replicas/", "/")),
+    ("NODE", lambda u: last(u.get("node"))),
+    ("CPUS", lambda u: f"{float(u.get('cpus', 0)):.2f}"),
+    ("MEMORY MIB", lambda u: f"{int(u.get('memory_bytes', 0)) / 2**20:.1f}"),
+]
 AUTHORITIES: Final[list[Column]] = [
     ("AUTHORITY", lambda a: last(a["name"])),
     ("STATE", lambda a: a.get("state", "").removeprefix("AUTHORITY_STATE_").lower()),

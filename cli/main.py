@@ -36,6 +36,7 @@ from cli.commands import (
     scale,
     status,
     tokens,
+    top,
     zones,
 )
 from cli.failure import FAILED, INTERRUPTED, USAGE, Failure
@@ -68,6 +69,7 @@ for command in (
     purge.purge,
     events.events,
     logs.logs,
+    top.top,
     contexts.login,
 ):
     app.command()(command)

@@ -45,6 +45,26 @@ class ReplicaService:
             raise not_found(request.name)
         return self.shown_by_name()(min(found, key=_weight))
 
+    async def list_replica_usage(
+        self, request: replica_pb2.ListReplicaUsageRequest, caller: Caller
+    ) -> replica_pb2.ListReplicaUsageResponse:
+        (app_id,) = parse(request.parent, "apps/*", "parent")
+        if app_id != "-":
+            self._state.apps.need(request.parent)
+        used = {
+            (node, usage.resource): usage
+            for (node, _), facts in self._context.observed.sessions.items()
+            for usage in facts.heartbeat.usage
+        }
+        show = self.shown_by_name()
+        answer = replica_pb2.ListReplicaUsageResponse()
+        for row in self._state.assignments.values():
+            usage = used.get((last_part(row.node), resource_name(row)))
+            if usage is not None and app_id in ("-", row.app) and may_see(caller.scopes, row.name):
+                name = show(row).name
+                answer.usage.add(replica=name, node=row.node, cpus=usage.cpus, memory_bytes=usage.memory_bytes)
+        return answer
+
     def shown_by_name(self) -> Callable[[replica_pb2.Replica], replica_pb2.Replica]:
         """What makes of a stored assignment what callers see. During a move and after a loss several have one ordinal
         and release: the one that counts most has the plain name, the others one with their node."""

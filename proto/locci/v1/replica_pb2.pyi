@@ -317,3 +317,83 @@ class GetReplicaRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReplicaRequest: _TypeAlias = GetReplicaRequest  # noqa: Y015
+
+@_typing.final
+class ListReplicaUsageRequest(_message.Message):
+    """Asks what replicas use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`apps/{app}`, or `apps/-` for all."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReplicaUsageRequest: _TypeAlias = ListReplicaUsageRequest  # noqa: Y015
+
+@_typing.final
+class UsageOfReplica(_message.Message):
+    """What a replica uses, as its node said last; nothing is kept of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    replica: _builtins.str
+    """The replica's resource name."""
+    node: _builtins.str
+    """`nodes/{node}`."""
+    cpus: _builtins.float
+    """Processors that it keeps busy: 0.5 is half of one."""
+    memory_bytes: _builtins.int
+    """Bytes of memory in use, without what the kernel can drop at once."""
+    def __init__(
+        self,
+        *,
+        replica: _builtins.str = ...,
+        node: _builtins.str = ...,
+        cpus: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "memory_bytes", b"memory_bytes", "node", b"node", "replica", b"replica"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageOfReplica: _TypeAlias = UsageOfReplica  # noqa: Y015
+
+@_typing.final
+class ListReplicaUsageResponse(_message.Message):
+    """What replicas use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageOfReplica]:
+        """Those of which their nodes have said it, by name."""
+
+    def __init__(
+        self,
+        *,
+        usage: _abc.Iterable[Global___UsageOfReplica] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReplicaUsageResponse: _TypeAlias = ListReplicaUsageResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class ReplicaServiceStub:
                 request_serializer=locci_dot_v1_dot_replica__pb2.GetReplicaRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_replica__pb2.Replica.FromString,
                 _registered_method=True)
+        self.ListReplicaUsage = channel.unary_unary(
+                '/locci.v1.ReplicaService/ListReplicaUsage',
+                request_serializer=locci_dot_v1_dot_replica__pb2.ListReplicaUsageRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_replica__pb2.ListReplicaUsageResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer:
@@ -65,6 +70,13 @@ class ReplicaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReplicaUsage(self, request, context):
+        """Lists what replicas use at the moment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.GetReplica,
                     request_deserializer=locci_dot_v1_dot_replica__pb2.GetReplicaRequest.FromString,
                     response_serializer=locci_dot_v1_dot_replica__pb2.Replica.SerializeToString,
+            ),
+            'ListReplicaUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReplicaUsage,
+                    request_deserializer=locci_dot_v1_dot_replica__pb2.ListReplicaUsageRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_replica__pb2.ListReplicaUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class ReplicaService:
             '/locci.v1.ReplicaService/GetReplica',
             locci_dot_v1_dot_replica__pb2.GetReplicaRequest.SerializeToString,
             locci_dot_v1_dot_replica__pb2.Replica.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReplicaUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.ReplicaService/ListReplicaUsage',
+            locci_dot_v1_dot_replica__pb2.ListReplicaUsageRequest.SerializeToString,
+            locci_dot_v1_dot_replica__pb2.ListReplicaUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class ReplicaServiceStub:
     """Replicas of one app or of all."""
     GetReplica: _grpc.UnaryUnaryMultiCallable[_replica_pb2.GetReplicaRequest, _replica_pb2.Replica]
     """One replica."""
+    ListReplicaUsage: _grpc.UnaryUnaryMultiCallable[_replica_pb2.ListReplicaUsageRequest, _replica_pb2.ListReplicaUsageResponse]
+    """Lists what replicas use at the moment."""
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
@@ -47,6 +49,8 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     """Replicas of one app or of all."""
     GetReplica: _aio.UnaryUnaryMultiCallable[_replica_pb2.GetReplicaRequest, _replica_pb2.Replica]  # type: ignore[assignment]
     """One replica."""
+    ListReplicaUsage: _aio.UnaryUnaryMultiCallable[_replica_pb2.ListReplicaUsageRequest, _replica_pb2.ListReplicaUsageResponse]  # type: ignore[assignment]
+    """Lists what replicas use at the moment."""
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     """Developers look at replicas here; placement makes them."""
@@ -66,5 +70,13 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replica_pb2.Replica, _abc.Awaitable[_replica_pb2.Replica]]:
         """One replica."""
+
+    @_abc_1.abstractmethod
+    def ListReplicaUsage(
+        self,
+        request: _replica_pb2.ListReplicaUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_pb2.ListReplicaUsageResponse, _abc.Awaitable[_replica_pb2.ListReplicaUsageResponse]]:
+        """Lists what replicas use at the moment."""
 
 def add_ReplicaServiceServicer_to_server(servicer: ReplicaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

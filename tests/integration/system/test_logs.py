@@ -1,4 +1,4 @@
-"""`locci logs` from an operator's place to containers on hosts in three regions."""
+"""`locci logs` and `locci top`, from an operator's place to containers on hosts in three regions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from lab.machine import clean_environment
 from lab.preflight import own_program
 from lab.story import APP
-from tests.integration.system.conftest import Deployed
+from tests.integration.system.conftest import Deployed, wait_for
 from tests.integration.system.test_bad_input import locci
 
 pytestmark = pytest.mark.lab
@@ -65,3 +65,12 @@ def test_lines_are_followed_until_whoever_reads_goes(deployed: Deployed) -> None
             assert process.poll() is None
         finally:
             process.terminate()
+
+
+def test_what_replicas_use_is_shown(deployed: Deployed) -> None:
+    def used() -> list[str]:
+        done = locci(deployed, "top", APP, "--memory")
+        return [row.split()[1] for row in done.stdout.splitlines()[1:] if float(row.split()[3]) > 0]
+
+    wait_for(lambda: len(used()) == 3, "every node has said what its replica uses")
+    assert locci(deployed, "top", "no-such-app").returncode == 4
