@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.control_plane import Simulation
+from tests.simulation.seeds import more_seeds
 
-SEEDS = 100
+QUICK = 100
+SEEDS = [*range(QUICK), *(pytest.param(n, marks=pytest.mark.drill) for n in range(QUICK, more_seeds()))]
 
 
-@pytest.mark.parametrize("seed", range(SEEDS), ids=lambda seed: f"seed-{seed}-")
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed-{seed}-")
 async def test_safety_under_faults_and_convergence_after_them(seed: int) -> None:
     simulation = Simulation(seed)
     await simulation.begin()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.fencing import FencingSimulation
+from tests.simulation.seeds import more_seeds
 
-SEEDS = 60
+QUICK = 60
+SEEDS = [*range(QUICK), *(pytest.param(n, marks=pytest.mark.drill) for n in range(QUICK, more_seeds()))]
 
 
-@pytest.mark.parametrize("seed", range(SEEDS), ids=lambda seed: f"seed-{seed}-")
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed-{seed}-")
 async def test_a_singleton_never_runs_twice_and_runs_again_after_the_faults(seed: int) -> None:
     simulation = FencingSimulation(seed)
     await simulation.begin()
