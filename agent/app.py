@@ -104,7 +104,7 @@ class Agent:
             identity=identity,
             file=SnapshotFile(settings.state_dir / SNAPSHOT_NAME),
             consumer=self._shell,
-            resource_types=decode.RESOURCE_TYPES,
+            resource_types=decode.resource_types(self._policy),
             facts=lambda: host_facts.facts(self._events.docker_version, settings.state_dir),
             clock=clock,
             rng=rng,

@@ -92,6 +92,11 @@ def target(snapshot: Snapshot) -> Target:
     )
 
 
+def resource_types(policy: LocalPolicy) -> tuple[str, ...]:
+    """What the node asks for: no faults when its policy forbids drills."""
+    return tuple(kind for kind in RESOURCE_TYPES if kind != "faults" or policy.drills)
+
+
 def wanted_faults(snapshot: Snapshot) -> list[faults.Fault]:
     """The faults that the node is to inject. The snapshot has no problems."""
     return [

@@ -139,7 +139,7 @@ class DrillSteps:
             elif session.refused_reason:
                 yield f"the agent of {node.name} refuses what it is sent: {session.refused_reason}"
             elif not session.takes_faults:
-                yield f"the agent of {node.name} cannot inject faults: upgrade it"
+                yield f"the agent of {node.name} takes no faults: its policy forbids drills, or it is too old"
 
     def _sight(self, spec: drill_pb2.DrillSpec, resource: str) -> Sight:
         nodes = [last_part(node.name) for node in targets(self._state, spec)]

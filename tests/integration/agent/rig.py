@@ -75,6 +75,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.usage: dict[str, agent_pb2.ReplicaUsage] = {}
         self.nacks: list[agent_pb2.Nack] = []
         self.gone: list[str] = []
+        self.resource_types: list[str] = []
         self.accepted = self.applied = 0
         self.sessions = 0
 
@@ -90,7 +91,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
         return name in self.replicas and self.replicas[name].ready
 
     async def Sync(self, request_iterator: AsyncIterator[agent_pb2.NodeMessage], context: Session) -> None:  # type: ignore[override]  # noqa: N802
-        await anext(request_iterator)
+        self.resource_types = list((await anext(request_iterator)).hello.resource_types)
         self.sessions += 1
         welcome = agent_pb2.Welcome(epoch=self.sessions, node=NODE, region="eu")
         welcome.heartbeat_interval.FromMilliseconds(200)

@@ -90,5 +90,7 @@ async def test_the_host_can_forbid_drills(rig: Rig) -> None:
     rig.start()
     rig.control_plane.want(fault(1, 600, drill_pb2.FAULT_KIND_NODE_CUT))
     await eventually(lambda: rig.control_plane.nacks, "it is refused")
+    assert "replicas" in rig.control_plane.resource_types
+    assert "faults" not in rig.control_plane.resource_types, "it does not even ask for them"
     assert "policy (drills)" in rig.control_plane.nacks[0].problems[0].message
     assert await is_clean(rig)
