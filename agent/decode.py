@@ -31,7 +31,16 @@ from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 from fleet.snapshot import Snapshot
 from locci.v1 import agent_pb2, drill_pb2, manifest_pb2, resource_pb2
 
-RESOURCE_TYPES: Final = ("agentversions", "certificates", "faults", "images", "replicas", "routes", "secrets")
+RESOURCE_TYPES: Final = (
+    "agentversions",
+    "certificates",
+    "faults",
+    "images",
+    "registries",
+    "replicas",
+    "routes",
+    "secrets",
+)
 """The types of resources that an agent asks for."""
 
 MEMORY_BYTES_MIN: Final = 6 * 2**20
@@ -53,6 +62,7 @@ _IMAGE = re.compile(
     r"/(?P<repository>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
     r"@sha256:[0-9a-f]{64}"
 )
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?")
 _SPEC_HASH = re.compile(r"[A-Za-z0-9:_.-]{1,128}")
 _PEER_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 _ENV_NAME = re.compile(r"[^=\0]+")
@@ -90,6 +100,12 @@ def target(snapshot: Snapshot) -> Target:
         ),
         agent_version=next((r.agent_version.version for r in bodies if r.WhichOneof("body") == "agent_version"), ""),
     )
+
+
+def logins(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
+    """By host of a registry, user name and password."""
+    found = (resource.registry_login for resource in snapshot.of_type("registries").values())
+    return {login.host: (login.username, login.password) for login in found}
 
 
 def resource_types(policy: LocalPolicy) -> tuple[str, ...]:
@@ -139,6 +155,9 @@ def _resource_problems(
         case "agent_version":
             if not VERSION.fullmatch(resource.agent_version.version):
                 yield f"version: {resource.agent_version.version!r} is no version"
+        case "registry_login":
+            if not (_HOST.fullmatch(resource.registry_login.host) and resource.registry_login.username):
+                yield f"host: {resource.registry_login.host!r} is no registry, or there is no user name"
         case "image":
             if not _IMAGE.fullmatch(resource.image.image):
                 yield f"image: {resource.image.image!r} is not an image by digest"

@@ -165,6 +165,7 @@ class Shell:
             WantedVersion(self._data_path).follow(target.agent_version)
         except OSError as error:
             log.error("agent_version_not_kept", version=target.agent_version, reason=error.strerror)
+        self._engine.logins = decode.logins(snapshot)
         self.post(SnapshotAccepted(target))
         self.want_faults(decode.wanted_faults(snapshot))
 

@@ -172,6 +172,12 @@ CERTIFICATES: Final[list[Column]] = [
     ("ENDS", lambda c: c.get("expire_time", "")),
     ("AGE", lambda c: age(c.get("create_time"))),
 ]
+REGISTRIES: Final[list[Column]] = [
+    ("REGISTRY", lambda r: last(r["name"])),
+    ("HOST", lambda r: r.get("host", "")),
+    ("USERNAME", lambda r: r.get("username", "")),
+    ("AGE", lambda r: age(r.get("create_time"))),
+]
 USAGE: Final[list[Column]] = [
     ("REPLICA", lambda u: u["replica"].removeprefix("apps/").replace("/replicas/", "/")),
     ("NODE", lambda u: last(u.get("node"))),

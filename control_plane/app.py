@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
+from control_plane import logins
 from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sqlite_store import SqliteStore
 from control_plane.controller import Controller
@@ -36,6 +37,7 @@ from control_plane.services.enrolment import EnrolmentService
 from control_plane.services.events import EventService
 from control_plane.services.guard import guarded
 from control_plane.services.join_tokens import JoinTokenService
+from control_plane.services.logins import RegistryService
 from control_plane.services.logs import LogService
 from control_plane.services.nodes import NodeService
 from control_plane.services.operations import OperationService
@@ -72,6 +74,7 @@ from locci.v1 import (
     placement_pb2,
     purge_pb2,
     region_pb2,
+    registry_pb2,
     release_pb2,
     replica_pb2,
     routing_pb2,
@@ -124,12 +127,15 @@ class ControlPlane:
         self._offset = self.clock.wall() - self.clock.monotonic()
         self._store = store or SqliteStore(settings.data_dir / "locci.db", self.clock.wall)
         self.state = State(self._store)
-        self.registry = RegistryClient(settings.insecure_registries)
+        self.registry = RegistryClient(settings.insecure_registries, self._login)
         self.grpc = GrpcServers()
         self._controlling: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._tls: ssl.SSLContext | None = None
         self._ready = False
+
+    def _login(self, host: str) -> tuple[str, str] | None:
+        return logins.login(self.state, self.vault, host)
 
     def steady(self) -> float:
         """Seconds since 1970 at the start, counted on by the monotonic clock."""
@@ -359,6 +365,7 @@ def services(context: Context, authorities_changed: Callable[[], None] = lambda:
         named(zone_pb2, "ZoneService", ZoneService(context)),
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
         named(purge_pb2, "PurgeService", PurgeService(context)),
+        named(registry_pb2, "RegistryService", RegistryService(context)),
         named(secret_pb2, "SecretService", SecretService(context)),
         named(authority_pb2, "AuthorityService", AuthorityService(context, authorities_changed)),
         named(certificate_pb2, "CertificateService", CertificateService(context)),

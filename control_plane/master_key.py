@@ -83,6 +83,7 @@ def _sealed(state: State) -> list[tuple[Table[Any], Callable[[str], str]]]:
     return [
         (state.secret_values, lambda name: name),
         (state.certificate_keys, lambda name: f"{name}/key"),
+        (state.registry_passwords, lambda name: f"{name}/password"),
         (state.authority_keys, lambda name: f"{name}/key"),
         (state.zone_keys, lambda name: f"zoneKeys/{name.removeprefix('zones/')}"),
     ]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane import certificates, decode, drills, secret_values, zone_files, zone_keys
+from control_plane import certificates, decode, drills, logins, secret_values, zone_files, zone_keys
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.purges import place
@@ -33,6 +33,7 @@ TYPES: Final = {
         "regions",
         "certificates",
         "secrets",
+        "registries",
         "faults",
         "agentversions",
     ),
@@ -111,6 +112,9 @@ class Publication:
                 result.update(_named(self._secrets(replicas)))
         if "images" in types:
             result.update(self._images.get(f"nodes/{node_id}", {}))
+        if "registries" in types and self._vault is not None:
+            images = {r.replica.image or r.image.image for r in result.values()}
+            result.update(_named(logins.resources(self._state, self._vault, images)))
         if "routes" in types:
             result.update(self._routes_of(node_id))
         if "faults" in types:

@@ -27,6 +27,7 @@ from locci.v1 import (
     node_pb2,
     purge_pb2,
     region_pb2,
+    registry_pb2,
     release_pb2,
     replica_pb2,
     routing_pb2,
@@ -185,6 +186,9 @@ class State:
         self.certificates = Table("certificates", certificate_pb2.Certificate)
         self.certificate_keys = Table("certificateKeys", BytesValue)
         """By `certificates/{certificate}`: the private key in PEM, sealed."""
+        self.registries = Table("registries", registry_pb2.Registry)
+        self.registry_passwords = Table("registryPasswords", BytesValue)
+        """By `registries/{registry}`: the password, sealed."""
         self.zone_keys = Table("zoneKeys", BytesValue)
         """By `zones/{origin}`: the keys of a signed zone, a sealed `ZoneKeys`."""
         self.zone_contents = Table("zoneContents", StringValue)

@@ -67,8 +67,10 @@ class Clients:
 class Pull:
     """A pull under way in a thread, which `cancel` ends from any other."""
 
-    def __init__(self, image: str):
+    def __init__(self, image: str, login: tuple[str, str] | None = None):
+        """`login` is user name and password at the image's registry; without it the host's own, if it has any."""
         self.image = image
+        self._login = login
         self.cancelled = threading.Event()
         self._stream: CancellableStream[dict[str, Any]] | None = None
 
@@ -79,7 +81,8 @@ class Pull:
         repository, _, digest = self.image.partition("@")
         end = time.monotonic() + PULL_DEADLINE_S
         if not self.cancelled.is_set():
-            self._stream = client.pull_stream(repository, digest)
+            credentials = {"username": self._login[0], "password": self._login[1]} if self._login else None
+            self._stream = client.pull_stream(repository, digest, credentials)
         for message in self._stream or ():
             if self.cancelled.is_set():
                 raise PullError(PullFailure.OTHER, "given up")

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -45,6 +45,8 @@ class Engine:
         self._files = files
         self._secrets = SecretFiles(secret_files)
         self._clients = Clients(base_url)
+        self.logins: Mapping[str, tuple[str, str]] = {}
+        """By host of a registry, user name and password."""
         self.sandboxes = Sandboxes(self._clients, node, sandboxes)
         self._starting = Threads("start", STARTS_MAX)
         self._ending = Threads("end", ENDS_MAX)
@@ -62,7 +64,7 @@ class Engine:
 
     async def pull(self, image: str) -> None:
         """Brings an image here unless it is. Raises PullError; cancelling gives the pull up."""
-        pull = Pull(image)
+        pull = Pull(image, self.logins.get(image.partition("/")[0]))
         try:
             await self._pulling.run(lambda: pull.run(self._clients.get()))
         except asyncio.CancelledError:

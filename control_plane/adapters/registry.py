@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 import aiohttp
@@ -26,11 +27,16 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
+Login = Callable[[str], tuple[str, str] | None]
+
+
 class RegistryClient:
     """An `ImageRegistry`. Hosts in `insecure` (`host:port`) are spoken to over plain HTTP."""
 
-    def __init__(self, insecure: Collection[str] = ()):
+    def __init__(self, insecure: Collection[str] = (), login: Login = lambda _host: None):
+        """`login` knows user name and password for a host, or None."""
         self._insecure = frozenset(insecure)
+        self._login = login
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -53,8 +59,8 @@ class RegistryClient:
         headers = {"Accept": _ACCEPT}
         status, answer_headers, _ = await self._ask("HEAD", url, headers)
         if status == 401:
-            token = await self._token(answer_headers.get("WWW-Authenticate", ""), reference)
-            headers["Authorization"] = f"Bearer {token}"
+            challenge = answer_headers.get("WWW-Authenticate", "")
+            headers["Authorization"] = await self._answer(challenge, parsed.host, reference)
             status, answer_headers, _ = await self._ask("HEAD", url, headers)
         body = b""
         announced = answer_headers.get("Docker-Content-Digest", "")
@@ -78,8 +84,17 @@ class RegistryClient:
             names = ("WWW-Authenticate", "Docker-Content-Digest")
             return response.status, {n: response.headers[n] for n in names if n in response.headers}, body
 
-    async def _token(self, challenge: str, reference: str) -> str:
-        """An anonymous bearer token (distribution.github.io, Token Authentication Specification)."""
+    async def _answer(self, challenge: str, host: str, reference: str) -> str:
+        """What a challenge is answered with: the host's login, or a token for it or for anyone (RFC 7617, RFC 6750)."""
+        login = self._login(host)
+        if challenge.partition(" ")[0].lower() != "basic":
+            return f"Bearer {await self._token(challenge, login, reference)}"
+        if login is None:
+            raise _refused(reference, "it wants a login")
+        return _basic(login)
+
+    async def _token(self, challenge: str, login: tuple[str, str] | None, reference: str) -> str:
+        """A bearer token (distribution.github.io, Token Authentication Specification)."""
         scheme, _, rest = challenge.partition(" ")
         parameters = dict(_PARAMETER.findall(rest))
         realm = parameters.pop("realm", "")
@@ -87,7 +102,8 @@ class RegistryClient:
             raise _refused(reference, "it wants a login")
         assert self._session is not None
         wanted = {name: value for name, value in parameters.items() if name in ("service", "scope")}
-        async with self._session.get(realm, params=wanted) as response:
+        headers = {"Authorization": _basic(login)} if login is not None else {}
+        async with self._session.get(realm, params=wanted, headers=headers) as response:
             if response.status != 200:
                 raise _refused(reference, f"its token service answered {response.status}")
             try:
@@ -98,6 +114,10 @@ class RegistryClient:
         if not isinstance(token, str) or not token.isprintable():
             raise _refused(reference, "its token service gave no token")
         return token
+
+
+def _basic(login: tuple[str, str]) -> str:
+    return "Basic " + base64.b64encode(":".join(login).encode()).decode()
 
 
 def _check(status: int, parsed: Reference, reference: str) -> None:
@@ -115,5 +135,6 @@ def _check(status: int, parsed: Reference, reference: str) -> None:
 
 
 def _refused(reference: str, why: str) -> LocciError:
-    message = f"{reference}: the registry refuses to give it out: {why}; make the image readable without a login"
+    advice = "keep a login with `locci registries create`, or make the image readable without one"
+    message = f"{reference}: the registry refuses to give it out: {why}; {advice}"
     return LocciError(Code.PERMISSION_DENIED, "REGISTRY_REFUSED", message, field="manifest.image")

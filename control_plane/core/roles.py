@@ -33,6 +33,7 @@ _LEAST: Final = {
     "RoutingOverrideService": "operator",
     "CertificateService": "operator",
     "SecretService": "operator",
+    "RegistryService": "operator",
     "PlacementService": "operator",
     "PurgeService": "deployer",
     "WatchService": "viewer",

@@ -71,6 +71,7 @@ class Resource(_message.Message):
     ZONE_KEYS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    REGISTRY_LOGIN_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
@@ -117,6 +118,10 @@ class Resource(_message.Message):
         """`secrets/{secret}/{version}`: a value that a replica of this node gets. Role edge."""
 
     @_builtins.property
+    def registry_login(self) -> Global___RegistryLogin:
+        """`registries/{registry}`: a login at a registry that images of this node come from. Role edge."""
+
+    @_builtins.property
     def fault(self) -> _drill_pb2.InjectedFault:
         """`faults/{drill}/{run}`: a fault of a drill. Role edge, and only while the drill wants it."""
 
@@ -144,15 +149,16 @@ class Resource(_message.Message):
         zone_keys: Global___ZoneKeys | None = ...,
         certificate: Global___CertificateMaterial | None = ...,
         secret: Global___SecretMaterial | None = ...,
+        registry_login: Global___RegistryLogin | None = ...,
         fault: _drill_pb2.InjectedFault | None = ...,
         agent_version: Global___AgentVersion | None = ...,
         image: Global___ImageHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "fault", "agent_version", "image"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "agent_version", "image"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -381,6 +387,36 @@ class AppRoute(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppRoute: _TypeAlias = AppRoute  # noqa: Y015
+
+@_typing.final
+class RegistryLogin(_message.Message):
+    """A login at a registry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """As image references name it."""
+    username: _builtins.str
+    """Who logs in."""
+    password: _builtins.str
+    """The password or token."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "password", b"password", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryLogin: _TypeAlias = RegistryLogin  # noqa: Y015
 
 @_typing.final
 class SecretMaterial(_message.Message):

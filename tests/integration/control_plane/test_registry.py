@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import shutil
@@ -15,8 +16,10 @@ from aiohttp import web
 
 from control_plane.adapters.registry import RegistryClient
 from fleet.errors import LocciError
+from locci.v1 import app_pb2, registry_pb2, registry_pb2_grpc
+from tests.fakes.passwords import htpasswd
 from tests.fakes.ports import free_port
-from tests.integration.control_plane.rig import until
+from tests.integration.control_plane.rig import error_of, manifest, running, until
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -53,9 +56,9 @@ async def real(tmp_path: Path) -> AsyncIterator[str]:
             await asyncio.wait_for(process.wait(), 10)
 
 
-async def push(host: str, repository: str, tag: str) -> str:
+async def push(host: str, repository: str, tag: str, headers: dict[str, str] | None = None) -> str:
     """Pushes an image with an empty layer; its digest."""
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=headers) as session:
         layers = []
         for blob in (b"{}", b"\x1f\x8b"):
             digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
@@ -156,3 +159,64 @@ async def test_an_anonymous_token_is_fetched_when_asked_for(guarded: Guarded) ->
             await client.pin(f"{guarded.host}/{repository}/app:1")
         assert error.value.reason == "REGISTRY_REFUSED"
     await client.close()
+
+
+async def test_a_login_is_used_for_what_wants_one(tmp_path: Path) -> None:
+    port = free_port()
+    host = f"127.0.0.1:{port}"
+    (tmp_path / "htpasswd").write_text(htpasswd("puller", "canary-password"))
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/images}}}}\n"
+        f"auth: {{htpasswd: {{realm: private, path: {tmp_path}/htpasswd}}}}\nhttp: {{addr: '{host}'}}\n"
+    )
+    program, null = shutil.which("docker-registry") or "docker-registry", asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(program, "serve", str(config), stdout=null, stderr=null)
+    try:
+        async with running(tmp_path, insecure_registries=[host]) as rig:
+            rig.real_registry = True
+            await rig.stop()
+            await rig.start()
+            await rig.region("eu")
+            node = await rig.host("eu-1", "eu")
+            logins = registry_pb2_grpc.RegistryServiceStub(rig.channel)
+            wanted = app_pb2.ApplyAppRequest(manifest=manifest(image=f"{host}/hello:1"))
+
+            async def answer() -> str:
+                return str((await error_of(rig.apps.ApplyApp(wanted))).details())
+
+            async def listening() -> bool:
+                return "cannot be reached" not in await answer()
+
+            await until(listening, "the registry listens")
+            assert "it wants a login; keep a login with `locci registries create`" in await answer()
+            given = registry_pb2.Registry(host=host, username="puller", password="wrong")
+            made = await logins.CreateRegistry(registry_pb2.CreateRegistryRequest(registry_id="main", registry=given))
+            assert (made.name, made.host, made.password) == ("registries/main", host, "")
+            assert "it answered 401" in await answer()
+            other = registry_pb2.CreateRegistryRequest(registry_id="other", registry=given)
+            assert "registries/main is the login" in str((await error_of(logins.CreateRegistry(other))).details())
+            given = registry_pb2.Registry(name="registries/main", username="puller", password="canary-password")
+            await logins.UpdateRegistry(registry_pb2.UpdateRegistryRequest(registry=given))
+            assert "has no such image" in await answer()
+
+            # A host gets it together with the first image from there, and loses it with the last.
+            assert "registries/main" not in node.resources
+            basic = base64.b64encode(b"puller:canary-password").decode()
+            await push(host, "hello", "1", {"Authorization": f"Basic {basic}"})
+            await rig.apps.ApplyApp(wanted)
+            await until(lambda: "registries/main" in node.resources, "the host has the login")
+            assert node.resources["registries/main"].registry_login.password == "canary-password"
+            listed = await logins.ListRegistries(registry_pb2.ListRegistriesRequest())
+            assert b"canary-password" not in listed.SerializeToString()
+            for file in (file for file in rig.settings.data_dir.rglob("*") if file.is_file()):
+                assert b"canary-password" not in file.read_bytes(), file
+            await rig.apps.DeleteApp(app_pb2.DeleteAppRequest(name="apps/hello"))
+            await until(lambda: "registries/main" not in node.resources, "the host has it no more")
+            for bad in ({"host": "a b"}, {"host": "", "username": ""}, {"host": "x.test", "username": "a:b"}):
+                fields = {"username": "u", "password": "p", **bad}
+                request = registry_pb2.CreateRegistryRequest(registry_id="x", registry=registry_pb2.Registry(**fields))
+                assert (await error_of(logins.CreateRegistry(request))).code().name == "INVALID_ARGUMENT"
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 10)

@@ -1,0 +1,60 @@
+"""Images from a registry that wants a login."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from lab.preflight import find_tools
+from locci.v1 import replica_pb2, resource_pb2
+from tests.fakes.passwords import htpasswd
+from tests.fakes.ports import free_port
+from tests.integration.agent.rig import Rig, eventually, named, replica
+
+pytestmark = pytest.mark.lab
+
+USER, PASSWORD = "puller", "canary-registry-password"
+
+
+@pytest.fixture
+def private(rig: Rig, image: str) -> Iterator[str]:
+    """The image's name at a registry with the same content that lets only one in."""
+    folder, port = rig.folder / "private", free_port()
+    folder.mkdir()
+    (folder / "htpasswd").write_text(htpasswd(USER, PASSWORD))
+    config = (rig.host._file("registry.yml")).read_text().replace("127.0.0.1:5000", f"127.0.0.1:{port}")
+    config += f"\nauth: {{htpasswd: {{realm: private, path: {folder}/htpasswd}}}}\n"
+    (folder / "registry.yml").write_text(config)
+    argv = rig.host.command(find_tools(folder).registry, "serve", str(folder / "registry.yml"))
+    with (folder / "log").open("ab") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
+        try:
+            yield image.replace("127.0.0.1:5000", f"127.0.0.1:{port}")
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+
+
+def login(image: str, password: str) -> resource_pb2.Resource:
+    body = resource_pb2.RegistryLogin(host=image.partition("/")[0], username=USER, password=password)
+    return named(resource_pb2.Resource(name="registries/main", registry_login=body))
+
+
+async def test_an_image_is_pulled_by_the_login_that_came_with_it(rig: Rig, private: str) -> None:
+    def reason() -> str:
+        return rig.control_plane.replicas.get("replicas/web/0/1", replica_pb2.ReplicaStatus()).reason
+
+    rig.start()
+    for resources in ([replica(private)], [replica(private), login(private, "wrong")]):
+        rig.control_plane.replicas.clear()
+        rig.control_plane.want(*resources)
+        await eventually(lambda: "auth" in reason() or "unauthorized" in reason(), "it is refused")
+    rig.control_plane.want(replica(private), login(private, PASSWORD))
+    await eventually(rig.control_plane.ready, "it is pulled and runs")
+    assert PASSWORD not in rig.log
+    for path in (path for path in rig.state.rglob("*") if path.is_file() and path.name != "snapshot.pb"):
+        assert PASSWORD.encode() not in path.read_bytes(), path
