@@ -39,6 +39,14 @@ class SessionFacts:
     takes_faults: bool = False
     """It asks for faults: its program can inject them."""
     heartbeat: agent_pb2.Heartbeat = field(default_factory=agent_pb2.Heartbeat)
+    usage: dict[str, agent_pb2.ReplicaUsage] = field(default_factory=dict)
+    """What replicas use, by resource; only some heartbeats tell it."""
+
+    def beat(self, heartbeat: agent_pb2.Heartbeat) -> None:
+        """Takes over a heartbeat."""
+        self.heartbeat = heartbeat
+        if heartbeat.usage:
+            self.usage = {usage.resource: usage for usage in heartbeat.usage}
 
 
 @dataclass(slots=True)

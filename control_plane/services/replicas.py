@@ -52,9 +52,9 @@ class ReplicaService:
         if app_id != "-":
             self._state.apps.need(request.parent)
         used = {
-            (node, usage.resource): usage
+            (node, resource): usage
             for (node, _), facts in self._context.observed.sessions.items()
-            for usage in facts.heartbeat.usage
+            for resource, usage in facts.usage.items()
         }
         show = self.shown_by_name()
         answer = replica_pb2.ListReplicaUsageResponse()

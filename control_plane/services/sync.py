@@ -195,7 +195,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
                 await self._refused(session, message.nack)
             case "heartbeat":
                 facts = self._context.observed.session(session.node, session.role)
-                facts.heartbeat = message.heartbeat
+                facts.beat(message.heartbeat)
                 self._context.hub.renew_leases(session, message.heartbeat.sequence, self._context.controller.may_run)
             case "status":
                 self._reports.status(session.node, session.role, message.status)

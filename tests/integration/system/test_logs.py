@@ -68,9 +68,12 @@ def test_lines_are_followed_until_whoever_reads_goes(deployed: Deployed) -> None
 
 
 def test_what_replicas_use_is_shown(deployed: Deployed) -> None:
-    def used() -> list[str]:
-        done = locci(deployed, "top", APP, "--memory")
-        return [row.split()[1] for row in done.stdout.splitlines()[1:] if float(row.split()[3]) > 0]
+    nodes = {replica["node"] for replica in deployed.replicas()}
 
-    wait_for(lambda: len(used()) == 3, "every node has said what its replica uses")
+    def told() -> set[str]:
+        done = locci(deployed, "top", APP, "--memory", "-o", "json")
+        return {row["node"] for row in json.loads(done.stdout)}
+
+    wait_for(lambda: told() == nodes, "every node has said what its replica uses")
+    assert locci(deployed, "top", APP).stdout.startswith("REPLICA")
     assert locci(deployed, "top", "no-such-app").returncode == 4
