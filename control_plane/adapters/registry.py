@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -102,6 +103,11 @@ class RegistryClient:
             raise _refused(reference, "it wants a login")
         assert self._session is not None
         wanted = {name: value for name, value in parameters.items() if name in ("service", "scope")}
+        # A token service is often another host; the login goes to it as the registry says, but never in clear.
+        plain = realm.startswith("http://") and urlsplit(realm).netloc not in self._insecure
+        if login is not None and plain:
+            why = f"it wants the login sent in clear to {realm}, which is not among the insecure_registries"
+            raise _refused(reference, why)
         headers = {"Authorization": _basic(login)} if login is not None else {}
         async with self._session.get(realm, params=wanted, headers=headers) as response:
             if response.status != 200:

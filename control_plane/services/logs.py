@@ -76,12 +76,30 @@ class LogService:
         await merged.put(None)
 
     async def _read(self, request: logs_pb2.TailLogsRequest, row: replica_pb2.Replica, merged: Merged) -> None:
-        try:
-            async for upload in self._uploads(request, row):
-                lines = logs_pb2.LogLines(replica=row.name, node=row.node, lines=upload.lines, problem=upload.problem)
-                await merged.put(lines)
-        except LocciError as error:
-            await merged.put(logs_pb2.LogLines(replica=row.name, node=row.node, problem=error.message))
+        """Reads one replica; with `follow` again when its container has ended, from the last line on."""
+        wanted, told = logs_pb2.TailLogsRequest(), ""
+        wanted.CopyFrom(request)
+        while True:
+            problem = ""
+            try:
+                async for upload in self._uploads(wanted, row):
+                    if upload.lines:
+                        wanted.since_time.FromNanoseconds(upload.lines[-1].time.ToNanoseconds() + 1)
+                        wanted.tail_lines = TAIL_MAX
+                        await merged.put(logs_pb2.LogLines(replica=row.name, node=row.node, lines=upload.lines))
+                    problem = upload.problem or problem
+            except LocciError as error:
+                problem = error.message
+            if problem and problem != told:
+                await merged.put(logs_pb2.LogLines(replica=row.name, node=row.node, problem=problem))
+            told = problem
+            if not request.follow or not self._is_assigned(row):
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def _is_assigned(self, row: replica_pb2.Replica) -> bool:
+        held = (r for r in self._state.assignments.values() if r.node == row.node)
+        return any(resource_name(r) == resource_name(row) for r in held)
 
     async def _uploads(
         self, request: logs_pb2.TailLogsRequest, row: replica_pb2.Replica

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf import timestamp_pb2
 
 from control_plane.app import ControlPlane
 from control_plane.settings import ServerSettings
@@ -75,6 +75,7 @@ class Host:
         self.leases: dict[str, float] = {}
         self.asked: list[agent_pb2.OpenLogs] = []
         self.written = self.written_to_end = 0
+        self.lines_max = 10**9
         self._role, self._types = role, types
         self.directory = directory
         self.path = path
@@ -98,11 +99,14 @@ class Host:
         self._task = asyncio.create_task(self.link.run())
 
     async def logs(self, question: agent_pb2.OpenLogs) -> AsyncGenerator[agent_pb2.LogUpload, None]:
-        """What the container wrote: numbered lines, without end when they are followed."""
+        """What the container wrote: numbered lines, `lines_max` when they are followed."""
         self.asked.append(question)
         try:
-            for number in itertools.count() if question.follow else range(question.tail_lines):
-                line = logs_pb2.LogLine(text=f"{question.container_id} {number} " + "x" * 1000)
+            for number in range(self.lines_max) if question.follow else range(question.tail_lines):
+                line = logs_pb2.LogLine(
+                    time=timestamp_pb2.Timestamp(seconds=1_000 + number),
+                    text=f"{question.container_id} {number} " + "x" * 1000,
+                )
                 yield agent_pb2.LogUpload(lines=[line] * 100)
                 self.written = number
         finally:

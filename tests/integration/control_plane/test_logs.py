@@ -90,3 +90,17 @@ async def test_nobody_calls_for_a_stream_that_is_not_its_own(rig: Rig) -> None:
                 await call.done_writing()
                 assert (await error_of(call)).code() is grpc.StatusCode.NOT_FOUND
         assert identifier in rig.plane.hub.side_streams._awaited
+
+
+async def test_a_replica_that_is_started_again_is_followed_on(rig: Rig) -> None:
+    host = rig.hosts["eu-1"]
+    host.lines_max = 2
+    row = next(row for row in await rig.held("hello") if row.node == "nodes/eu-1")
+    call = service(rig).TailLogs(logs_pb2.TailLogsRequest(name=row.name, follow=True))
+    async with asyncio.timeout(60):
+        seen = [await call.read() for _ in range(4)]
+    call.cancel()
+    assert all(lines.replica == row.name and not lines.problem for lines in seen)
+    assert len(host.asked) == 2
+    assert not host.asked[0].HasField("since_time")
+    assert host.asked[1].since_time.ToNanoseconds() == seen[1].lines[-1].time.ToNanoseconds() + 1

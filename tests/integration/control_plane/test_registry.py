@@ -220,3 +220,38 @@ async def test_a_login_is_used_for_what_wants_one(tmp_path: Path) -> None:
     finally:
         process.terminate()
         await asyncio.wait_for(process.wait(), 10)
+
+
+async def test_a_login_is_never_sent_in_clear_to_elsewhere() -> None:
+    asked: list[str] = []
+
+    async def registry(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        realm = f"http://127.0.0.1:{tokens}/token"
+        return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="x"'})
+
+    async def token(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("Authorization", ""))
+        return web.json_response({"token": "good"})
+
+    tokens, host = free_port(), f"127.0.0.1:{free_port()}"
+    runners = []
+    for port, handler in ((tokens, token), (int(host.partition(":")[2]), registry)):
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handler)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        runners.append(runner)
+    try:
+        for insecure, refused in (([host], True), ([host, f"127.0.0.1:{tokens}"], False)):
+            asked.clear()
+            client = RegistryClient(insecure, lambda _host: ("puller", "canary-password"))
+            with pytest.raises(LocciError) as error:
+                await client.pin(f"{host}/hello:1")
+            await client.close()
+            assert ("sent in clear" in error.value.message) == refused
+            assert any(said.startswith("Basic") for said in asked) != refused
+    finally:
+        for runner in runners:
+            await runner.cleanup()
