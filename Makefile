@@ -4,6 +4,8 @@
 
 PYTHON := .venv/bin/python
 DRILLS ?= drill
+# Tests wait more than they compute.
+WORKERS ?= 3
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,8 +22,8 @@ up: setup ## The demo's fleet, left running, with hints what to try
 down: ## End what `make up` left running
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab.main down --name demo; fi
 
-test: setup ## All tests but the slow drills
-	@$(PYTHON) -m pytest -m "not drill"
+test: setup ## All tests but the slow drills; WORKERS=0 runs them one after the other
+	@$(PYTHON) -m pytest -m "not drill" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-drills: setup ## The slow drills in the lab, and packages in clean systems; DRILLS="drill and not packaging" chooses
 	@$(PYTHON) -m pytest -m "$(DRILLS)"

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def on_cpu(cpu: int, command: Sequence[str], log: Path) -> Iterator[subprocess.P
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def say(text: str) -> None:
+    """Progress."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def report(name: str, figures: Sequence[Mapping[str, Any]]) -> None:

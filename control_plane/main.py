@@ -8,7 +8,7 @@ import gc
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 import uvloop
@@ -31,6 +31,7 @@ app = typer.Typer(
 
 app.add_typer(backup_commands.app, name="backup")
 
+GC_THRESHOLDS: Final = (50_000, 20, 50)
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", show_default=False)]
 
 
@@ -84,6 +85,8 @@ async def _serve(settings: ServerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    # A full collection among the objects of thousands of streams pauses everything: it is to come seldom.
+    gc.set_threshold(*GC_THRESHOLDS)
     if settings.database_url:
         await SharedControlPlane(settings, start_http).run(stopped)
         return
@@ -91,7 +94,7 @@ async def _serve(settings: ServerSettings) -> None:
     try:
         await plane.prepare()
         await plane.start()
-        # A full collection pauses for long once many streams stand; what is here now stays for good.
+        # What is here now stays for good.
         gc.freeze()
         ending = asyncio.create_task(stopped.wait())
         controlling = asyncio.create_task(plane.wait())

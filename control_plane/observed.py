@@ -6,6 +6,7 @@ node's condition, is kept in the store when it changes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from control_plane.core.brake import Brake
@@ -30,7 +31,7 @@ class SessionFacts:
     refused_reason: str = ""
     confirmed: bool = False
     """A complete status came in this or an earlier session with this process."""
-    holds: frozenset[str] = frozenset()
+    holds: Collection[str] = ()
     """Names of resources that the node has accepted."""
     unanswered: bool = False
     """A delta was sent that the node has neither accepted nor refused so far."""
@@ -80,7 +81,10 @@ class Observed:
 
     def session(self, node: str, role: Role) -> SessionFacts:
         """The facts of a node's session; made when there are none."""
-        return self.sessions.setdefault((node, role), SessionFacts())
+        facts = self.sessions.get((node, role))
+        if facts is None:
+            facts = self.sessions[node, role] = SessionFacts()
+        return facts
 
     def leading(self, node: node_pb2.Node, node_id: str) -> SessionFacts | None:
         """The session by which the node is judged: its agent's, or its DNS server's when it has no agent."""

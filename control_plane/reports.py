@@ -18,6 +18,7 @@ from control_plane import decode
 from control_plane.observed import Observed, Reported
 from control_plane.state import Batch, State
 from control_plane.views import resource_name
+from fleet.errors import Code, LocciError
 from fleet.ids import last_part
 from locci.v1 import agent_pb2, event_pb2, node_pb2, replica_pb2, resource_pb2
 
@@ -29,6 +30,7 @@ EVENTS_PER_STATUS_MAX: Final = 100
 EVENTS_UNRECORDED_MAX: Final = 1_000
 REPLICAS_PER_NODE_MAX: Final = 5_000
 ENDPOINTS_PER_VANTAGE_MAX: Final = 10_000
+ARRIVALS_AT_ONCE: Final = 64
 
 _EVENT_TYPE = re.compile(r"[A-Z][A-Za-z]{2,60}")
 
@@ -203,24 +205,70 @@ class Reports:
             self._changed()
 
 
-async def note_connected(state: State, node: str, hello: agent_pb2.Hello, epoch: int, wall: float) -> None:
-    """Keeps a session's epoch and the host's facts in the store, before the node is welcomed."""
+@dataclass(eq=False, slots=True)
+class _Arrival:
+    """A node that waits to be welcomed."""
 
-    def build(batch: Batch) -> None:
-        row = state.nodes.copy(f"nodes/{node}")
+    node: str
+    hello: agent_pb2.Hello
+    epoch: int
+    wall: float
+    error: BaseException | None = None
+
+
+class Arrivals:
+    """Keeps each session's epoch and the host's facts in the store, before the node is welcomed.
+
+    Nodes that come while a transaction runs are noted together with the next: a fleet that comes back at once waits for
+    some transactions, not for one each.
+    """
+
+    def __init__(self, state: State):
+        self._state = state
+        self._waiting: list[_Arrival] = []
+
+    async def note(self, node: str, hello: agent_pb2.Hello, epoch: int, wall: float) -> None:
+        """Returns when it is in the store; raises UNAVAILABLE when that cannot be written."""
+        mine = _Arrival(node, hello, epoch, wall)
+        self._waiting.append(mine)
+        taken: list[_Arrival] = []
+
+        def build(batch: Batch) -> None:
+            taken.extend(self._waiting[:ARRIVALS_AT_ONCE])
+            del self._waiting[:ARRIVALS_AT_ONCE]
+            rows: dict[str, node_pb2.Node] = {}
+            for arrival in taken:
+                self._put(batch, rows, arrival)
+
+        try:
+            await self._state.transact(build)
+        except BaseException as error:
+            for arrival in taken:
+                arrival.error = error
+            raise
+        finally:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+        if mine.error is not None:
+            message = f"the session could not be noted together with others: {mine.error}"
+            raise LocciError(Code.UNAVAILABLE, "NOT_NOTED", message)
+
+    def _put(self, batch: Batch, rows: dict[str, node_pb2.Node], arrival: _Arrival) -> None:
+        name, hello = f"nodes/{arrival.node}", arrival.hello
+        if name not in self._state.nodes:
+            return
+        row = rows.get(name) or rows.setdefault(name, self._state.nodes.copy(name))
         session = next((s for s in row.sessions if s.role == hello.role), None) or row.sessions.add(role=hello.role)
         again = session.epoch > 0
-        session.epoch = max(epoch, session.epoch)
+        session.epoch = max(arrival.epoch, session.epoch)
         session.connected = True
-        session.connect_time.CopyFrom(decode.timestamp(wall))
+        session.connect_time.CopyFrom(decode.timestamp(arrival.wall))
         session.program_version = hello.program_version
         if hello.HasField("facts"):
             row.facts.CopyFrom(hello.facts)
         if hello.addresses:
             row.addresses[:] = hello.addresses
-        batch.put(state.nodes, row.name, row)
-        program = "agent" if hello.role == 1 else "DNS server"
-        message = f"the {program} of node {node} is connected{' again' if again else ''}"
-        batch.event("NodeConnected", message, row.name, row.region, details={"epoch": str(epoch)})
-
-    await state.transact(build)
+        batch.put(self._state.nodes, name, row)
+        program = "agent" if hello.role == node_pb2.NODE_ROLE_EDGE else "DNS server"
+        message = f"the {program} of node {arrival.node} is connected{' again' if again else ''}"
+        batch.event("NodeConnected", message, name, row.region, details={"epoch": str(arrival.epoch)})

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
-from control_plane import certificates, decode, drills, logins, secret_values, zone_files, zone_keys
+from control_plane import decode, drills, fleet_resources, logins, secret_values
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
-from control_plane.core.purges import place
 from control_plane.core.rollout import TERMINAL
 from control_plane.core.tiers import Place, region_order
 from control_plane.decode_container import pass_on
@@ -20,7 +20,8 @@ from control_plane.ports import Vault
 from control_plane.state import State
 from control_plane.views import Assigned, Manifests, Views, image_name, resource_name, rollout_view
 from fleet.ids import last_part
-from locci.v1 import app_pb2, manifest_pb2, node_pb2, purge_pb2, release_pb2, resource_pb2, routing_pb2, zone_pb2
+from fleet.snapshot import snapshot_hash
+from locci.v1 import app_pb2, manifest_pb2, node_pb2, release_pb2, resource_pb2, routing_pb2
 
 PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
@@ -44,6 +45,22 @@ Resources = dict[str, resource_pb2.Resource]
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a node is to hold in a role. Nodes that are to hold the same share it: nobody changes it."""
+
+    resources: Resources
+    versions: dict[str, str]
+    hash: str
+    """Over names and versions (agent.proto, Hello)."""
+
+    @classmethod
+    def of(cls, resources: Resources) -> Wanted:
+        """With what follows from the resources."""
+        versions = {name: resource.version for name, resource in resources.items()}
+        return cls(resources, versions, snapshot_hash(versions.items()))
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A node whose edge other edges may ask, with its healthy replicas."""
 
@@ -64,31 +81,22 @@ class Publication:
         self._observed = observed
         self._manifests = manifests
         self._views = views
-        self._vault = vault
         self.revision = state.revision
         self._nodes = {last_part(node.name): node for node in state.nodes.values()}
         self._places = {
             last_part(region.name): Place(region.latitude, region.longitude) for region in state.regions.values()
         }
-        self._record_sets = _by_zone(state.record_sets.values())
-        self.regions = [self._region(region_id) for region_id in sorted(self._places)]
+        self._record_sets = fleet_resources.by_zone(state.record_sets.values())
         self._apps = [(app, *target) for app in state.apps.values() if (target := self._target(app)) is not None]
         self._routed = {last_part(app.name): self._routed_hash(app) for app, _, _ in self._apps}
         """By app: the spec hash of the only replicas that get requests, or empty."""
         self._singletons = frozenset(m.name for _, _, m in self._apps if m.placement.singleton)
         self.hostnames = [h for app, _, manifest in self._apps for h in self._hostnames(app, manifest)]
-        self.zones = [self._zone(last_part(name)) for name in state.zones]
-        self._shared = _named(
-            [
-                *(resource_pb2.Resource(name=f"regions/{r.region}", region=r) for r in self.regions),
-                *(resource_pb2.Resource(name=f"hostnames/{h.hostname}", hostname=h) for h in self.hostnames),
-                *(resource_pb2.Resource(name=f"zones/{z.origin}", zone=z) for z in self.zones),
-                *_zone_keys(state, vault),
-                *_certificates(state, vault, {h.hostname for h in self.hostnames}),
-            ]
-        )
-        self._purges = _purges(state)
-        self._routes: dict[str, Resources] = {}
+        self._purges = fleet_resources.purges(state)
+        self._shared: dict[str, Resources] = {}
+        self._vault = vault
+        self._common: dict[tuple[object, ...], Wanted] = {}
+        """By types, region and the node itself when others may ask it: what is wanted of every such node."""
         self._faults = self._wanted_faults()
         self._images = self._wanted_images()
         self.fenced = self._fenced()
@@ -100,10 +108,69 @@ class Publication:
             revision=self.revision, zones=self.zones, regions=self.regions, hostnames=self.hostnames
         )
 
-    def wanted(self, node_id: str, role: int, understood: Iterable[str]) -> Resources:
+    @cached_property
+    def regions(self) -> list[resource_pb2.RegionRouting]:
+        """What DNS servers know of regions and their edges."""
+        edges: dict[str, list[resource_pb2.EdgeEndpoint]] = defaultdict(list)
+        for node_id, node in sorted(self._nodes.items()):
+            if _is_part(node, node_pb2.NODE_ROLE_EDGE):
+                edges[node.region].append(self._edge(node_id, node))
+        return [self._region(region_id, edges[f"regions/{region_id}"]) for region_id in sorted(self._places)]
+
+    @cached_property
+    def zones(self) -> list[resource_pb2.ZoneData]:
+        """What DNS servers serve."""
+        return [self._zone(last_part(name)) for name in self._state.zones]
+
+    def wanted(self, node_id: str, role: int, understood: Iterable[str]) -> Wanted:
         """What a node is to hold in a role, limited to the resource types that it understands."""
-        types = set(TYPES.get(role, ())) & set(understood)  # type: ignore[call-overload]
-        result = {name: r for name, r in self._shared.items() if name.partition("/")[0] in types}
+        types = frozenset(TYPES.get(role, ())) & frozenset(understood)  # type: ignore[call-overload]
+        common = self._common_to(node_id, types)
+        own = self._own(node_id, types)
+        return Wanted.of(common.resources | own) if own else common
+
+    def _common_to(self, node_id: str, types: frozenset[str]) -> Wanted:
+        """What is wanted of every node of its region, but for those that are not to ask themselves."""
+        node = self._nodes.get(node_id)
+        key = (types, node.region if node is not None else "", node_id if node_id in self._asked else "")
+        if key not in self._common:
+            result = {name: r for kind in sorted(types) for name, r in self._of_type(kind).items()}
+            if "routes" in types:
+                result.update(self._routes_of(node_id))
+            if "agentversions" in types:
+                result.update(_named(self._agent_version(node_id)))
+            self._common[key] = Wanted.of(result)
+        return self._common[key]
+
+    def _of_type(self, kind: str) -> Resources:
+        """The resources of a type that are the same for everyone."""
+        if kind not in self._shared:
+            self._shared[kind] = _named(self._build(kind))
+        return self._shared[kind]
+
+    def _build(self, kind: str) -> Iterable[resource_pb2.Resource]:
+        match kind:
+            case "regions":
+                return (resource_pb2.Resource(name=f"regions/{r.region}", region=r) for r in self.regions)
+            case "hostnames":
+                return (resource_pb2.Resource(name=f"hostnames/{h.hostname}", hostname=h) for h in self.hostnames)
+            case "zones":
+                return (resource_pb2.Resource(name=f"zones/{z.origin}", zone=z) for z in self.zones)
+            case "zonekeys":
+                return fleet_resources.zone_keys(self._state, self._vault)
+            case "certificates":
+                return fleet_resources.certificates(self._state, self._vault, {h.hostname for h in self.hostnames})
+            case _:
+                return ()
+
+    @cached_property
+    def _asked(self) -> frozenset[str]:
+        """The nodes that other edges may ask."""
+        return frozenset(p.node for _, _, m in self._apps if m.hostnames for p in self._peers_of[m.name])
+
+    def _own(self, node_id: str, types: frozenset[str]) -> Resources:
+        """What is wanted of this node and not of every other."""
+        result: Resources = {}
         if "replicas" in types:
             held = (a for a in self._views.by_node.get(node_id, []) if self._is_for_node(a))
             replicas = [self._replica(a) for a in held]
@@ -112,15 +179,11 @@ class Publication:
                 result.update(_named(self._secrets(replicas)))
         if "images" in types:
             result.update(self._images.get(f"nodes/{node_id}", {}))
-        if "registries" in types and self._vault is not None:
+        if "registries" in types and self._vault is not None and result:
             images = {r.replica.image or r.image.image for r in result.values()}
             result.update(_named(logins.resources(self._state, self._vault, images)))
-        if "routes" in types:
-            result.update(self._routes_of(node_id))
         if "faults" in types:
             result.update(self._faults.get(f"nodes/{node_id}", {}))
-        if "agentversions" in types:
-            result.update(_named(self._agent_version(node_id)))
         return result
 
     def _agent_version(self, node_id: str) -> Iterable[resource_pb2.Resource]:
@@ -224,17 +287,15 @@ class Publication:
     # -- routes
 
     def _routes_of(self, node_id: str) -> Resources:
-        if node_id not in self._routes:
-            ranks = region_order(last_part(self._nodes[node_id].region), self._places)
-            self._routes[node_id] = _named(
-                resource_pb2.Resource(name=f"routes/{manifest.name}", route=self._route(node_id, manifest, ranks))
-                for _, _, manifest in self._apps
-                if manifest.hostnames
-            )
-        return self._routes[node_id]
+        ranks = region_order(last_part(self._nodes[node_id].region), self._places)
+        return _named(
+            resource_pb2.Resource(name=f"routes/{manifest.name}", route=self._route(node_id, manifest, ranks))
+            for _, _, manifest in self._apps
+            if manifest.hostnames
+        )
 
     def _route(self, node_id: str, manifest: Manifest, ranks: dict[str, int]) -> resource_pb2.AppRoute:
-        peers = [peer for peer in self._peers(manifest.name) if peer.node != node_id]
+        peers = [peer for peer in self._peers_of[manifest.name] if peer.node != node_id]
         peers.sort(key=lambda peer: (ranks.get(peer.region, len(ranks)), peer.node))
         return resource_pb2.AppRoute(
             app=manifest.name,
@@ -250,6 +311,10 @@ class Publication:
                 for peer in peers
             ],
         )
+
+    @cached_property
+    def _peers_of(self) -> dict[str, list[Peer]]:
+        return {manifest.name: self._peers(manifest.name) for _, _, manifest in self._apps}
 
     def _peers(self, app_id: str) -> list[Peer]:
         result: list[Peer] = []
@@ -290,7 +355,7 @@ class Publication:
 
     # -- what DNS needs
 
-    def _region(self, region_id: str) -> resource_pb2.RegionRouting:
+    def _region(self, region_id: str, edges: list[resource_pb2.EdgeEndpoint]) -> resource_pb2.RegionRouting:
         region = self._state.regions.need(f"regions/{region_id}")
         return resource_pb2.RegionRouting(
             region=region_id,
@@ -301,11 +366,7 @@ class Publication:
             jurisdictions=region.jurisdictions,
             networks=region.networks,
             bias_km=region.bias_km,
-            edges=[
-                self._edge(node_id, node)
-                for node_id, node in sorted(self._nodes.items())
-                if node.region == region.name and _is_part(node, node_pb2.NODE_ROLE_EDGE)
-            ],
+            edges=edges,
         )
 
     def _edge(self, node_id: str, node: node_pb2.Node) -> resource_pb2.EdgeEndpoint:
@@ -359,7 +420,9 @@ class Publication:
                 for node_id, node in sorted(self._nodes.items())
                 if _is_part(node, node_pb2.NODE_ROLE_DNS)
             ],
-            records=[_records(origin, row, ttl_s) for row in self._record_sets.get(f"zones/{origin}", ())],
+            records=[
+                fleet_resources.records(origin, row, ttl_s) for row in self._record_sets.get(f"zones/{origin}", ())
+            ],
         )
 
     def zone_hashes(self) -> dict[str, str]:
@@ -373,62 +436,6 @@ class Publication:
             digest = hashlib.sha256(content.SerializeToString(deterministic=True) + "\n".join(names).encode())
             result[zone.origin] = digest.hexdigest()
         return result
-
-
-def _zone_keys(state: State, vault: Vault | None) -> Iterable[resource_pb2.Resource]:
-    if vault is None:
-        return
-    for name, sealed in state.zone_keys.items():
-        origin = last_part(name)
-        yield resource_pb2.Resource(name=f"zonekeys/{origin}", zone_keys=zone_keys.unseal(vault, origin, sealed))
-
-
-def _purges(state: State) -> dict[str, purge_pb2.PurgeMarks]:
-    """By app: what edges may use no more of what they have stored of it."""
-    found: dict[str, purge_pb2.PurgeMarks] = {}
-    for name, row in state.purges.items():  # by app and sequence
-        marks = found.setdefault(name.split("/")[1], purge_pb2.PurgeMarks())
-        marks.floor = max(marks.floor, row.floor)
-        mark = marks.marks.add(sequence=int(last_part(name)), soft=row.soft, tag=row.tag or None)
-        if row.url:
-            mark.url = place(row.url)
-        elif row.prefix:
-            mark.prefix = place(row.prefix)
-    return found
-
-
-def _certificates(state: State, vault: Vault | None, served: Collection[str]) -> Iterable[resource_pb2.Resource]:
-    """Those that are for a host name of an app."""
-    if vault is None:
-        return
-    for name, row in state.certificates.items():
-        sealed = state.certificate_keys.get(name)
-        if sealed is None or not any(certificates.covers(one, host) for one in row.hostnames for host in served):
-            continue
-        material = resource_pb2.CertificateMaterial(
-            certificate=last_part(name),
-            hostnames=row.hostnames,
-            chain_pem=row.chain_pem,
-            private_key_pem=certificates.unseal_key(vault, name, sealed),
-            expire_time=row.expire_time,
-        )
-        yield resource_pb2.Resource(name=name, certificate=material)
-
-
-def _by_zone(rows: Iterable[zone_pb2.RecordSet]) -> dict[str, list[zone_pb2.RecordSet]]:
-    result: dict[str, list[zone_pb2.RecordSet]] = {}
-    for row in rows:
-        result.setdefault(row.name.partition("/recordSets/")[0], []).append(row)
-    return result
-
-
-def _records(origin: str, row: zone_pb2.RecordSet, zone_ttl_s: float) -> resource_pb2.ZoneRecords:
-    return resource_pb2.ZoneRecords(
-        owner=zone_files.absolute(row.owner, origin),
-        type=row.type,
-        ttl=decode.duration(row.ttl.seconds or zone_ttl_s or 3600.0),
-        data=row.data,
-    )
 
 
 def _is_below(hostname: str, origin: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -12,14 +13,17 @@ from control_plane import decode, metrics
 from control_plane.core import delivery
 from control_plane.core.delivery import Delivery
 from control_plane.observed import Observed, SessionFacts
-from control_plane.resources import Publication, Resources
+from control_plane.resources import Publication, Wanted
 from control_plane.side_streams import SideStreams
+from fleet.errors import LocciError
 from fleet.snapshot import snapshot_hash
 from locci.v1 import agent_pb2, node_pb2
 
 log = structlog.get_logger()
 
 _OUTBOX_MAX: Final = 16
+_SLICE: Final = 64
+"""So many nodes are offered what is new before anything else gets its turn."""
 REFUSED_REASON_CHARS_MAX: Final = 2_000
 
 Key = tuple[str, int]
@@ -41,6 +45,8 @@ class Session:
         self.outbox: asyncio.Queue[agent_pb2.ControlMessage] = asyncio.Queue(_OUTBOX_MAX)
         self.ended = asyncio.Event()
         self.goodbye: agent_pb2.Goodbye | None = None
+        self.offered: Wanted | None = None
+        """What the last look at its delivery was about."""
 
     @property
     def key(self) -> Key:
@@ -71,6 +77,9 @@ class Hub:
         self._steady = steady
         self._sessions: dict[Key, Session] = {}
         self._publication: Publication | None = None
+        self._due: dict[Key, None] = {}
+        """The sessions that have not been offered the publication, longest first."""
+        self._offering: asyncio.Task[None] | None = None
         self.trust = agent_pb2.Trust()
         """Whom the fleet trusts."""
         self.side_streams = SideStreams()
@@ -83,30 +92,32 @@ class Hub:
     def enter(self, session: Session) -> None:
         """Makes it the node's session; an older one is sent away."""
         before = self._sessions.get(session.key)
-        if before is not None:
+        if before is None:
+            self._count(session, 1)
+        else:
             before.end(agent_pb2.GOODBYE_REASON_SUPERSEDED, f"a newer session of node {session.node} took over")
         self._sessions[session.key] = session
         facts = self._observed.session(*session.key)
         facts.connected = True
         facts.epoch = session.epoch
-        facts.holds = frozenset(session.delivery.held or ())
+        facts.holds = session.delivery.held or ()
         facts.accepted_revision = session.delivery.accepted_revision
         facts.refused_reason = ""
         facts.unanswered = False
         facts.takes_faults = "faults" in session.types
         facts.takes_images = "images" in session.types
-        self._count()
 
     def leave(self, session: Session) -> None:
         """The stream is gone."""
         if self.current(session):
             del self._sessions[session.key]
             self._observed.session(*session.key).connected = False
-        self._count()
+            self._count(session, -1)
 
-    def _count(self) -> None:
-        for role, label in ((node_pb2.NODE_ROLE_EDGE, "edge"), (node_pb2.NODE_ROLE_DNS, "dns")):
-            metrics.SESSIONS.labels(label).set(sum(1 for key in self._sessions if key[1] == role))
+    def _count(self, session: Session, more: int) -> None:
+        label = {node_pb2.NODE_ROLE_EDGE: "edge", node_pb2.NODE_ROLE_DNS: "dns"}.get(session.role)
+        if label is not None:
+            metrics.SESSIONS.labels(label).inc(more)
 
     def events_recorded(self, through: Mapping[Key, tuple[str, int]]) -> None:
         """Tells nodes, by node and role, up to which number of which series their events are in the store."""
@@ -149,10 +160,33 @@ class Hub:
                 session.end(agent_pb2.GOODBYE_REASON_PROTOCOL, f"nothing was heard for {silent_s:g} s")
 
     def publish(self, publication: Publication) -> None:
-        """Offers each node what it is to hold now."""
+        """Offers each node what it is to hold now: some at once, the rest of a large fleet slice by slice, so that
+        nothing else waits for all of them."""
         self._publication = publication
-        for session in list(self._sessions.values()):
-            self.deliver(session)
+        self._due.update(dict.fromkeys(self._sessions))
+        self._offer_slice()
+        if self._due and self._offering is None:
+            self._offering = asyncio.get_running_loop().create_task(self._offer_rest())
+
+    async def _offer_rest(self) -> None:
+        try:
+            while self._due:
+                await asyncio.sleep(0)
+                self._offer_slice()
+        except LocciError as error:
+            # Something that it names is gone already: the next publication, without it, is on its way.
+            log.info("publication_outdated", reason=error.message)
+        finally:
+            self._offering = None
+
+    def _offer_slice(self) -> None:
+        for key in list(islice(self._due, _SLICE)):
+            del self._due[key]
+            session = self._sessions.get(key)
+            if session is not None and self._publication is not None:
+                wanted = self._publication.wanted(session.node, session.role, session.types)
+                if session.offered is None or session.offered.hash != wanted.hash:
+                    self._plan(session, wanted)
 
     def retry_refused(self) -> None:
         """Offers again what was refused, when its time has come."""
@@ -170,15 +204,16 @@ class Hub:
 
     def deliver(self, session: Session) -> None:
         """Sends the next delta when one is due."""
-        if self._publication is None or not self.current(session):
-            return
-        resources = self._publication.wanted(session.node, session.role, session.types)
-        versions = {name: resource.version for name, resource in resources.items()}
-        revision = self._publication.revision
-        session.delivery, planned = delivery.plan(session.delivery, versions, revision, self._steady())
+        if self._publication is not None and self.current(session):
+            self._plan(session, self._publication.wanted(session.node, session.role, session.types))
+
+    def _plan(self, session: Session, wanted: Wanted) -> None:
+        assert self._publication is not None
+        session.offered, revision = wanted, self._publication.revision
+        session.delivery, planned = delivery.plan(session.delivery, wanted.versions, revision, self._steady())
         self._mirror(session)
         if planned is not None:
-            session.say(agent_pb2.ControlMessage(delta=_delta(planned, resources, versions, revision)))
+            session.say(agent_pb2.ControlMessage(delta=_delta(planned, wanted, revision)))
 
     def answered(self, session: Session, ack: agent_pb2.Ack) -> None:
         """The node has accepted a delta."""
@@ -203,18 +238,16 @@ class Hub:
         facts.accepted_revision = session.delivery.accepted_revision
         facts.refused_reason = session.delivery.refused_reason
         facts.unanswered = session.delivery.in_flight is not None
-        facts.holds = frozenset(session.delivery.held or ())
+        facts.holds = session.delivery.held or ()
         return facts
 
 
-def _delta(
-    planned: delivery.DeltaPlan, resources: Resources, versions: dict[str, str], revision: int
-) -> agent_pb2.Delta:
+def _delta(planned: delivery.DeltaPlan, wanted: Wanted, revision: int) -> agent_pb2.Delta:
     return agent_pb2.Delta(
         nonce=planned.nonce,
         revision=revision,
-        resources=[resources[name] for name in planned.changed],
+        resources=[wanted.resources[name] for name in planned.changed],
         removed=planned.removed,
         complete=planned.complete,
-        snapshot_hash=snapshot_hash(versions.items()),
+        snapshot_hash=wanted.hash,
     )

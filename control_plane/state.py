@@ -48,7 +48,11 @@ class Table(Generic[M]):
         self.kind = kind
         self.message = message
         self._rows: dict[str, M] = {}
+        self._pairs: dict[str, tuple[str, M]] = {}
+        """What `items` gives, made once each: thousands made anew with each look keep the garbage collector busy."""
         self._revisions: dict[str, int] = {}
+        self._names: list[str] | None = []
+        """All names in order; None after one came or went, until they are asked for."""
 
     def get(self, name: str) -> M | None:
         """The object, or None."""
@@ -73,11 +77,11 @@ class Table(Generic[M]):
 
     def values(self) -> list[M]:
         """All objects, by name."""
-        return [self._rows[name] for name in sorted(self._rows)]
+        return [self._rows[name] for name in self._ordered()]
 
     def items(self) -> list[tuple[str, M]]:
         """All names and objects, by name."""
-        return [(name, self._rows[name]) for name in sorted(self._rows)]
+        return [self._pairs[name] for name in self._ordered()]
 
     def __contains__(self, name: str) -> bool:
         return name in self._rows
@@ -86,28 +90,38 @@ class Table(Generic[M]):
         return len(self._rows)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._rows))
+        return iter(self._ordered())
 
     def last(self) -> M | None:
         """The object with the highest name."""
-        return self._rows[max(self._rows)] if self._rows else None
+        return self._rows[self._ordered()[-1]] if self._rows else None
 
     def first_name(self) -> str:
         """The lowest name; there is one."""
-        return min(self._rows)
+        return self._ordered()[0]
+
+    def _ordered(self) -> list[str]:
+        if self._names is None:
+            self._names = sorted(self._rows)
+        return self._names
 
     def mirror(self, name: str, body: bytes | None, revision: int) -> None:
         """Takes over what the store holds; only the mirror itself calls this."""
         if body is None:
             self._rows.pop(name, None)
+            self._pairs.pop(name, None)
             self._revisions.pop(name, None)
+            self._names = None
             return
         row = self.message.FromString(body)
         if "revision" in row.DESCRIPTOR.fields_by_name:
             row.revision = revision  # type: ignore[attr-defined]
         if "etag" in row.DESCRIPTOR.fields_by_name:
             row.etag = str(revision)  # type: ignore[attr-defined]
+        if name not in self._rows:
+            self._names = None
         self._rows[name] = row
+        self._pairs[name] = (name, row)
         self._revisions[name] = revision
 
 

@@ -19,7 +19,7 @@ from control_plane.core.rollout import TERMINAL, AppView, Rollout
 from control_plane.observed import Observed, Reported
 from control_plane.state import State
 from fleet.ids import last_part
-from locci.v1 import app_pb2, node_pb2, release_pb2, replica_pb2
+from locci.v1 import app_pb2, node_pb2, region_pb2, release_pb2, replica_pb2
 
 
 def assignment_key(app: str, ordinal: int, release: int, node: str) -> str:
@@ -90,31 +90,47 @@ class Views:
 
     def _node_views(self) -> dict[str, NodeView]:
         views: dict[str, NodeView] = {}
-        for node in self._state.nodes.values():
-            if node_pb2.NODE_ROLE_EDGE not in node.roles:
-                continue
-            node_id, region_id = last_part(node.name), last_part(node.region)
+        known, kept = self._manifests.nodes, {}
+        for name, node in self._state.nodes.items():
             region = self._state.regions.get(node.region)
-            session = self._observed.leading(node, node_id)
-            silence = Silence(session.heard_at if session else None, self._observed.judged_from)
-            condition, since = decode.condition_of(node), decode.seconds_of(node.condition_time)
-            views[node_id] = NodeView(
-                id=node_id,
-                region=region_id,
-                condition=condition,
-                cordoned=node.cordoned,
-                silent_s=silence.at(self._now) if condition is not Condition.JOINING else max(0.0, self._now - since),
-                since=since,
-                architecture=node.facts.architecture,
-                jurisdictions=tuple(region.jurisdictions) if region else (),
-                labels=dict(node.labels),
-                drain_until=decode.seconds_of(node.drain_deadline_time),
-                cpu_millis=int(node.facts.cpus * 1000 * self._manifests.overcommit.cpu),
-                memory_bytes=int(node.facts.memory_bytes * self._manifests.overcommit.memory),
-            )
+            before = known.get(name)
+            if before is not None and before[0] is node and before[1] is region:
+                kept[name] = before
+                views[before[2].id] = before[2]
+            elif node_pb2.NODE_ROLE_EDGE in node.roles:
+                view = self._node_view(node, region)
+                views[view.id] = view
+                # What is in order is not silent; of the others the silence grows.
+                if view.condition is Condition.READY:
+                    kept[name] = (node, region, view)
+        self._manifests.nodes = kept
         if self._observed.brake.engaged:
             return {view.id: view for view in free_of(list(views.values()))}
         return views
+
+    def _node_view(self, node: node_pb2.Node, region: region_pb2.Region | None) -> NodeView:
+        node_id = last_part(node.name)
+        session = self._observed.leading(node, node_id)
+        silence = Silence(session.heard_at if session else None, self._observed.judged_from)
+        condition, since = decode.condition_of(node), decode.seconds_of(node.condition_time)
+        silent_s = {
+            Condition.READY: 0.0,
+            Condition.JOINING: max(0.0, self._now - since),
+        }.get(condition, silence.at(self._now))
+        return NodeView(
+            id=node_id,
+            region=last_part(node.region),
+            condition=condition,
+            cordoned=node.cordoned,
+            silent_s=silent_s,
+            since=since,
+            architecture=node.facts.architecture,
+            jurisdictions=tuple(region.jurisdictions) if region else (),
+            labels=dict(node.labels),
+            drain_until=decode.seconds_of(node.drain_deadline_time),
+            cpu_millis=int(node.facts.cpus * 1000 * self._manifests.overcommit.cpu),
+            memory_bytes=int(node.facts.memory_bytes * self._manifests.overcommit.memory),
+        )
 
     def _assigned(self, key: str, row: replica_pb2.Replica) -> Assigned:
         """The view of an assignment; the one of an earlier look as long as what it was made of is the same."""
@@ -214,6 +230,8 @@ class Manifests:
         self._cache: dict[str, Manifest] = {}
         self.assigned: dict[str, tuple[Assigned, Reported | None, tuple[bool, str], str]] = {}
         """By key: the view of an assignment, what it was made of, and the replica's name on its node."""
+        self.nodes: dict[str, tuple[node_pb2.Node, region_pb2.Region | None, NodeView]] = {}
+        """By name: the view of a node that is in order, and what it was made of."""
 
     def surroundings(self) -> Surroundings:
         """What a manifest is checked against now."""

@@ -21,7 +21,7 @@ from lab.layout import Layout, default_layout
 from lab.lock import LockedLab, locked
 from lab.machine import boot_id, clean_environment
 from lab.preflight import check_permitted, find_tools
-from lab.programs import Program, Programs, Tools
+from lab.programs import Program, Programs
 from lab.progress import Progress
 from lab.readiness import Readiness, Subject
 from lab.record import LabRecord, find_record, save_record
@@ -36,7 +36,10 @@ _READY_TIMEOUT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What is asked for. `bare` leaves the fleet's own programs out: hosts, engines, registry, Redis and resolvers."""
+    """What is asked for. `bare` leaves the fleet's own programs out: hosts, engines, registry, Redis and resolvers.
+
+    Without `live_restore` the engines can be made a Docker Swarm.
+    """
 
     name: str = "lab"
     regions: int = 3
@@ -44,6 +47,7 @@ class UpOptions:
     state_dir: Path | None = None
     bare: bool = False
     keep_failed: bool = False
+    live_restore: bool = True
 
 
 def up(options: UpOptions, progress: Progress) -> Layout:
@@ -62,7 +66,9 @@ def up(options: UpOptions, progress: Progress) -> Layout:
             progress.say(f"removed what was left of an earlier lab {options.name}")
         _check_folder(layout)
         try:
-            _Bringup(topology, layout, tools, progress).run(lock, bare=options.bare)
+            _Bringup(
+                topology, layout, Programs(topology, layout, tools, live_restore=options.live_restore), progress
+            ).run(lock, bare=options.bare)
         except BaseException:
             if not options.keep_failed:
                 progress.say("did not come up; removing what was made")
@@ -92,10 +98,10 @@ def _check_folder(layout: Layout) -> None:
 class _Bringup:
     """One run of `up`."""
 
-    def __init__(self, topology: Topology, layout: Layout, tools: Tools, progress: Progress) -> None:
+    def __init__(self, topology: Topology, layout: Layout, programs: Programs, progress: Progress) -> None:
         self._topology = topology
         self._layout = layout
-        self._programs = Programs(topology, layout, tools)
+        self._programs = programs
         self._progress = progress
         self._control = SupervisorControl(layout)
         self._ready = Readiness(topology, layout, self._control)

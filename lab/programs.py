@@ -54,7 +54,9 @@ def cgroup_parent(topology: Topology, host: Host) -> str:
 class Programs:
     """The programs of a lab, and the files that they read."""
 
-    def __init__(self, topology: Topology, layout: Layout, tools: Tools) -> None:
+    def __init__(self, topology: Topology, layout: Layout, tools: Tools, *, live_restore: bool = True) -> None:
+        """Without `live_restore` containers end with their engine, and the engine can be part of a swarm."""
+        self._live_restore = live_restore
         self._topology = topology
         self._layout = layout
         self._tools = tools
@@ -106,7 +108,7 @@ class Programs:
             *("--storage-driver", self._tools.storage_driver),
             *("--insecure-registry", registry_address(self._topology)),
             *dns,
-            "--live-restore",
+            *(("--live-restore",) if self._live_restore else ()),
             "--userland-proxy=false",
             *("--log-level", "warn"),
         )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from control_plane.adapters import schema
@@ -17,6 +20,8 @@ from locci.v1 import event_pb2
 
 EVENTS_MAX = 100_000
 _PRUNE_EVERY = 1_000
+_NAMES_MAX: Final = 500
+"""So many names in one question."""
 
 
 class SqlStore(ABC):
@@ -98,8 +103,19 @@ class SqlStore(ABC):
             revision = await _add(connection, "revision", 1)
         else:
             revision = await _value(connection, "revision")
-        for change in transaction.changes:
-            await _change(connection, change, revision)
+        await _check_expected(connection, transaction, revision)
+        # The last change of an object counts; one statement each, however many there are.
+        last = {(change.kind, change.name): change for change in transaction.changes}
+        puts = [
+            {"kind": c.kind, "name": c.name, "revision": revision, "body": c.body}
+            for c in last.values()
+            if isinstance(c, Put)
+        ]
+        deletes = [{"of_kind": c.kind, "of_name": c.name} for c in last.values() if isinstance(c, Delete)]
+        if puts:
+            await connection.execute(_upsert(connection.dialect.name), puts)
+        if deletes:
+            await connection.execute(_DELETE, deletes)
         return Committed(revision, await self._record(connection, transaction))
 
     async def _record(self, connection: AsyncConnection, transaction: Transaction) -> list[event_pb2.Event]:
@@ -179,19 +195,33 @@ async def _add(connection: AsyncConnection, key: str, number: int) -> int:
     return int(await connection.scalar(change) or 0)
 
 
-async def _change(connection: AsyncConnection, change: Put | Delete, revision: int) -> None:
+async def _check_expected(connection: AsyncConnection, transaction: Transaction, revision: int) -> None:
+    """Raises ABORTED when an object that a change depends on is not as it expects it."""
     objects = schema.objects
-    key = sa.and_(objects.c.kind == change.kind, objects.c.name == change.name)
-    current = int(await connection.scalar(sa.select(objects.c.revision).where(key)) or 0)
-    if change.expected is not None and current != change.expected:
-        what = "does not exist" if current == 0 else f"is at revision {current}"
-        message = f"{change.kind}/{change.name} {what}, not at revision {change.expected}: read it again, then retry"
-        raise LocciError(Code.ABORTED, "CONFLICT", message)
-    match change:
-        case Put() if current:
-            await connection.execute(objects.update().where(key).values(revision=revision, body=change.body))
-        case Put():
-            row = {"kind": change.kind, "name": change.name, "revision": revision, "body": change.body}
-            await connection.execute(objects.insert().values(row))
-        case Delete():
-            await connection.execute(objects.delete().where(key))
+    names = sorted({change.name for change in transaction.changes if change.expected is not None})
+    current: dict[tuple[str, str], int] = {}
+    for start in range(0, len(names), _NAMES_MAX):
+        some = objects.c.name.in_(names[start : start + _NAMES_MAX])
+        rows = await connection.execute(sa.select(objects.c.kind, objects.c.name, objects.c.revision).where(some))
+        current.update({(row.kind, row.name): row.revision for row in rows})
+    for change in transaction.changes:
+        key = (change.kind, change.name)
+        if change.expected is not None and current.get(key, 0) != change.expected:
+            what = f"is at revision {current[key]}" if current.get(key) else "does not exist"
+            message = (
+                f"{change.kind}/{change.name} {what}, not at revision {change.expected}: read it again, then retry"
+            )
+            raise LocciError(Code.ABORTED, "CONFLICT", message)
+        current[key] = revision if isinstance(change, Put) else 0
+
+
+@functools.cache
+def _upsert(dialect: str) -> sa.Insert:
+    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(schema.objects)
+    given = {"revision": insert.excluded.revision, "body": insert.excluded.body}
+    return insert.on_conflict_do_update(index_elements=["kind", "name"], set_=given)
+
+
+_DELETE: Final = schema.objects.delete().where(
+    sa.and_(schema.objects.c.kind == sa.bindparam("of_kind"), schema.objects.c.name == sa.bindparam("of_name"))
+)

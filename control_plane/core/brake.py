@@ -40,13 +40,13 @@ def step(brake: Brake, sights: Sequence[Sight], now: float) -> Brake:
 def _at_once(dark: Sequence[Sight]) -> list[Sight]:
     """The largest set of nodes that went dark within `AT_ONCE_S` of each other."""
     ordered = sorted(dark, key=lambda s: (s.dark_since or 0.0, s.node))
-    best: list[Sight] = []
-    for start in range(len(ordered)):
-        begin = ordered[start].dark_since or 0.0
-        group = [s for s in ordered[start:] if (s.dark_since or 0.0) - begin <= AT_ONCE_S]
-        if len(group) > len(best):
-            best = group
-    return best
+    begin = end = first = 0
+    for last, sight in enumerate(ordered):
+        while (sight.dark_since or 0.0) - (ordered[first].dark_since or 0.0) > AT_ONCE_S:
+            first += 1
+        if last + 1 - first > end - begin:
+            begin, end = first, last + 1
+    return ordered[begin:end]
 
 
 def _reason(dark: Sequence[Sight], sights: Sequence[Sight]) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 RETRY_AFTER_S: Final = 30.0
 
 Versions = Mapping[str, str]
+"""By name of the resource. Sessions that are to hold the same share it: nobody changes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def plan(delivery: Delivery, wanted: Versions, revision: int, now: float) -> tup
     delivery = replace(delivery, wanted=wanted)
     if delivery.in_flight is not None:
         return delivery, None
-    if delivery.held is not None and dict(delivery.held) == dict(wanted):
+    if delivery.held is not None and delivery.held == wanted:
         return replace(delivery, refused=None, refused_reason=""), None
     if delivery.refused is not None and delivery.refused == wanted and now - delivery.refused_at < RETRY_AFTER_S:
         return delivery, None
@@ -62,7 +63,7 @@ def plan(delivery: Delivery, wanted: Versions, revision: int, now: float) -> tup
     held = delivery.held or {}
     changed = tuple(sorted(name for name, version in wanted.items() if held.get(name) != version))
     removed = tuple(sorted(name for name in held if name not in wanted))
-    sent = Sent(nonce, revision, dict(wanted))
+    sent = Sent(nonce, revision, wanted)
     after = replace(delivery, nonce=nonce, in_flight=sent, sent_revision=revision)
     return after, DeltaPlan(nonce, changed, removed, complete=delivery.held is None)
 

@@ -43,7 +43,7 @@ def page(
     Raises INVALID_ARGUMENT for a filter or an order that does not fit the message, and for a token that is of a
     list with another filter, order or parent.
     """
-    rows = list(rows)
+    rows = rows if isinstance(rows, list) else list(rows)
     size = page_size(request)
     chosen_filter, order_text = getattr(request, "filter", ""), getattr(request, "order_by", "")
     show = shown or _same

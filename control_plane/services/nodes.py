@@ -34,7 +34,9 @@ class NodeService:
     async def list_nodes(self, request: node_pb2.ListNodesRequest, caller: Caller) -> node_pb2.ListNodesResponse:
         if request.region:
             parse(request.region, "regions/*", "region")
-        rows = [(n, row) for n, row in self._state.nodes.items() if request.region in ("", row.region)]
+        rows = self._state.nodes.items()
+        if request.region:
+            rows = [pair for pair in rows if pair[1].region == request.region]
         chosen, token = listing.page(request, rows, shown=self.shown)
         return node_pb2.ListNodesResponse(nodes=chosen, next_page_token=token)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 from google.protobuf import empty_pb2
@@ -44,7 +46,7 @@ class RegionService:
         self._state = context.state
 
     async def list_regions(self, request: region_pb2.ListRegionsRequest, caller: Caller) -> Any:
-        rows, token = listing.page(request, self._state.regions.items(), shown=self.shown)
+        rows, token = listing.page(request, self._state.regions.items(), shown=self._shown_with(self._ready()))
         return region_pb2.ListRegionsResponse(regions=rows, next_page_token=token)
 
     async def get_region(self, request: region_pb2.GetRegionRequest, caller: Caller) -> region_pb2.Region:
@@ -125,13 +127,21 @@ class RegionService:
 
     def shown(self, row: region_pb2.Region) -> region_pb2.Region:
         """The stored region with what follows from its nodes."""
-        result = region_pb2.Region()
-        result.CopyFrom(row)
+        return self._shown_with(self._ready())(row)
+
+    def _ready(self) -> Counter[str]:
+        """By name of the region, how many of its nodes are ready."""
         ready = node_pb2.NODE_CONDITION_READY
-        result.ready_nodes = sum(
-            1 for node in self._state.nodes.values() if node.region == row.name and node.condition == ready
-        )
-        return result
+        return Counter(node.region for node in self._state.nodes.values() if node.condition == ready)
+
+    def _shown_with(self, ready: Counter[str]) -> Callable[[region_pb2.Region], region_pb2.Region]:
+        def shown(row: region_pb2.Region) -> region_pb2.Region:
+            result = region_pb2.Region()
+            result.CopyFrom(row)
+            result.ready_nodes = ready[row.name]
+            return result
+
+        return shown
 
 
 def _check(region: region_pb2.Region) -> None:

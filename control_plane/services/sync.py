@@ -14,7 +14,7 @@ import grpc
 import structlog
 
 from control_plane import decode, metrics
-from control_plane.reports import Reports, note_connected
+from control_plane.reports import Arrivals, Reports
 from control_plane.services.context import Context
 from control_plane.services.enrolment import check_addresses
 from control_plane.services.node_identity import authorise, peer_identity
@@ -28,6 +28,8 @@ from locci.v1 import agent_pb2, agent_pb2_grpc, event_pb2
 log = structlog.get_logger()
 
 HELLO_DEADLINE_S: Final = 10.0
+WELCOMES_AT_ONCE: Final = 256
+"""The rest of a fleet that comes back at once waits its turn, so that those who have theirs are in time."""
 GOODBYE_DEADLINE_S: Final = 2.0
 REVOKED_RETRY_S: Final = 60.0
 SHUTDOWN_RETRY_S: Final = 1.0
@@ -44,12 +46,15 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
     def __init__(self, context: Context, reports: Reports, heartbeat_interval_s: float):
         self._context = context
         self._reports = reports
+        self._arrivals = Arrivals(context.state)
+        self._welcoming = asyncio.Semaphore(WELCOMES_AT_ONCE)
         self._heartbeat_interval_s = heartbeat_interval_s
 
     async def Sync(self, request_iterator: Messages, context: Call) -> None:  # type: ignore[override]  # noqa: N802
         """One session, from Hello to Goodbye."""
         try:
-            session = await self._welcome(request_iterator, context)
+            async with self._welcoming:
+                session = await self._welcome(request_iterator, context)
         except LocciError as error:
             await self._refuse(context, error)
             return
@@ -100,11 +105,12 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
     async def _welcome(self, messages: Messages, context: Call) -> Session:
         identity = peer_identity(context)
         state = self._context.state
-        authorise(state, identity)
-        if self._context.hub.closing:
-            raise LocciError(Code.UNAVAILABLE, "SHUTDOWN", "the control plane is stopping; come back in a moment")
+        # Nobody is refused before the Hello is read: a stream that ends while its first message is on the way tells the
+        # node nothing but that.
         hello = await _hello(messages)
         node = authorise(state, identity)
+        if self._context.hub.closing:
+            raise LocciError(Code.UNAVAILABLE, "SHUTDOWN", "the control plane is stopping; come back in a moment")
         if hello.role not in node.roles:
             message = f"node {identity.node} has not the role that it presents itself in; enrol it with that role"
             raise LocciError(Code.PERMISSION_DENIED, "ROLE_NOT_GRANTED", message)
@@ -120,7 +126,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
         # Taken at once, so that two sessions that begin together differ.
         facts.epoch = known + 1
         session = Session(identity.node, hello, facts.epoch)
-        await note_connected(state, identity.node, hello, session.epoch, self._context.clock.wall())
+        await self._arrivals.note(identity.node, hello, session.epoch, self._context.clock.wall())
         if facts.epoch != session.epoch:
             raise LocciError(Code.ABORTED, "SUPERSEDED", f"a newer session of node {identity.node} took over")
         welcome = agent_pb2.Welcome(

@@ -10,7 +10,7 @@ from fleet.identity import SERVER_NAME, IdentityDirectory
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 
-_KEEPALIVE_MS = 1_000
+KEEPALIVE_S: Final = 1.0
 
 SERVER_OPTIONS: Final = (
     # An agent pings every second; without these the server answers ENHANCE_YOUR_CALM.
@@ -25,9 +25,7 @@ SERVER_OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
 )
 
-_CLIENT_OPTIONS = (
-    ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
+_CLIENT_OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -40,15 +38,25 @@ _CLIENT_OPTIONS = (
 )
 
 
-def node_channel(endpoint: str, identity: IdentityDirectory) -> grpc.aio.Channel:
+def client_options(keepalive_s: float = KEEPALIVE_S) -> list[tuple[str, int | str]]:
+    """Options of a channel that finds out within twice `keepalive_s` that nobody is there any more."""
+    keepalive_ms = int(keepalive_s * 1000)
+    return [
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        *_CLIENT_OPTIONS,
+    ]
+
+
+def node_channel(endpoint: str, identity: IdentityDirectory, keepalive_s: float = KEEPALIVE_S) -> grpc.aio.Channel:
     """A channel over mTLS with the node's identity, as it is on disk now."""
     key, chain = identity.key_and_chain()
     credentials = grpc.ssl_channel_credentials(identity.ca_pem.read_bytes(), key, chain)
-    return grpc.aio.secure_channel(endpoint, credentials, options=_CLIENT_OPTIONS)
+    return grpc.aio.secure_channel(endpoint, credentials, options=client_options(keepalive_s))
 
 
 def operator_channel(endpoint: str, ca_pem: bytes, token: str) -> grpc.aio.Channel:
     """A channel over TLS with an operator's token on each call."""
     call = grpc.access_token_call_credentials(token)
     credentials = grpc.composite_channel_credentials(grpc.ssl_channel_credentials(ca_pem), call)
-    return grpc.aio.secure_channel(endpoint, credentials, options=_CLIENT_OPTIONS)
+    return grpc.aio.secure_channel(endpoint, credentials, options=client_options())

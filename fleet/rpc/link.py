@@ -25,7 +25,7 @@ from fleet.backoff import Backoff
 from fleet.clock import Clock
 from fleet.errors import LocciError
 from fleet.identity import IdentityDirectory
-from fleet.rpc.channel import node_channel
+from fleet.rpc.channel import KEEPALIVE_S, node_channel
 from fleet.rpc.errors import from_rpc_error
 from fleet.rpc.side_calls import LogSource, SideCalls
 from fleet.snapshot import Snapshot, SnapshotFile, apply_delta
@@ -34,7 +34,7 @@ from locci.v1 import agent_pb2, agent_pb2_grpc, enrolment_pb2, enrolment_pb2_grp
 log = structlog.get_logger()
 
 _RECONNECT: Final = Backoff(base_s=0.25, cap_s=15.0)
-_WELCOME_DEADLINE_S: Final = 10.0
+_WELCOME_DEADLINE_S: Final = 30.0
 _SUPERSEDED_DELAY_S: Final = 30.0
 _RENEWAL_CHECK_S: Final = 60.0
 _RENEWAL_DEADLINE_S: Final = 20.0
@@ -124,6 +124,8 @@ class NodeLink:
         self._told = agent_pb2.Trust()
         self._trust_told = asyncio.Event()
         self._sequence = 0
+        self._heartbeat_s = KEEPALIVE_S
+        """As the control plane said last. A large fleet beats slower, and its connections are tried as seldom."""
         self._changing = asyncio.Lock()
         self.snapshot = file.load()
         """The last accepted snapshot."""
@@ -171,7 +173,8 @@ class NodeLink:
             await self._clock.sleep(delay_s)
 
     async def _session(self, endpoint: str) -> None:
-        async with node_channel(endpoint, self._identity) as channel:
+        keepalive_s = max(KEEPALIVE_S, self._heartbeat_s)
+        async with node_channel(endpoint, self._identity, keepalive_s) as channel:
             call = agent_pb2_grpc.AgentServiceStub(channel).Sync()
             self._side_calls = SideCalls(channel, self._logs) if self._logs is not None else None
             try:
@@ -181,7 +184,8 @@ class NodeLink:
                 self._connected = True
                 self._outgoing.clear()
                 self._say(agent_pb2.NodeMessage(status=self._consumer.complete_status()))
-                await self._both_ways(call, welcome.heartbeat_interval.ToTimedelta().total_seconds() or 1.0)
+                self._heartbeat_s = welcome.heartbeat_interval.ToTimedelta().total_seconds() or KEEPALIVE_S
+                await self._both_ways(call, self._heartbeat_s)
             finally:
                 call.cancel()
                 if self._side_calls is not None:

@@ -17,7 +17,7 @@ from control_plane.controller import Controller
 from control_plane.core.rollout import TERMINAL
 from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
-from control_plane.reports import Reports, note_connected
+from control_plane.reports import Arrivals, Reports
 from control_plane.services.apps import AppService
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
@@ -312,7 +312,7 @@ class Simulation:
             self.violations.append(f"the epoch of {name} went back")
         session = Session(name, hello, epoch)
         try:
-            await note_connected(self.state, name, hello, epoch, self.clock.now)
+            await Arrivals(self.state).note(name, hello, epoch, self.clock.now)
         except LocciError:
             return None
         self.hub.enter(session)
