@@ -14,11 +14,11 @@ import structlog
 
 from agent import decode
 from agent.adapters import host_facts, policy_file
+from agent.adapters.breaker import Breaker
 from agent.adapters.container_logs import ContainerLogs
 from agent.adapters.engine import Engine
 from agent.adapters.engine_events import EngineEvents
 from agent.adapters.fault_journal import FaultJournal
-from agent.adapters.firewall import Firewall
 from agent.adapters.image_log import ImageLog
 from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
@@ -113,7 +113,8 @@ class Agent:
             logs=ContainerLogs(settings.docker_host, node).read,
         )
         self._shell.wake_link = self._link.wake
-        self._faults = FaultKeeper(FaultJournal(settings.state_dir / JOURNAL_NAME), Firewall(), self._shell.record)
+        journal = FaultJournal(settings.state_dir / JOURNAL_NAME)
+        self._faults = FaultKeeper(journal, Breaker(settings.state_dir), self._shell.record)
         self._shell.want_faults = self._faults.want
         self._caretaker = Caretaker(
             engine=engine,

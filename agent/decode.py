@@ -11,7 +11,6 @@ from google.protobuf import duration_pb2
 
 from agent import decode_options
 from agent.adapters.wanted_version import VERSION
-from agent.core import faults
 from agent.core.model import (
     DRAIN_DEFAULT_S,
     STOP_TIMEOUT_DEFAULT_S,
@@ -29,7 +28,7 @@ from agent.core.policy import DEFAULT_POLICY, LocalPolicy, violations
 from fleet.errors import LocciError
 from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 from fleet.snapshot import Snapshot
-from locci.v1 import agent_pb2, drill_pb2, manifest_pb2, resource_pb2
+from locci.v1 import agent_pb2, manifest_pb2, resource_pb2
 
 RESOURCE_TYPES: Final = (
     "agentversions",
@@ -48,13 +47,6 @@ MEMORY_BYTES_MIN: Final = 6 * 2**20
 DURATION_S_MAX: Final = 3600.0
 RESOURCES_MAX: Final = 10_000
 
-_FAULTS: Final = {
-    drill_pb2.FAULT_KIND_REGION_CUT: faults.Kind.CUT,
-    drill_pb2.FAULT_KIND_NODE_CUT: faults.Kind.CUT,
-    drill_pb2.FAULT_KIND_INBOUND_CUT: faults.Kind.INBOUND_CUT,
-    drill_pb2.FAULT_KIND_OUTBOUND_CUT: faults.Kind.OUTBOUND_CUT,
-}
-_FAULT_NAME = re.compile(r"faults/[a-z][a-z0-9-]{0,62}/[1-9]\d{0,9}")
 SecretValues = Mapping[tuple[str, int], bytes]
 
 _IMAGE = re.compile(
@@ -113,19 +105,6 @@ def resource_types(policy: LocalPolicy) -> tuple[str, ...]:
     return tuple(kind for kind in RESOURCE_TYPES if kind != "faults" or policy.drills)
 
 
-def wanted_faults(snapshot: Snapshot) -> list[faults.Fault]:
-    """The faults that the node is to inject. The snapshot has no problems."""
-    return [
-        faults.Fault(
-            name=name,
-            kind=_FAULTS[resource.fault.fault],
-            duration_s=span_s(resource.fault.duration),
-            begin_before=resource.fault.begin_before.seconds + resource.fault.begin_before.nanos / 1e9,
-        )
-        for name, resource in sorted(snapshot.of_type("faults").items())
-    ]
-
-
 # ---- what is wrong
 
 
@@ -151,7 +130,7 @@ def _resource_problems(
         case "certificate":
             yield from _certificate_problems(name, resource.certificate)
         case "fault":
-            yield from _fault_problems(name, resource.fault, policy)
+            return  # A fault that this host does not do is refused for itself alone (decode_faults).
         case "agent_version":
             if not VERSION.fullmatch(resource.agent_version.version):
                 yield f"version: {resource.agent_version.version!r} is no version"
@@ -198,17 +177,6 @@ def _replica_problems(name: str, spec: resource_pb2.ReplicaSpec) -> Iterator[str
     yield from _probe_problems("liveness", spec, spec.liveness)
     for field in ("stop_timeout", "drain", "fence_after"):
         yield from _duration_problems(field, span_s(getattr(spec, field)))
-
-
-def _fault_problems(name: str, fault: drill_pb2.InjectedFault, policy: LocalPolicy) -> Iterator[str]:
-    if not policy.drills:
-        yield "this host's policy (drills) does not allow drills"
-    if not _FAULT_NAME.fullmatch(name):
-        yield f"{name!r} is not of the form faults/{{drill}}/{{run}}"
-    if fault.fault not in _FAULTS:
-        yield f"fault: this agent cannot inject {fault.fault}: upgrade it, or choose another fault"
-    if not 0 < span_s(fault.duration) <= faults.DURATION_S_MAX:
-        yield f"duration: {span_s(fault.duration):g} s is not above 0 and at most {faults.DURATION_S_MAX:g} s"
 
 
 def _port_problems(spec: resource_pb2.ReplicaSpec) -> Iterator[str]:

@@ -10,8 +10,8 @@ from typing import Final, Literal, assert_never
 
 import structlog
 
+from agent.adapters.breaker import Breaker
 from agent.adapters.fault_journal import FaultJournal
-from agent.adapters.firewall import Firewall
 from agent.core.faults import Active, Begin, End, Fault, Journal, Moment, Skip, Step, plan
 from agent.core.messages import RecordEvent
 from fleet import telemetry
@@ -30,9 +30,9 @@ Severity = Literal["info", "warning", "error"]
 class FaultKeeper:
     """The faults of one host."""
 
-    def __init__(self, journal: FaultJournal, firewall: Firewall, record: Callable[[RecordEvent], None]):
+    def __init__(self, journal: FaultJournal, breaker: Breaker, record: Callable[[RecordEvent], None]):
         self._journal = journal
-        self._firewall = firewall
+        self._breaker = breaker
         self._record = record
         self._boot_id = _BOOT_ID.read_text().strip()
         self._wanted: dict[Fault, float] = {}
@@ -89,17 +89,18 @@ class FaultKeeper:
         match step:
             case None:
                 if self._journal.damaged:
-                    self._firewall.end()
+                    self._breaker.end()
                     self._journal.write(Journal())
                 return None
             case Begin():
                 return self._begin(step.active)
             case End():
-                end(self._journal, self._firewall, step.fault)
+                end(self._journal, self._breaker, step.fault)
                 return _event("FaultEnded", "info", step.fault, f"was undone: {step.reason}")
             case Skip():
                 self._journal.write(self._journal.journal.closed(step.fault.name))
-                return _event("FaultSkipped", "warning", step.fault, f"was not begun: {step.reason}")
+                kind = "FaultRefused" if step.fault.refused else "FaultSkipped"
+                return _event(kind, "warning", step.fault, f"was not begun: {step.reason}")
             case _:
                 assert_never(step)
 
@@ -107,28 +108,28 @@ class FaultKeeper:
         fault = active.fault
         try:
             self._journal.write(self._journal.journal.begun(active))
-            self._firewall.begin(fault.kind)
+            self._breaker.begin(fault)
         except (LocciError, OSError) as error:
-            end(self._journal, self._firewall, fault)
+            end(self._journal, self._breaker, fault)
             return _event("FaultFailed", "error", fault, f"could not be begun: {error}")
         return _event("FaultBegan", "warning", fault, f"is in effect for {fault.duration_s:g} s at most")
 
 
-def end(journal: FaultJournal, firewall: Firewall, fault: Fault) -> None:
+def end(journal: FaultJournal, breaker: Breaker, fault: Fault) -> None:
     """Undoes a fault and writes that down. Raises LocciError or OSError; it may be repeated."""
-    firewall.end()
+    breaker.end()
     journal.write(journal.journal.closed(fault.name))
 
 
-def end_leftover(state_dir: Path, firewall: Firewall) -> str:
+def end_leftover(state_dir: Path, breaker: Breaker) -> str:
     """Undoes what an agent that is dead has left, for init to call; the fault's name, or an empty text."""
     journal = FaultJournal(state_dir / JOURNAL_NAME)
     step = _leftover(journal)
     if step is not None:
-        end(journal, firewall, step.fault)
+        end(journal, breaker, step.fault)
         return step.fault.name
     if journal.damaged:
-        firewall.end()
+        breaker.end()
         journal.write(Journal())
     return ""
 

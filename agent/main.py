@@ -20,7 +20,7 @@ import typer
 
 from agent import app as program
 from agent.adapters import host_facts, status_socket
-from agent.adapters.firewall import Firewall
+from agent.adapters.breaker import Breaker
 from agent.doctor import examine
 from agent.doctor import support_bundle as write_bundle
 from agent.faults import end_leftover
@@ -131,7 +131,7 @@ def doctor(
 def end_faults(config: Config = None) -> None:
     """Undoes what a drill broke on this host, when its agent is dead; init calls it whenever the agent has ended."""
     settings = fleet_settings.load(AgentSettings, config)
-    ended = end_leftover(settings.state_dir, Firewall())
+    ended = end_leftover(settings.state_dir, Breaker(settings.state_dir))
     print(f"{ended} is undone" if ended else "nothing is left of a drill")
 
 

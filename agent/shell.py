@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 
 import structlog
 
-from agent import decode, encode
+from agent import decode, decode_faults, encode
 from agent.adapters import host_facts
 from agent.adapters.edge_socket import EdgeSocket
 from agent.adapters.engine import Engine
@@ -167,7 +167,7 @@ class Shell:
             log.error("agent_version_not_kept", version=target.agent_version, reason=error.strerror)
         self._engine.logins = decode.logins(snapshot)
         self.post(SnapshotAccepted(target))
-        self.want_faults(decode.wanted_faults(snapshot))
+        self.want_faults(decode_faults.wanted(snapshot, self._policy))
 
     def complete_status(self) -> agent_pb2.Status:
         return self.reporter.complete()

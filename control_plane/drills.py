@@ -25,9 +25,21 @@ INJECTABLE: Final = frozenset(
         drill_pb2.FAULT_KIND_NODE_CUT,
         drill_pb2.FAULT_KIND_INBOUND_CUT,
         drill_pb2.FAULT_KIND_OUTBOUND_CUT,
+        drill_pb2.FAULT_KIND_LINK_LOSSY,
+        drill_pb2.FAULT_KIND_LINK_SLOW,
+        drill_pb2.FAULT_KIND_PROGRAM_FROZEN,
+        drill_pb2.FAULT_KIND_DISK_FULL,
     }
 )
 """What agents can do; a lab can do more."""
+_CUTS: Final = frozenset(
+    {
+        drill_pb2.FAULT_KIND_REGION_CUT,
+        drill_pb2.FAULT_KIND_NODE_CUT,
+        drill_pb2.FAULT_KIND_INBOUND_CUT,
+        drill_pb2.FAULT_KIND_OUTBOUND_CUT,
+    }
+)
 BEGIN_WITHIN_S: Final = 15.0
 _DURATION_DEFAULT_S: Final = 30.0
 _STATES: Final = {
@@ -77,8 +89,18 @@ def injected(row: drill_pb2.DrillRun) -> drill_pb2.InjectedFault:
     """What an agent is asked for."""
     fault = drill_pb2.InjectedFault(run=row.name, fault=row.spec.fault)
     fault.duration.CopyFrom(decode.duration(duration_s(row.spec)))
+    spec = row.spec
+    fault.loss_percent, fault.rate_kbit, fault.ballast_bytes = spec.loss_percent, spec.rate_kbit, spec.ballast_bytes
+    fault.program = spec.program
+    if spec.HasField("delay"):
+        fault.delay.CopyFrom(spec.delay)
     fault.begin_before.CopyFrom(decode.timestamp(decode.seconds_of(row.create_time) + BEGIN_WITHIN_S))
     return fault
+
+
+def withdraws(spec: drill_pb2.DrillSpec) -> bool:
+    """Whether the fault is one that DNS servers must answer by withdrawing the target."""
+    return spec.fault in _CUTS or (spec.fault == drill_pb2.FAULT_KIND_PROGRAM_FROZEN and spec.program == "edge")
 
 
 def duration_s(spec: drill_pb2.DrillSpec) -> float:
@@ -104,9 +126,12 @@ class DrillSteps:
 
     def step(self, batch: Batch, now: float) -> None:
         """Takes the next step of every run."""
-        for row in under_way(self._state):
+        rows = under_way(self._state)
+        for name in self._observed.fault_problems.keys() - {row.name for row in rows}:
+            del self._observed.fault_problems[name]
+        for row in rows:
             before = run_of(row)
-            after = step(before, self._sight(row.spec, resource_of(row)), now)
+            after = step(before, self._sight(row.spec, resource_of(row), row.name), now)
             if after != before:
                 put(self._state, batch, row, before, after, self._sign)
 
@@ -141,7 +166,8 @@ class DrillSteps:
             elif not session.takes_faults:
                 yield f"the agent of {node.name} takes no faults: its policy forbids drills, or it is too old"
 
-    def _sight(self, spec: drill_pb2.DrillSpec, resource: str) -> Sight:
+    def _sight(self, spec: drill_pb2.DrillSpec, resource: str, run: str = "") -> Sight:
+        problems = self._observed.fault_problems.get(run, {})
         nodes = [last_part(node.name) for node in targets(self._state, spec)]
         sessions = [self._observed.session(node, node_pb2.NODE_ROLE_EDGE) for node in nodes]
         found = {node: self._observed.evidence.get(node, {}) for node in nodes}
@@ -150,6 +176,7 @@ class DrillSteps:
         return Sight(
             accepted=bool(sessions) and all(resource in session.holds for session in sessions),
             refused=next((session.refused_reason for session in sessions if session.refused_reason), ""),
+            not_begun=next((f"{node}: {problems[node]}" for node in nodes if node in problems), ""),
             vantages=len(vantages),
             against=sum(any(e and not (e.healthy and e.in_rotation) for e in all_) for all_ in seen.values()),
             out=sum(all(e and not e.in_rotation for e in all_) for all_ in seen.values()),
@@ -187,6 +214,7 @@ def run_of(row: drill_pb2.DrillRun) -> Run:
         since=decode.seconds_of(row.state_time),
         duration_s=duration_s(row.spec),
         objectives=objectives(row.spec),
+        withdraws=withdraws(row.spec),
         fault_at=decode.seconds_of(row.fault_time) if row.HasField("fault_time") else None,
         marks=tuple(Mark(m.stage, m.after.seconds + m.after.nanos / 1e9, m.detail) for m in row.marks),
         abort_reason=row.abort_reason,

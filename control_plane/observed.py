@@ -75,6 +75,8 @@ class Observed:
         self.evidence_changes = 0
         self.problems: dict[str, tuple[str, ...]] = {}
         """By app id: why replicas cannot be placed."""
+        self.fault_problems: dict[str, dict[str, str]] = {}
+        """By run of a drill that goes on, then by node id: why the fault was not injected there."""
         self.given_away: set[str] = set()
         """Keys of assignments of singletons that this look gives to another node: no lease of them is renewed, even
         before that is in the store."""

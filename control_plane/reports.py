@@ -32,6 +32,7 @@ REPLICAS_PER_NODE_MAX: Final = 5_000
 ENDPOINTS_PER_VANTAGE_MAX: Final = 10_000
 ARRIVALS_AT_ONCE: Final = 64
 
+_NOT_INJECTED: Final = frozenset({"FaultRefused", "FaultFailed", "FaultSkipped"})
 _EVENT_TYPE = re.compile(r"[A-Z][A-Za-z]{2,60}")
 
 
@@ -173,6 +174,9 @@ class Reports:
         if not _EVENT_TYPE.fullmatch(event.type):
             log.warning("event_ignored", node=node, reason=f"{event.type[:80]!r} is no type of event")
             return
+        if event.type in _NOT_INJECTED and event.subjects and event.subjects[0] in self._state.drill_runs:
+            said = self._observed.fault_problems.setdefault(event.subjects[0], {})
+            said[node] = event.message[:REASON_CHARS_MAX]
         batch.event(
             event.type,
             event.message[:REASON_CHARS_MAX],

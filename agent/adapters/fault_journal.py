@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from agent.core.faults import Active, Fault, Journal, Kind
+from agent.core.faults import Active, Extent, Fault, Journal, Kind
 from fleet import telemetry
 from fleet.files import write_atomic
 
@@ -45,6 +47,7 @@ class FaultJournal:
                 "name": active.fault.name,
                 "kind": active.fault.kind.value,
                 "duration_s": active.fault.duration_s,
+                "extent": asdict(active.fault.extent),
                 "begin_before": active.fault.begin_before,
                 "until": active.until,
                 "boot_id": active.boot_id,
@@ -56,10 +59,14 @@ class FaultJournal:
         self.damaged = False
 
 
-def _active(content: dict[str, str | float] | None) -> Active | None:
+def _active(content: dict[str, Any] | None) -> Active | None:
     if content is None:
         return None
     fault = Fault(
-        str(content["name"]), Kind(content["kind"]), float(content["duration_s"]), float(content["begin_before"])
+        str(content["name"]),
+        Kind(content["kind"]),
+        float(content["duration_s"]),
+        float(content["begin_before"]),
+        Extent(**content.get("extent", {})),
     )
     return Active(fault, float(content["until"]), str(content["boot_id"]))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Final, assert_never
 
-from agent.core.faults import Kind
-from fleet.errors import Code, LocciError
+from agent.adapters.host_command import run
+from agent.core.faults import Fault, Kind
 
 CHAIN: Final = "LOCCI-DRILL"
 _HOOKS: Final = ("INPUT", "OUTPUT", "FORWARD")
-_COMMAND_S: Final = 10.0
 _LOCK_S: Final = "5"
 _JUMPS_MAX: Final = 10
 _IPV6: Final = Path("/proc/net/if_inet6")
@@ -21,15 +19,16 @@ _IPV6: Final = Path("/proc/net/if_inet6")
 class Firewall:
     """Begins and ends cuts. Both may be repeated; both raise UNAVAILABLE when a command fails. Blocking."""
 
-    def begin(self, kind: Kind) -> None:
-        """Drops what comes in, goes out, or both, on every link to the outside. Bridges of containers go on."""
+    def begin(self, fault: Fault) -> None:
+        """Drops what comes in, goes out, or both, or a share, on every link to the outside. Bridges go on."""
         self.end()
-        links = _links()
+        links = outward_links()
+        share = _share(fault)
         for program in _programs():
             _must(program, "-N", CHAIN)
             for link in links:
-                for direction in _directions(kind):
-                    _must(program, "-A", CHAIN, direction, link, "-j", "DROP")
+                for direction in _directions(fault.kind):
+                    _must(program, "-A", CHAIN, direction, link, *share, "-j", "DROP")
             for hook in _HOOKS:
                 _must(program, "-I", hook, "1", "-j", CHAIN)
 
@@ -48,14 +47,23 @@ class Firewall:
 
 def _directions(kind: Kind) -> tuple[str, ...]:
     match kind:
-        case Kind.CUT:
+        case Kind.CUT | Kind.LOSSY:
             return ("-i", "-o")
         case Kind.INBOUND_CUT:
             return ("-i",)
         case Kind.OUTBOUND_CUT:
             return ("-o",)
+        case Kind.SLOW | Kind.FROZEN | Kind.DISK_FULL | Kind.UNKNOWN:
+            return ()
         case _:
             assert_never(kind)
+
+
+def _share(fault: Fault) -> tuple[str, ...]:
+    """Which packets a rule is about: all, or those that chance picks, as the kernel's `statistic` match does."""
+    if fault.kind is not Kind.LOSSY:
+        return ()
+    return ("-m", "statistic", "--mode", "random", "--probability", f"{fault.extent.loss_percent / 100:.2f}")
 
 
 def _programs() -> tuple[str, ...]:
@@ -63,9 +71,9 @@ def _programs() -> tuple[str, ...]:
     return ("iptables", "ip6tables") if _IPV6.exists() and _IPV6.read_text() else ("iptables",)
 
 
-def _links() -> list[str]:
-    """Interfaces that lead out of the host: neither the loopback, nor a bridge, nor a port of one."""
-    found = json.loads(_run(["ip", "-j", "-d", "link", "show"]).stdout)
+def outward_links() -> list[str]:
+    """Names of interfaces that lead out of the host: neither the loopback, nor a bridge, nor a port of one."""
+    found = json.loads(run(["ip", "-j", "-d", "link", "show"]).stdout)
     return [
         link["ifname"]
         for link in found
@@ -76,20 +84,8 @@ def _links() -> list[str]:
 
 
 def _try(program: str, *arguments: str) -> bool:
-    return _run([program, "-w", _LOCK_S, *arguments], check=False).returncode == 0
+    return run([program, "-w", _LOCK_S, *arguments], check=False).returncode == 0
 
 
 def _must(program: str, *arguments: str) -> None:
-    _run([program, "-w", _LOCK_S, *arguments])
-
-
-def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        message = f"{' '.join(command)}: {error}; install iptables and iproute2, and run as root"
-        raise LocciError(Code.UNAVAILABLE, "FAULT_COMMAND_FAILED", message) from error
-    if check and done.returncode:
-        message = f"{' '.join(command)}: {done.stderr.strip()}"
-        raise LocciError(Code.UNAVAILABLE, "FAULT_COMMAND_FAILED", message)
-    return done
+    run([program, "-w", _LOCK_S, *arguments])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from agent.core.faults import Kind
 from agent.core.policy import LocalPolicy
 from fleet.errors import invalid
 
@@ -19,6 +20,7 @@ class _File(BaseModel):
     capabilities: list[str] = []
     privileged: bool = False
     drills: bool = True
+    forbidden_faults: list[str] = []
 
 
 def load(path: Path) -> LocalPolicy:
@@ -39,10 +41,16 @@ def load(path: Path) -> LocalPolicy:
     for host_path in found.host_paths:
         if not host_path.startswith("/"):
             raise invalid("policy_file", f"{path}: host_paths: {host_path!r} is not absolute")
+    known = sorted(kind.value for kind in Kind if kind is not Kind.UNKNOWN)
+    for fault in found.forbidden_faults:
+        if fault not in known:
+            problem = f"{fault!r} is no fault; use {', '.join(known)}"
+            raise invalid("policy_file", f"{path}: forbidden_faults: {problem}")
     return LocalPolicy(
         registries=tuple(found.registries),
         host_paths=tuple(found.host_paths),
         capabilities=tuple(name.upper().removeprefix("CAP_") for name in found.capabilities),
         privileged=found.privileged,
         drills=found.drills,
+        forbidden_faults=tuple(found.forbidden_faults),
     )

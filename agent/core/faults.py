@@ -23,6 +23,28 @@ class Kind(Enum):
     CUT = "cut"
     INBOUND_CUT = "inbound-cut"
     OUTBOUND_CUT = "outbound-cut"
+    LOSSY = "link-lossy"
+    SLOW = "link-slow"
+    FROZEN = "program-frozen"
+    DISK_FULL = "disk-full"
+    UNKNOWN = "unknown"
+    """Nothing that this agent knows: it is always refused."""
+
+
+PROGRAMS: Final = ("edge", "dns", "redis", "dockerd")
+"""What can be frozen. Not the agent: what is frozen ends no fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How bad it is; each kind looks at its own fields."""
+
+    loss_percent: int = 0
+    delay_ms: int = 0
+    rate_kbit: int = 0
+    ballast_bytes: int = 0
+    """0 for all but the reserve."""
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +55,9 @@ class Fault:
     kind: Kind
     duration_s: float
     begin_before: float
+    extent: Extent = Extent()
+    refused: str = ""
+    """Why this host does not do it, in a sentence; empty when it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +132,8 @@ def plan(wanted: Mapping[Fault, float], journal: Journal, now: Moment) -> Step |
     for fault, since in sorted(wanted.items(), key=lambda item: item[0].name):
         if fault.name in journal.ended:
             continue
+        if fault.refused:
+            return Skip(fault, fault.refused)
         if now.wall_s > fault.begin_before:
             return Skip(fault, "the time to begin it is over")
         if now.uptime_s >= since + START_DELAY_S:

@@ -24,6 +24,8 @@ class LocalPolicy:
     privileged: bool = False
     drills: bool = True
     """Whether drills may break something here for a while."""
+    forbidden_faults: tuple[str, ...] = ()
+    """Faults that drills may not inject, as in `disk-full`."""
 
 
 DEFAULT_POLICY: Final = LocalPolicy()

@@ -23,7 +23,10 @@ app = typer.Typer(help="Drills: declared faults, and what their runs measured.",
 
 Drill = Annotated[str, typer.Argument(metavar="DRILL", help="The drill's id.")]
 
-_FAULTS = ("region-cut", "node-cut", "inbound-cut", "outbound-cut", "program-killed")
+_FAULTS = (
+    *("region-cut", "node-cut", "inbound-cut", "outbound-cut", "program-killed"),
+    *("link-lossy", "link-slow", "program-frozen", "disk-full"),
+)
 
 
 @app.command()
@@ -192,16 +195,20 @@ def compare(
 @app.command()
 def create(
     drill: Drill,
-    fault: Annotated[str, typer.Option(help="region-cut, node-cut, inbound-cut, outbound-cut or program-killed.")],
+    fault: Annotated[str, typer.Option(help=f"{', '.join(_FAULTS[:-1])} or {_FAULTS[-1]}.")],
     target: Annotated[str, typer.Option(help="What it is done to: regions/REGION or nodes/NODE.")],
     hostname: Annotated[str, typer.Option(help="The hostname that synthetic clients ask for.")],
-    program: Annotated[str, typer.Option(help="The program that is killed: agent, edge, dns, dockerd, redis.")] = "",
+    program: Annotated[str, typer.Option(help="Killed: agent, edge, dns, dockerd, redis; frozen: all but agent.")] = "",
+    loss_percent: Annotated[int, typer.Option(help="link-lossy: of a hundred packets so many are lost.")] = 0,
+    delay: Annotated[str, typer.Option(help="link-slow: so much later packets leave.")] = "0s",
+    rate_kbit: Annotated[int, typer.Option(help="link-slow: so many kilobits a second leave; 0 for no limit.")] = 0,
+    ballast_bytes: Annotated[int, typer.Option(help="disk-full: at most so many bytes; 0 for all but 64 MiB.")] = 0,
     duration: Annotated[str, typer.Option(help="How long the fault lasts at most.")] = "30s",
     withdraw_objective: Annotated[str, typer.Option(help="Withdrawn from DNS within.")] = "3s",
     reroute_objective: Annotated[str, typer.Option(help="Served elsewhere within.")] = "10s",
     output: Output = Format.TABLE,
 ) -> None:
-    """Declare a drill. `locci drills run` has the agents cut links; a lab can kill programs as well."""
+    """Declare a drill. `locci drills run` has the agents inject the fault; only a lab kills programs."""
     if fault not in _FAULTS:
         raise Failure(f"--fault: {fault!r} is not known; use {', '.join(_FAULTS)}", exit_code=USAGE)
     spec = {
@@ -209,6 +216,10 @@ def create(
         "target": target,
         "program": program,
         "hostname": hostname,
+        "loss_percent": loss_percent,
+        "delay": seconds_text(delay, "--delay"),
+        "rate_kbit": rate_kbit,
+        "ballast_bytes": str(ballast_bytes),
         "fault_duration": seconds_text(duration, "--duration"),
         "withdraw_objective": seconds_text(withdraw_objective, "--withdraw-objective"),
         "reroute_objective": seconds_text(reroute_objective, "--reroute-objective"),

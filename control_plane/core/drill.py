@@ -54,6 +54,8 @@ class Run:
     since: float
     duration_s: float
     objectives: Objectives = field(default_factory=Objectives)
+    withdraws: bool = True
+    """The fault is one that must be answered by withdrawing the targets; another one need not be noticed."""
     fault_at: float | None = None
     marks: tuple[Mark, ...] = ()
     abort_reason: str = ""
@@ -72,7 +74,9 @@ class Sight:
     accepted: bool
     """Every target's agent holds the fault."""
     refused: str = ""
-    """Why an agent refused it; empty when none did."""
+    """Why an agent refused what it was sent; empty when none did."""
+    not_begun: str = ""
+    """Why an agent does not inject the fault, though it holds it; empty when none said so."""
     vantages: int = 0
     """DNS servers outside the targets that judge them."""
     against: int = 0
@@ -125,6 +129,8 @@ def aborted(run: Run, reason: str, now: float) -> Run:
 def _starting(run: Run, sight: Sight, now: float) -> Run:
     if sight.refused:
         return aborted(run, f"a host refused the fault: {sight.refused}", now)
+    if sight.not_begun:
+        return aborted(run, f"the fault was not injected: {sight.not_begun}", now)
     if sight.accepted:
         begun = replace(run, fault_at=now + START_DELAY_S, marks=(Mark("fault", 0.0, "the agents begin the fault"),))
         return _into(begun, State.FAULTY, now, "the fault is in effect")
@@ -136,6 +142,8 @@ def _starting(run: Run, sight: Sight, now: float) -> Run:
 def _faulty(run: Run, sight: Sight, now: float) -> Run:
     assert run.fault_at is not None
     after_s = now - run.fault_at
+    if sight.not_begun:
+        return aborted(run, f"the fault was not injected: {sight.not_begun}", now)
     if after_s < 0:
         return run
     if sight.vantages and sight.against and not run.has("detected"):
@@ -169,7 +177,7 @@ def _judged(run: Run, now: float) -> Run:
         marks.setdefault(mark.stage, mark.after_s)
     if run.abort_reason:
         return replace(_into(run, State.ABORTED, now, f"called off: {run.abort_reason}"), failures=(run.abort_reason,))
-    failures = judge(run.objectives, marks, clients=False)
+    failures = judge(run.objectives, marks, clients=False, withdraws=run.withdraws)
     if failures:
         return replace(_into(run, State.FAILED, now, "; ".join(failures)), failures=failures)
     return _into(run, State.PASSED, now, "every objective was met")

@@ -14,14 +14,17 @@ class Objectives:
     reroute_s: float = 10.0
 
 
-def judge(objectives: Objectives, marks: Mapping[str, float], *, clients: bool = True) -> tuple[str, ...]:
+def judge(
+    objectives: Objectives, marks: Mapping[str, float], *, clients: bool = True, withdraws: bool = True
+) -> tuple[str, ...]:
     """Which objectives were missed, in sentences; `marks` are the first times of each stage, in seconds.
 
-    Without `clients` nobody asked as a client does, and nothing can be said of `rerouted`.
+    Without `clients` nobody asked as a client does, and nothing can be said of `rerouted`. Without `withdraws` the
+    fault is one that clients need not be taken elsewhere for.
     """
     failures: list[str] = []
-    wanted = [("withdrawn", objectives.withdraw_s)]
-    if clients:
+    wanted = [("withdrawn", objectives.withdraw_s)] if withdraws else []
+    if clients and withdraws:
         wanted.append(("rerouted", objectives.reroute_s))
     for stage, limit_s in wanted:
         at = marks.get(stage)

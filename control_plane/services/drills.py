@@ -18,6 +18,7 @@ from locci.v1 import drill_pb2, event_pb2
 _ID_LENGTH_MAX = 60
 _MARKS_MAX = 1_000
 _REASON_MAX = 500
+_DELAY_S_MAX = 10.0
 
 
 class DrillService:
@@ -55,16 +56,15 @@ class DrillService:
 
     def _check(self, spec: drill_pb2.DrillSpec) -> None:
         kind, _, target = spec.target.partition("/")
-        regional = spec.fault == drill_pb2.FAULT_KIND_REGION_CUT
+        either = spec.fault in (drill_pb2.FAULT_KIND_LINK_LOSSY, drill_pb2.FAULT_KIND_LINK_SLOW)
+        regional = spec.fault == drill_pb2.FAULT_KIND_REGION_CUT or (either and kind == "regions")
         if spec.fault == drill_pb2.FAULT_KIND_UNSPECIFIED:
             raise invalid("drill.spec.fault", "drill.spec.fault: say what is broken, as in FAULT_KIND_REGION_CUT")
         if not target or kind != ("regions" if regional else "nodes"):
             form = "regions/{region}" if regional else "nodes/{node}"
             raise invalid("drill.spec.target", f"drill.spec.target: {spec.target!r} is not of the form {form}")
         (self._state.regions if regional else self._state.nodes).need(spec.target)
-        if (spec.fault == drill_pb2.FAULT_KIND_PROGRAM_KILLED) != bool(spec.program):
-            path = "drill.spec.program"
-            raise invalid(path, f"{path}: name the program when one is killed, and only then")
+        _check_extent(spec)
         check_hostname(spec.hostname, "drill.spec.hostname")
 
     async def delete_drill(self, request: drill_pb2.DeleteDrillRequest, caller: Caller) -> empty_pb2.Empty:
@@ -193,3 +193,30 @@ class DrillService:
         ]
         chosen, token = listing.page(request, sorted(rows, key=lambda row: row[0], reverse=True), descending=True)
         return drill_pb2.ListDrillRunsResponse(runs=chosen, next_page_token=token)
+
+
+def _check_extent(spec: drill_pb2.DrillSpec) -> None:
+    """Raises INVALID_ARGUMENT when a fault lacks what it needs, or has what belongs to another."""
+    killed = spec.fault == drill_pb2.FAULT_KIND_PROGRAM_KILLED
+    frozen = spec.fault == drill_pb2.FAULT_KIND_PROGRAM_FROZEN
+    lossy = spec.fault == drill_pb2.FAULT_KIND_LINK_LOSSY
+    slow = spec.fault == drill_pb2.FAULT_KIND_LINK_SLOW
+    delay_s = spec.delay.seconds + spec.delay.nanos / 1e9
+    programs = ("edge", "dns", "dockerd", "redis", *(("agent",) if killed else ()))
+    if (killed or frozen) != bool(spec.program):
+        path = "drill.spec.program"
+        raise invalid(path, f"{path}: name the program when one is killed or frozen, and only then")
+    if spec.program and spec.program not in programs:
+        path = "drill.spec.program"
+        raise invalid(path, f"{path}: {spec.program!r} is none of {', '.join(programs)}")
+    if not (1 <= spec.loss_percent <= 100 if lossy else spec.loss_percent == 0):
+        path = "drill.spec.loss_percent"
+        raise invalid(path, f"{path}: give 1 to 100 for a lossy link, and nothing for another fault")
+    if not (0 <= delay_s <= _DELAY_S_MAX and (slow or not (delay_s or spec.rate_kbit))):
+        path = "drill.spec.delay"
+        raise invalid(path, f"{path}: give at most {_DELAY_S_MAX:g} s for a slow link, and nothing for another fault")
+    if slow and not (delay_s or spec.rate_kbit):
+        raise invalid("drill.spec.delay", "drill.spec.delay: a slow link needs a delay, a rate_kbit, or both")
+    if spec.ballast_bytes and spec.fault != drill_pb2.FAULT_KIND_DISK_FULL:
+        path = "drill.spec.ballast_bytes"
+        raise invalid(path, f"{path}: only a full disk takes bytes")

@@ -39,6 +39,14 @@ class _FaultKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaultKind.V
     """Nothing that is sent to a node arrives; what it sends does."""
     FAULT_KIND_OUTBOUND_CUT: _FaultKind.ValueType  # 5
     """Nothing that a node sends leaves it; what is sent to it arrives."""
+    FAULT_KIND_LINK_LOSSY: _FaultKind.ValueType  # 6
+    """A share of all packets that come in or go out of a node or a region is lost."""
+    FAULT_KIND_LINK_SLOW: _FaultKind.ValueType  # 7
+    """What a node or a region sends is delayed, or squeezed through a narrow link."""
+    FAULT_KIND_PROGRAM_FROZEN: _FaultKind.ValueType  # 8
+    """A program of a node is stopped where it is (SIGSTOP) and goes on afterwards."""
+    FAULT_KIND_DISK_FULL: _FaultKind.ValueType  # 9
+    """The file system of the agent's state is filled up, but for a reserve."""
 
 class FaultKind(_FaultKind, metaclass=_FaultKindEnumTypeWrapper):
     """What is broken."""
@@ -55,6 +63,14 @@ FAULT_KIND_INBOUND_CUT: FaultKind.ValueType  # 4
 """Nothing that is sent to a node arrives; what it sends does."""
 FAULT_KIND_OUTBOUND_CUT: FaultKind.ValueType  # 5
 """Nothing that a node sends leaves it; what is sent to it arrives."""
+FAULT_KIND_LINK_LOSSY: FaultKind.ValueType  # 6
+"""A share of all packets that come in or go out of a node or a region is lost."""
+FAULT_KIND_LINK_SLOW: FaultKind.ValueType  # 7
+"""What a node or a region sends is delayed, or squeezed through a narrow link."""
+FAULT_KIND_PROGRAM_FROZEN: FaultKind.ValueType  # 8
+"""A program of a node is stopped where it is (SIGSTOP) and goes on afterwards."""
+FAULT_KIND_DISK_FULL: FaultKind.ValueType  # 9
+"""The file system of the agent's state is filled up, but for a reserve."""
 Global___FaultKind: _TypeAlias = FaultKind  # noqa: Y015
 
 @_typing.final
@@ -70,14 +86,24 @@ class DrillSpec(_message.Message):
     FAULT_DURATION_FIELD_NUMBER: _builtins.int
     WITHDRAW_OBJECTIVE_FIELD_NUMBER: _builtins.int
     REROUTE_OBJECTIVE_FIELD_NUMBER: _builtins.int
+    LOSS_PERCENT_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    RATE_KBIT_FIELD_NUMBER: _builtins.int
+    BALLAST_BYTES_FIELD_NUMBER: _builtins.int
     fault: Global___FaultKind.ValueType
     """What is broken."""
     target: _builtins.str
     """What it is done to: `regions/{region}` or `nodes/{node}`."""
     program: _builtins.str
-    """The program, when one is killed: agent, edge, dns, dockerd, redis."""
+    """The program, when one is killed (agent, edge, dns, dockerd, redis) or frozen (the same but for the agent)."""
     hostname: _builtins.str
     """The hostname that synthetic clients ask for."""
+    loss_percent: _builtins.int
+    """LINK_LOSSY: of a hundred packets so many are lost, in each direction; 1 to 100."""
+    rate_kbit: _builtins.int
+    """LINK_SLOW: so many kilobits in a second leave each link; 0 for no limit."""
+    ballast_bytes: _builtins.int
+    """DISK_FULL: at most so many bytes are taken; 0 for all but the reserve."""
     @_builtins.property
     def fault_duration(self) -> _duration_pb2.Duration:
         """How long the fault lasts at most; 0 means 30 s."""
@@ -90,6 +116,10 @@ class DrillSpec(_message.Message):
     def reroute_objective(self) -> _duration_pb2.Duration:
         """Time from the fault within which a client must be served elsewhere; 0 means 10 s."""
 
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """LINK_SLOW: so much later packets leave; at most 10 s. The hosts' kernels need netem for it."""
+
     def __init__(
         self,
         *,
@@ -100,10 +130,14 @@ class DrillSpec(_message.Message):
         fault_duration: _duration_pb2.Duration | None = ...,
         withdraw_objective: _duration_pb2.Duration | None = ...,
         reroute_objective: _duration_pb2.Duration | None = ...,
+        loss_percent: _builtins.int = ...,
+        delay: _duration_pb2.Duration | None = ...,
+        rate_kbit: _builtins.int = ...,
+        ballast_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fault_duration", b"fault_duration", "reroute_objective", b"reroute_objective", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "fault_duration", b"fault_duration", "reroute_objective", b"reroute_objective", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "fault_duration", b"fault_duration", "hostname", b"hostname", "program", b"program", "reroute_objective", b"reroute_objective", "target", b"target", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "delay", b"delay", "fault", b"fault", "fault_duration", b"fault_duration", "hostname", b"hostname", "loss_percent", b"loss_percent", "program", b"program", "rate_kbit", b"rate_kbit", "reroute_objective", b"reroute_objective", "target", b"target", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,10 +153,23 @@ class InjectedFault(_message.Message):
     FAULT_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     BEGIN_BEFORE_FIELD_NUMBER: _builtins.int
+    LOSS_PERCENT_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    RATE_KBIT_FIELD_NUMBER: _builtins.int
+    BALLAST_BYTES_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run that it is part of, `drills/{drill}/runs/{number}`."""
     fault: Global___FaultKind.ValueType
     """What is broken: REGION_CUT and NODE_CUT both cut every link of the host."""
+    loss_percent: _builtins.int
+    """LINK_LOSSY: of a hundred packets so many are lost."""
+    rate_kbit: _builtins.int
+    """LINK_SLOW: so many kilobits in a second leave each link; 0 for no limit."""
+    ballast_bytes: _builtins.int
+    """DISK_FULL: at most so many bytes are taken; 0 for all but the reserve."""
+    program: _builtins.str
+    """PROGRAM_FROZEN: edge, dns, dockerd or redis."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """The agent ends it so long after it began, whoever is in reach, and earlier when it no longer holds this."""
@@ -131,6 +178,10 @@ class InjectedFault(_message.Message):
     def begin_before(self) -> _timestamp_pb2.Timestamp:
         """It is not begun after this, by the host's clock."""
 
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """LINK_SLOW: so much later packets leave."""
+
     def __init__(
         self,
         *,
@@ -138,10 +189,15 @@ class InjectedFault(_message.Message):
         fault: Global___FaultKind.ValueType = ...,
         duration: _duration_pb2.Duration | None = ...,
         begin_before: _timestamp_pb2.Timestamp | None = ...,
+        loss_percent: _builtins.int = ...,
+        delay: _duration_pb2.Duration | None = ...,
+        rate_kbit: _builtins.int = ...,
+        ballast_bytes: _builtins.int = ...,
+        program: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_before", b"begin_before", "duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_before", b"begin_before", "delay", b"delay", "duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_before", b"begin_before", "duration", b"duration", "fault", b"fault", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "begin_before", b"begin_before", "delay", b"delay", "duration", b"duration", "fault", b"fault", "loss_percent", b"loss_percent", "program", b"program", "rate_kbit", b"rate_kbit", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.adapters.ballast import NAME
 from agent.adapters.firewall import CHAIN
+from agent.adapters.shaper import HANDLE
+from lab.machine import clean_environment
 from lab.preflight import own_program
 from locci.v1 import drill_pb2, resource_pb2
 from tests.integration.agent.rig import Rig, eventually, named, until
@@ -16,8 +22,8 @@ from tests.integration.agent.rig import Rig, eventually, named, until
 pytestmark = pytest.mark.lab
 
 
-def fault(run: int, duration_s: int, kind: drill_pb2.FaultKind.ValueType) -> resource_pb2.Resource:
-    body = drill_pb2.InjectedFault(run=f"drills/cut/runs/{run}", fault=kind)
+def fault(run: int, duration_s: int, kind: drill_pb2.FaultKind.ValueType, **extent: Any) -> resource_pb2.Resource:
+    body = drill_pb2.InjectedFault(run=f"drills/cut/runs/{run}", fault=kind, **extent)
     body.duration.FromSeconds(duration_s)
     body.begin_before.FromSeconds(int(time.time()) + 600)
     return named(resource_pb2.Resource(name=f"faults/cut/{run}", fault=body))
@@ -88,9 +94,69 @@ async def test_a_stopped_agent_leaves_nothing(rig: Rig) -> None:
 async def test_the_host_can_forbid_drills(rig: Rig) -> None:
     (rig.folder / "policy.toml").write_text("drills = false\n")
     rig.start()
-    rig.control_plane.want(fault(1, 600, drill_pb2.FAULT_KIND_NODE_CUT))
-    await eventually(lambda: rig.control_plane.nacks, "it is refused")
+    revision = rig.control_plane.want(fault(1, 600, drill_pb2.FAULT_KIND_NODE_CUT))
+    await eventually(lambda: "FaultRefused" in rig.control_plane.events, "it is refused")
+    await eventually(lambda: rig.control_plane.accepted == revision, "all else of the snapshot is taken")
     assert "replicas" in rig.control_plane.resource_types
     assert "faults" not in rig.control_plane.resource_types, "it does not even ask for them"
-    assert "policy (drills)" in rig.control_plane.nacks[0].problems[0].message
+    assert not rig.control_plane.nacks
     assert await is_clean(rig)
+
+
+async def output(rig: Rig, *argv: str) -> str:
+    command = rig.host.command(*argv)
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout
+
+
+async def test_each_other_fault_is_done_and_undone_also_after_a_kill(rig: Rig) -> None:
+    redis = rig.host.command("redis-server", "--port", "6399", "--save", "", "--dir", str(rig.folder))
+    program = await asyncio.to_thread(subprocess.Popen, redis, stdout=subprocess.DEVNULL, env=clean_environment())
+    ballast = rig.state / NAME
+
+    async def shaped() -> bool:
+        return HANDLE in await output(rig, "tc", "qdisc", "show", "dev", "eth0")
+
+    async def lossy() -> bool:
+        return any("--probability 0.3" in line or "--probability 0.2999" in line for line in await rules(rig))
+
+    async def frozen() -> bool:
+        return (Path("/proc") / str(program.pid) / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    async def full() -> bool:
+        return ballast.exists() and ballast.stat().st_size == 2**20
+
+    scenes = (
+        (fault(1, 600, drill_pb2.FAULT_KIND_LINK_SLOW, rate_kbit=1_000), shaped),
+        (fault(2, 600, drill_pb2.FAULT_KIND_LINK_LOSSY, loss_percent=30), lossy),
+        (fault(3, 600, drill_pb2.FAULT_KIND_PROGRAM_FROZEN, program="redis"), frozen),
+        (fault(4, 600, drill_pb2.FAULT_KIND_DISK_FULL, ballast_bytes=2**20), full),
+    )
+    try:
+        rig.start()
+        for wanted, broken in scenes:
+            rig.control_plane.want(wanted)
+            await until(broken, f"{wanted.name} is in effect")
+            await rig.kill()
+            assert await broken()
+            rig.start()
+
+            async def whole(broken: Callable[[], Awaitable[bool]] = broken) -> bool:
+                return not await broken()
+
+            await until(whole, f"the next agent undoes {wanted.name}")
+    finally:
+        program.kill()
+        program.wait(10)
+
+
+async def test_one_fault_is_forbidden_and_one_cannot_be_begun(rig: Rig) -> None:
+    (rig.folder / "policy.toml").write_text('forbidden_faults = ["disk-full"]\n')
+    rig.start()
+    refused = fault(1, 600, drill_pb2.FAULT_KIND_DISK_FULL)
+    impossible = fault(2, 600, drill_pb2.FAULT_KIND_PROGRAM_FROZEN, program="dns")
+    revision = rig.control_plane.want(refused, impossible)
+    await eventually(lambda: "FaultRefused" in rig.control_plane.events, "the one is refused")
+    await eventually(lambda: "FaultFailed" in rig.control_plane.events, "the other is told to have failed")
+    assert rig.control_plane.accepted == revision
+    assert not (rig.state / NAME).exists()

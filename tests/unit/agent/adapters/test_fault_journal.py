@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.adapters.fault_journal import FaultJournal
-from agent.core.faults import Active, Fault, Journal, Kind
+from agent.core.faults import Active, Extent, Fault, Journal, Kind
 
-ACTIVE = Active(Fault("faults/cut-eu/1", Kind.INBOUND_CUT, 30.0, 1_000.0), 130.5, "boot-a")
+ACTIVE = Active(Fault("faults/cut-eu/1", Kind.FROZEN, 30.0, 1_000.0, Extent(program="redis")), 130.5, "boot-a")
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ("privileged = 1", "privileged"),
         ("host_paths = ['srv']", "not absolute"),
         ("privileged", "is not TOML"),
+        ("forbidden_faults = ['unknown']", "is no fault"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:

@@ -41,6 +41,11 @@ def test_it_is_not_begun_late_nor_twice() -> None:
     assert plan({CUT: 0.0}, Journal().closed(CUT.name), NOW) is None
 
 
+def test_what_the_host_refuses_is_skipped_at_once() -> None:
+    refused = replace(CUT, refused="this host's policy (drills) does not allow drills")
+    assert plan({refused: 100.0}, Journal(), NOW) == Skip(refused, refused.refused)
+
+
 def test_it_ends_by_its_time_its_call_and_a_boot() -> None:
     held = Journal(ACTIVE)
     assert plan({CUT: 0.0}, held, at(129.9)) is None

@@ -58,6 +58,20 @@ def test_agents_that_do_not_accept_or_refuse_end_it() -> None:
     assert "policy (drills)" in run.reason
 
 
+def test_a_fault_that_no_agent_injected_ends_it() -> None:
+    silent = replace(HELD, not_begun="eu-1: policy (forbidden_faults)")
+    assert "forbidden_faults" in played(NEW, (100.2, silent)).abort_reason
+    run = played(NEW, (100.2, HELD), (100.4, silent), (101.0, FINE), (121.2, FINE))
+    assert run.state is State.ABORTED
+    assert "was not injected: eu-1" in run.reason
+
+
+def test_a_fault_that_need_not_be_noticed_is_not_judged_by_withdrawal() -> None:
+    run = played(replace(NEW, withdraws=False), (100.2, HELD), (121.3, FINE), (121.4, FINE))
+    assert run.state is State.PASSED
+    assert "withdrawn" not in stages(run)
+
+
 def test_a_guard_calls_it_off_and_waits_for_the_agents_own_limit() -> None:
     run = played(NEW, (100.2, HELD), (105.0, replace(GONE, elsewhere=0)))
     assert run.state is State.RECOVERING
