@@ -9,7 +9,8 @@ from typing import Final
 from google.protobuf.json_format import MessageToDict
 
 from control_plane import decode
-from control_plane.core.drill import TERMINAL, Mark, Run, Sight, State, aborted, objections, step
+from control_plane.core.drill import TERMINAL, Guards, Mark, Run, Sight, State, aborted, objections, step
+from control_plane.core.drill_times import MINUTE_S, blocked_by, due
 from control_plane.core.drills import Objectives
 from control_plane.core.model import Condition
 from control_plane.observed import Observed
@@ -116,6 +117,33 @@ def objectives(spec: drill_pb2.DrillSpec) -> Objectives:
     )
 
 
+def guards(spec: drill_pb2.DrillSpec) -> Guards:
+    """A drill's guards, with the defaults filled in."""
+    return Guards(spec.min_healthy_regions or 1, spec.max_failed_percent, spec.max_load_percent)
+
+
+def new_run(state: Store, drill: drill_pb2.Drill, now: float) -> drill_pb2.DrillRun:
+    """The next run of a drill, which has not begun."""
+    numbers = (int(last_part(n)) for n in state.drill_runs if n.startswith(f"{drill.name}/"))
+    row = drill_pb2.DrillRun(name=f"{drill.name}/runs/{1 + max(numbers, default=0)}", spec=drill.spec)
+    row.create_time.CopyFrom(decode.timestamp(now))
+    return row
+
+
+def begin(state: Store, batch: Batch, drill: drill_pb2.Drill, who: str, now: float) -> drill_pb2.DrillRun:
+    """Begins the next run of a drill, which is the caller's to change; the targets' agents are asked."""
+    row = new_run(state, drill, now)
+    row.state = drill_pb2.DrillRun.STATE_STARTING
+    row.reason = f"{who} began it; the agents are asked"
+    row.state_time.CopyFrom(decode.timestamp(now))
+    drill.last_run = row.name
+    batch.put(state.drill_runs, row.name, row, 0)
+    batch.put(state.drills, drill.name, drill)
+    message, warning = f"{who} began {row.name}", event_pb2.SEVERITY_WARNING
+    batch.event("DrillRunStarting", message, row.name, drill.name, row.spec.target, severity=warning)
+    return row
+
+
 class DrillSteps:
     """Looks at the runs that go on, and at whether another could begin."""
 
@@ -134,6 +162,26 @@ class DrillSteps:
             after = step(before, self._sight(row.spec, resource_of(row), row.name), now)
             if after != before:
                 put(self._state, batch, row, before, after, self._sign)
+        self._begin_due(batch, now)
+
+    def _begin_due(self, batch: Batch, now: float) -> None:
+        """Begins a drill whose minute it is, or says why not; one with each look, so that each sees the last."""
+        for name, drill in self._state.drills.items():
+            last = decode.seconds_of(drill.scheduled_time)
+            if not due(drill.spec.schedule, last, now):
+                continue
+            row = self._state.drills.copy(name)
+            row.scheduled_time.CopyFrom(decode.timestamp(now - now % MINUTE_S))
+            found = self.objections(row.spec, now)
+            if row.spec.fault not in INJECTABLE:
+                found.append("agents do not inject its fault")
+            if found:
+                batch.put(self._state.drills, name, row)
+                message = f"{name} was not begun by its schedule: {'; '.join(found)}"
+                batch.event("DrillNotBegun", message, name, row.spec.target, severity=event_pb2.SEVERITY_WARNING)
+            else:
+                begin(self._state, batch, row, "its schedule", now)
+            return
 
     def abort(self, batch: Batch, name: str, reason: str, now: float) -> None:
         """Calls a run off. Raises NOT_FOUND."""
@@ -143,13 +191,23 @@ class DrillSteps:
         if after != before:
             put(self._state, batch, row, before, after, self._sign)
 
-    def objections(self, spec: drill_pb2.DrillSpec) -> list[str]:
+    def objections(self, spec: drill_pb2.DrillSpec, now: float) -> list[str]:
         """Why a drill must not begin now."""
         busy = next((row.name for row in under_way(self._state)), "")
         unready = tuple(self._unready(spec))
         sight = self._sight(spec, "")
         braked = self._observed.brake.engaged
-        return list(objections(sight, duration_s(spec), busy=busy, braked=braked, unready=unready))
+        return list(
+            objections(
+                sight,
+                duration_s(spec),
+                busy=busy,
+                braked=braked,
+                unready=unready,
+                guards=guards(spec),
+                blocked=blocked_by(spec.blocked, now),
+            )
+        )
 
     def _unready(self, spec: drill_pb2.DrillSpec) -> Iterator[str]:
         nodes = targets(self._state, spec)
@@ -182,7 +240,15 @@ class DrillSteps:
             out=sum(all(e and not e.in_rotation for e in all_) for all_ in seen.values()),
             back=sum(all(e and e.in_rotation for e in all_) for all_ in seen.values()),
             elsewhere=self._elsewhere(spec, nodes),
+            load_without=self._load_without(nodes),
         )
+
+    def _load_without(self, nodes: list[str]) -> float:
+        """Load per processor of the hosts of edges besides the targets, if they did everything."""
+        hosts = [n for n in self._state.nodes.values() if node_pb2.NODE_ROLE_EDGE in n.roles]
+        ready = [last_part(n.name) for n in hosts if decode.condition_of(n) is Condition.READY]
+        loads = {node: self._observed.session(node, node_pb2.NODE_ROLE_EDGE).heartbeat.load for node in ready}
+        return sum(loads.values()) / max(1, len(loads.keys() - set(nodes)))
 
     def _is_outside(self, vantage: str, spec: drill_pb2.DrillSpec) -> bool:
         node = self._state.nodes.get(f"nodes/{vantage}")
@@ -215,6 +281,7 @@ def run_of(row: drill_pb2.DrillRun) -> Run:
         duration_s=duration_s(row.spec),
         objectives=objectives(row.spec),
         withdraws=withdraws(row.spec),
+        guards=guards(row.spec),
         fault_at=decode.seconds_of(row.fault_time) if row.HasField("fault_time") else None,
         marks=tuple(Mark(m.stage, m.after.seconds + m.after.nanos / 1e9, m.detail) for m in row.marks),
         abort_reason=row.abort_reason,

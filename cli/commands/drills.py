@@ -12,7 +12,7 @@ import typer
 
 from cli import columns, drill_report
 from cli.client import Client, Json, new_request_id
-from cli.durations import seconds_text
+from cli.drill_file import FAULTS, drills_in, spec_of
 from cli.failure import NOT_FOUND, USAGE, Failure
 from cli.listing import Filter, How, OrderBy, Watch, show_list
 from cli.output import Format, Output, clean, dump, line, note, show, show_one
@@ -22,11 +22,6 @@ from fleet.signed_report import is_genuine
 app = typer.Typer(help="Drills: declared faults, and what their runs measured.", no_args_is_help=True)
 
 Drill = Annotated[str, typer.Argument(metavar="DRILL", help="The drill's id.")]
-
-_FAULTS = (
-    *("region-cut", "node-cut", "inbound-cut", "outbound-cut", "program-killed"),
-    *("link-lossy", "link-slow", "program-frozen", "disk-full"),
-)
 
 
 @app.command()
@@ -74,25 +69,33 @@ async def _follow(client: Client, name: str) -> Json:
 
 @app.command("run")
 def run_(
-    drill: Drill,
+    drills: Annotated[list[str], typer.Argument(metavar="DRILL...", help="The drills' ids, in the order to run them.")],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether it could begin now.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Run a drill: the targets' agents break their links for a bounded time. Exit code 1 when it did not pass."""
-    name = name_of("drills", drill)
+    """Run drills one after the other: the targets' agents inject the faults. Exit code 1 when one did not pass."""
+    names = [name_of("drills", drill) for drill in drills]
+    if len(names) > 1 and not wait:
+        raise Failure("--no-wait: only one drill runs at a time; give one", exit_code=USAGE)
 
-    async def act(client: Client) -> Json:
-        body = {"request_id": new_request_id(), "validate_only": dry_run}
-        begun: Json = await client.call("POST", f"{name}:run", body=body)
-        return await _follow(client, begun["name"]) if wait and not dry_run else begun
+    async def act(client: Client) -> list[Json]:
+        found: list[Json] = []
+        for name in names:
+            body = {"request_id": new_request_id(), "validate_only": dry_run}
+            begun: Json = await client.call("POST", f"{name}:run", body=body)
+            found.append(await _follow(client, begun["name"]) if wait and not dry_run else begun)
+            if wait and not dry_run and not found[-1].get("passed"):
+                break
+        return found
 
     found = run(act)
     if dry_run:
-        note(f"{name} could begin now")
+        for name in names:
+            note(f"{name} could begin now")
         return
-    show([found], columns.DRILL_RUNS, output, "")
-    if wait and not found.get("passed"):
+    show(found, columns.DRILL_RUNS, output, "")
+    if wait and not all(row.get("passed") for row in found):
         raise typer.Exit(1)
 
 
@@ -195,7 +198,7 @@ def compare(
 @app.command()
 def create(
     drill: Drill,
-    fault: Annotated[str, typer.Option(help=f"{', '.join(_FAULTS[:-1])} or {_FAULTS[-1]}.")],
+    fault: Annotated[str, typer.Option(help=f"{', '.join(FAULTS[:-1])} or {FAULTS[-1]}.")],
     target: Annotated[str, typer.Option(help="What it is done to: regions/REGION or nodes/NODE.")],
     hostname: Annotated[str, typer.Option(help="The hostname that synthetic clients ask for.")],
     program: Annotated[str, typer.Option(help="Killed: agent, edge, dns, dockerd, redis; frozen: all but agent.")] = "",
@@ -206,27 +209,67 @@ def create(
     duration: Annotated[str, typer.Option(help="How long the fault lasts at most.")] = "30s",
     withdraw_objective: Annotated[str, typer.Option(help="Withdrawn from DNS within.")] = "3s",
     reroute_objective: Annotated[str, typer.Option(help="Served elsewhere within.")] = "10s",
+    min_healthy_regions: Annotated[int, typer.Option(help="Guard: so many other regions serve, always.")] = 1,
+    max_failed_percent: Annotated[int, typer.Option(help="Guard: call it off when more of the requests fail.")] = 0,
+    max_load_percent: Annotated[int, typer.Option(help="Guard: load that the other hosts may come to.")] = 0,
+    schedule: Annotated[str, typer.Option(help="Run it by itself: a cron line in UTC, as in '0 3 * * tue'.")] = "",
+    blocked: Annotated[list[str] | None, typer.Option(help="Never begin it then: 'mon-fri 08:00-18:00', UTC.")] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Declare a drill. `locci drills run` has the agents inject the fault; only a lab kills programs."""
-    if fault not in _FAULTS:
-        raise Failure(f"--fault: {fault!r} is not known; use {', '.join(_FAULTS)}", exit_code=USAGE)
-    spec = {
-        "fault": f"FAULT_KIND_{fault.upper().replace('-', '_')}",
+    fields = {
+        "fault": fault,
         "target": target,
         "program": program,
         "hostname": hostname,
         "loss_percent": loss_percent,
-        "delay": seconds_text(delay, "--delay"),
+        "delay": delay,
         "rate_kbit": rate_kbit,
-        "ballast_bytes": str(ballast_bytes),
-        "fault_duration": seconds_text(duration, "--duration"),
-        "withdraw_objective": seconds_text(withdraw_objective, "--withdraw-objective"),
-        "reroute_objective": seconds_text(reroute_objective, "--reroute-objective"),
+        "ballast_bytes": ballast_bytes,
+        "duration": duration,
+        "withdraw_objective": withdraw_objective,
+        "reroute_objective": reroute_objective,
+        "min_healthy_regions": min_healthy_regions,
+        "max_failed_percent": max_failed_percent,
+        "max_load_percent": max_load_percent,
+        "schedule": schedule,
+        "blocked": list(blocked or ()),
     }
+    spec = spec_of(fields, "--{}")
     params = {"drill_id": name_of("drills", drill).partition("/")[2], "request_id": new_request_id()}
     created = run(lambda c: c.call("POST", "drills", params=params, body={"spec": spec}))
     show([created], columns.DRILLS, output, "")
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Option("--file", "-f", help="YAML; several drills are separated by `---`.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Declare the drills of a file, or change those that there are."""
+    try:
+        wanted = drills_in(file.read_text(), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{file} cannot be read: {error}", exit_code=USAGE) from error
+
+    async def act(client: Client) -> list[Json]:
+        return [await _applied(client, name_of("drills", drill), spec) for drill, spec in wanted]
+
+    show(run(act), columns.DRILLS, output, "")
+
+
+async def _applied(client: Client, name: str, spec: Json) -> Json:
+    params = {"request_id": new_request_id()}
+    known = {row["name"] for row in await client.pages("drills", "drills")}
+    if name not in known:
+        params["drill_id"] = name.partition("/")[2]
+        created: Json = await client.call("POST", "drills", params=params, body={"spec": spec})
+        note(f"{name} is declared")
+        return created
+    params["update_mask"] = "spec"
+    changed: Json = await client.call("PATCH", name, params=params, body={"name": name, "spec": spec})
+    note(f"{name} is as in the file")
+    return changed
 
 
 @app.command()

@@ -23,6 +23,20 @@ RECOVER_S: Final = 90.0
 DURATION_S_MAX: Final = 900.0
 
 
+REQUESTS_MIN: Final = 10
+"""Before so many requests of clients nothing is said of their share that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Bounds within which a run may begin and go on."""
+
+    healthy_regions_min: int = 1
+    failed_percent_max: int = 0
+    """0 for no bound, as below."""
+    load_percent_max: int = 0
+
+
 class State(Enum):
     """Where a run stands."""
 
@@ -56,6 +70,7 @@ class Run:
     objectives: Objectives = field(default_factory=Objectives)
     withdraws: bool = True
     """The fault is one that must be answered by withdrawing the targets; another one need not be noticed."""
+    guards: Guards = field(default_factory=Guards)
     fault_at: float | None = None
     marks: tuple[Mark, ...] = ()
     abort_reason: str = ""
@@ -87,12 +102,33 @@ class Sight:
     """How many of those have every target in rotation."""
     elsewhere: int = 0
     """Regions that have healthy replicas of the app on ready nodes besides the targets."""
+    load_without: float = 0.0
+    """Load per processor of the other hosts of edges, if they took over that of the targets."""
+    requests: int = 0
+    """What synthetic clients asked since the run began."""
+    failed: int = 0
+    """How much of that failed."""
 
 
-def objections(sight: Sight, duration_s: float, *, busy: str, braked: bool, unready: tuple[str, ...]) -> Iterator[str]:
-    """Why a run must not begin now, in sentences. `unready` are targets that cannot take part, with the reason."""
+def objections(
+    sight: Sight,
+    duration_s: float,
+    *,
+    busy: str,
+    braked: bool,
+    unready: tuple[str, ...],
+    guards: Guards | None = None,
+    blocked: str = "",
+) -> Iterator[str]:
+    """Why a run must not begin now, in sentences.
+
+    `unready` are targets that cannot take part, with the reason; `blocked` is the window of the drill that is now.
+    """
+    guards = guards or Guards()
     if busy:
         yield f"{busy} goes on: one drill at a time"
+    if blocked:
+        yield f"it is within a blocked window, {blocked} (UTC)"
     if braked:
         yield "the brake is engaged: the fleet is in trouble already"
     yield from unready
@@ -102,8 +138,27 @@ def objections(sight: Sight, duration_s: float, *, busy: str, braked: bool, unre
         yield "no DNS server outside the target judges it, so that nothing could be measured"
     elif sight.back < sight.vantages:
         yield "the target is not in rotation everywhere as it is"
+    if reason := _too_few(sight, guards):
+        yield f"{reason}: clients would not be served"
+    if guards.load_percent_max and sight.load_without * 100 > guards.load_percent_max:
+        load = f"{sight.load_without * 100:.0f} %"
+        yield f"the other hosts would be loaded to {load} of their processors; {guards.load_percent_max} % is allowed"
+
+
+def _too_few(sight: Sight, guards: Guards) -> str:
+    if sight.elsewhere >= guards.healthy_regions_min:
+        return ""
     if not sight.elsewhere:
-        yield "nowhere else is a healthy replica of the hostname's app: clients would not be served"
+        return "nowhere else is a healthy replica of the hostname's app"
+    wanted = guards.healthy_regions_min
+    return f"healthy replicas of the hostname's app are in {sight.elsewhere} other region(s), fewer than {wanted}"
+
+
+def _too_many_failed(sight: Sight, guards: Guards) -> str:
+    allowed = guards.failed_percent_max
+    if not allowed or sight.requests < REQUESTS_MIN or sight.failed * 100 <= allowed * sight.requests:
+        return ""
+    return f"{sight.failed} of {sight.requests} requests of clients failed, more than {allowed} %"
 
 
 def step(run: Run, sight: Sight, now: float) -> Run:
@@ -150,8 +205,8 @@ def _faulty(run: Run, sight: Sight, now: float) -> Run:
         run = _marked(run, "detected", after_s, f"{sight.against} of {sight.vantages} DNS servers saw it")
     if sight.vantages and sight.out == sight.vantages and not run.has("withdrawn"):
         run = _marked(run, "withdrawn", after_s, f"{sight.out} DNS servers answer without it")
-    if not sight.elsewhere:
-        return aborted(run, "nowhere else was a healthy replica any more", now)
+    if reason := _too_few(sight, run.guards) or _too_many_failed(sight, run.guards):
+        return aborted(run, reason, now)
     if after_s >= run.duration_s:
         run = _marked(run, "healed", after_s, "the fault's time is over")
         return _into(run, State.RECOVERING, now, "the fault has ended; the target is to come back")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from google.protobuf import empty_pb2
 
 from control_plane import decode
+from control_plane.core import drill_times
 from control_plane.core.drills import judge
-from control_plane.drills import INJECTABLE, add_signature, is_under_way, objectives
+from control_plane.drills import INJECTABLE, add_signature, begin, is_under_way, new_run, objectives
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
+from control_plane.services.edit import merge
 from control_plane.state import Batch
 from fleet.errors import already_exists, failed_precondition, invalid
 from fleet.ids import check_hostname, check_id, last_part, parse
@@ -19,6 +21,8 @@ _ID_LENGTH_MAX = 60
 _MARKS_MAX = 1_000
 _REASON_MAX = 500
 _DELAY_S_MAX = 10.0
+_OWN = frozenset({"spec"})
+_WINDOWS_MAX = 50
 
 
 class DrillService:
@@ -65,7 +69,28 @@ class DrillService:
             raise invalid("drill.spec.target", f"drill.spec.target: {spec.target!r} is not of the form {form}")
         (self._state.regions if regional else self._state.nodes).need(spec.target)
         _check_extent(spec)
+        _check_bounds(spec)
         check_hostname(spec.hostname, "drill.spec.hostname")
+
+    async def update_drill(self, request: drill_pb2.UpdateDrillRequest, caller: Caller) -> drill_pb2.Drill:
+        async def act() -> drill_pb2.Drill:
+            name = request.drill.name
+            parse(name, "drills/*", "drill.name")
+
+            def build(batch: Batch) -> drill_pb2.Drill:
+                row = self._state.drills.copy(name)
+                self._check_idle(row)
+                merge(row, request.drill, request.update_mask, _OWN, "drill")
+                self._check(row.spec)
+                if not request.validate_only:
+                    batch.put(self._state.drills, name, row)
+                    batch.event("DrillUpdated", f"{caller.principal} changed {name}", name)
+                return row
+
+            row = await self._context.change(build)
+            return row if request.validate_only else self._state.drills.need(name)
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
     async def delete_drill(self, request: drill_pb2.DeleteDrillRequest, caller: Caller) -> empty_pb2.Empty:
         parse(request.name, "drills/*")
@@ -106,14 +131,11 @@ class DrillService:
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
     def _run(self, drill: drill_pb2.Drill, given: drill_pb2.DrillRun) -> drill_pb2.DrillRun:
-        numbers = (int(last_part(n)) for n in self._state.drill_runs if n.startswith(f"{drill.name}/"))
-        row = drill_pb2.DrillRun()
-        row.CopyFrom(given)
-        for field in ("state", "reason", "state_time", "abort_reason", "signed_report", "signature"):
-            row.ClearField(field)
-        row.name = f"{drill.name}/runs/{1 + max(numbers, default=0)}"
-        row.spec.CopyFrom(drill.spec)
-        row.create_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
+        row = new_run(self._state, drill, self._context.clock.wall())
+        row.requests, row.failed_requests = given.requests, given.failed_requests
+        row.marks.extend(given.marks)
+        if given.HasField("fault_time"):
+            row.fault_time.CopyFrom(given.fault_time)
         marks: dict[str, float] = {}
         for mark in given.marks:
             marks.setdefault(mark.stage, mark.after.seconds + mark.after.nanos / 1e9)
@@ -133,21 +155,9 @@ class DrillService:
             def build(batch: Batch) -> drill_pb2.DrillRun:
                 drill = self._state.drills.copy(request.name)
                 self._check_runnable(drill)
-                row = self._run(drill, drill_pb2.DrillRun())
-                row.ClearField("failures")
-                row.state = drill_pb2.DrillRun.STATE_STARTING
-                row.reason = f"{caller.principal} began it; the agents are asked"
-                for moment in (row.create_time, row.state_time):
-                    moment.CopyFrom(decode.timestamp(self._context.steady()))
-                drill.last_run = row.name
                 if request.validate_only:
-                    return row
-                batch.put(self._state.drill_runs, row.name, row, 0)
-                batch.put(self._state.drills, drill.name, drill)
-                message = f"{caller.principal} began {row.name}"
-                warning = event_pb2.SEVERITY_WARNING
-                batch.event("DrillRunStarting", message, row.name, drill.name, row.spec.target, severity=warning)
-                return row
+                    return new_run(self._state, drill, self._context.steady())
+                return begin(self._state, batch, drill, caller.principal, self._context.steady())
 
             row = await self._context.change(build)
             return row if request.validate_only else self._state.drill_runs.need(row.name)
@@ -159,7 +169,7 @@ class DrillService:
             fault = drill_pb2.FaultKind.Name(drill.spec.fault).removeprefix("FAULT_KIND_").lower().replace("_", "-")
             message = f"{drill.name}: agents do not inject {fault}; a lab does (`locci lab drill`)"
             raise failed_precondition("FAULT_NOT_INJECTABLE", message)
-        found = self._context.controller.drills.objections(drill.spec)
+        found = self._context.controller.drills.objections(drill.spec, self._context.steady())
         if found:
             raise failed_precondition("DRILL_REFUSED", f"{drill.name} cannot begin: {'; '.join(found)}")
 
@@ -220,3 +230,21 @@ def _check_extent(spec: drill_pb2.DrillSpec) -> None:
     if spec.ballast_bytes and spec.fault != drill_pb2.FAULT_KIND_DISK_FULL:
         path = "drill.spec.ballast_bytes"
         raise invalid(path, f"{path}: only a full disk takes bytes")
+
+
+def _check_bounds(spec: drill_pb2.DrillSpec) -> None:
+    """Raises INVALID_ARGUMENT when a guard, the schedule or a window means nothing."""
+    if spec.max_failed_percent > 100:
+        path = "drill.spec.max_failed_percent"
+        raise invalid(path, f"{path}: {spec.max_failed_percent} is more than 100")
+    if len(spec.blocked) > _WINDOWS_MAX:
+        raise invalid("drill.spec.blocked", f"drill.spec.blocked: at most {_WINDOWS_MAX} windows")
+    try:
+        path = "drill.spec.schedule"
+        if spec.schedule:
+            drill_times.cron(spec.schedule)
+        for index, text in enumerate(spec.blocked):
+            path = f"drill.spec.blocked[{index}]"
+            drill_times.window(text)
+    except ValueError as error:
+        raise invalid(path, f"{path}: {error}") from error

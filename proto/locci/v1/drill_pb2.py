@@ -26,10 +26,11 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/drill.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x03\n\tDrillSpec\x12(\n\x05\x66\x61ult\x18\x01 \x01(\x0e\x32\x13.locci.v1.FaultKindB\x04\xe2\x41\x01\x02\x12\x14\n\x06target\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x16\n\x08hostname\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x0e\x66\x61ult_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12withdraw_objective\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11reroute_objective\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\x0closs_percent\x18\xb4\x01 \x01(\r\x12)\n\x05\x64\x65lay\x18\xb5\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\trate_kbit\x18\xb6\x01 \x01(\r\x12\x16\n\rballast_bytes\x18\xb7\x01 \x01(\x04\"\x9f\x02\n\rInjectedFault\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\"\n\x05\x66\x61ult\x18\x02 \x01(\x0e\x32\x13.locci.v1.FaultKind\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0c\x62\x65gin_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x0closs_percent\x18\xb4\x01 \x01(\r\x12)\n\x05\x64\x65lay\x18\xb5\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\trate_kbit\x18\xb6\x01 \x01(\r\x12\x16\n\rballast_bytes\x18\xb7\x01 \x01(\x04\x12\x10\n\x07program\x18\xb8\x01 \x01(\t\"\xab\x01\n\x05\x44rill\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x13.locci.v1.DrillSpecB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08last_run\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\"T\n\tDrillMark\x12\r\n\x05stage\x18\x01 \x01(\t\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xfa\x04\n\x08\x44rillRun\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x04spec\x18\x02 \x01(\x0b\x32\x13.locci.v1.DrillSpec\x12.\n\nfault_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05marks\x18\x04 \x03(\x0b\x32\x13.locci.v1.DrillMark\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x17\n\x0f\x66\x61iled_requests\x18\x06 \x01(\x04\x12\x0e\n\x06passed\x18\x07 \x01(\x08\x12\x10\n\x08\x66\x61ilures\x18\x08 \x03(\t\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12-\n\x05state\x18\n \x01(\x0e\x32\x18.locci.v1.DrillRun.StateB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\nstate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x61\x62ort_reason\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rsigned_report\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tsignature\x18\x0f \x01(\x0c\x42\x04\xe2\x41\x01\x03\"\x91\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x10\n\x0cSTATE_FAULTY\x10\x02\x12\x14\n\x10STATE_RECOVERING\x10\x03\x12\x10\n\x0cSTATE_PASSED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x11\n\rSTATE_ABORTED\x10\x06\"f\n\x12\x43reateDrillRequest\x12\x16\n\x08\x64rill_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x05\x64rill\x18\x02 \x01(\x0b\x32\x0f.locci.v1.DrillB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\\\n\x11ListDrillsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"N\n\x12ListDrillsResponse\x12\x1f\n\x06\x64rills\x18\x01 \x03(\x0b\x32\x0f.locci.v1.Drill\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"(\n\x12\x44\x65leteDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"h\n\x15\x43reateDrillRunRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03run\x18\x02 \x01(\x0b\x32\x12.locci.v1.DrillRunB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"P\n\x0fRunDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"(\n\x12GetDrillRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x14\x41\x62ortDrillRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\"u\n\x14ListDrillRunsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"R\n\x15ListDrillRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.locci.v1.DrillRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa1\x02\n\tFaultKind\x12\x1a\n\x16\x46\x41ULT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41ULT_KIND_REGION_CUT\x10\x01\x12\x17\n\x13\x46\x41ULT_KIND_NODE_CUT\x10\x02\x12\x1d\n\x19\x46\x41ULT_KIND_PROGRAM_KILLED\x10\x03\x12\x1a\n\x16\x46\x41ULT_KIND_INBOUND_CUT\x10\x04\x12\x1b\n\x17\x46\x41ULT_KIND_OUTBOUND_CUT\x10\x05\x12\x19\n\x15\x46\x41ULT_KIND_LINK_LOSSY\x10\x06\x12\x18\n\x14\x46\x41ULT_KIND_LINK_SLOW\x10\x07\x12\x1d\n\x19\x46\x41ULT_KIND_PROGRAM_FROZEN\x10\x08\x12\x18\n\x14\x46\x41ULT_KIND_DISK_FULL\x10\t2\x97\x07\n\x0c\x44rillService\x12[\n\nListDrills\x12\x1b.locci.v1.ListDrillsRequest\x1a\x1c.locci.v1.ListDrillsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/drills\x12S\n\x08GetDrill\x12\x19.locci.v1.GetDrillRequest\x1a\x0f.locci.v1.Drill\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=drills/*}\x12W\n\x0b\x43reateDrill\x12\x1c.locci.v1.CreateDrillRequest\x1a\x0f.locci.v1.Drill\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/drills:\x05\x64rill\x12`\n\x0b\x44\x65leteDrill\x12\x1c.locci.v1.DeleteDrillRequest\x1a\x16.google.protobuf.Empty\"\x1b\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=drills/*}\x12n\n\x0e\x43reateDrillRun\x12\x1f.locci.v1.CreateDrillRunRequest\x1a\x12.locci.v1.DrillRun\"\'\x82\xd3\xe4\x93\x02!\"\x1a/v1/{parent=drills/*}/runs:\x03run\x12]\n\x08RunDrill\x12\x19.locci.v1.RunDrillRequest\x1a\x12.locci.v1.DrillRun\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=drills/*}:run:\x01*\x12\x63\n\x0bGetDrillRun\x12\x1c.locci.v1.GetDrillRunRequest\x1a\x12.locci.v1.DrillRun\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=drills/*/runs/*}\x12p\n\rAbortDrillRun\x12\x1e.locci.v1.AbortDrillRunRequest\x1a\x12.locci.v1.DrillRun\"+\x82\xd3\xe4\x93\x02%\" /v1/{name=drills/*/runs/*}:abort:\x01*\x12t\n\rListDrillRuns\x12\x1e.locci.v1.ListDrillRunsRequest\x1a\x1f.locci.v1.ListDrillRunsResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{parent=drills/*}/runsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/drill.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\tDrillSpec\x12(\n\x05\x66\x61ult\x18\x01 \x01(\x0e\x32\x13.locci.v1.FaultKindB\x04\xe2\x41\x01\x02\x12\x14\n\x06target\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x16\n\x08hostname\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x0e\x66\x61ult_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12withdraw_objective\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11reroute_objective\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\x0closs_percent\x18\xb4\x01 \x01(\r\x12)\n\x05\x64\x65lay\x18\xb5\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\trate_kbit\x18\xb6\x01 \x01(\r\x12\x16\n\rballast_bytes\x18\xb7\x01 \x01(\x04\x12\x1c\n\x13min_healthy_regions\x18\xb8\x01 \x01(\r\x12\x1b\n\x12max_failed_percent\x18\xb9\x01 \x01(\r\x12\x19\n\x10max_load_percent\x18\xba\x01 \x01(\r\x12\x11\n\x08schedule\x18\xbb\x01 \x01(\t\x12\x10\n\x07\x62locked\x18\xbc\x01 \x03(\t\"\x9f\x02\n\rInjectedFault\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\"\n\x05\x66\x61ult\x18\x02 \x01(\x0e\x32\x13.locci.v1.FaultKind\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0c\x62\x65gin_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x0closs_percent\x18\xb4\x01 \x01(\r\x12)\n\x05\x64\x65lay\x18\xb5\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\trate_kbit\x18\xb6\x01 \x01(\r\x12\x16\n\rballast_bytes\x18\xb7\x01 \x01(\x04\x12\x10\n\x07program\x18\xb8\x01 \x01(\t\"\xe6\x01\n\x05\x44rill\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x13.locci.v1.DrillSpecB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08last_run\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x39\n\x0escheduled_time\x18\xb4\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"T\n\tDrillMark\x12\r\n\x05stage\x18\x01 \x01(\t\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xfa\x04\n\x08\x44rillRun\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x04spec\x18\x02 \x01(\x0b\x32\x13.locci.v1.DrillSpec\x12.\n\nfault_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05marks\x18\x04 \x03(\x0b\x32\x13.locci.v1.DrillMark\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x17\n\x0f\x66\x61iled_requests\x18\x06 \x01(\x04\x12\x0e\n\x06passed\x18\x07 \x01(\x08\x12\x10\n\x08\x66\x61ilures\x18\x08 \x03(\t\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12-\n\x05state\x18\n \x01(\x0e\x32\x18.locci.v1.DrillRun.StateB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\nstate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x61\x62ort_reason\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rsigned_report\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tsignature\x18\x0f \x01(\x0c\x42\x04\xe2\x41\x01\x03\"\x91\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x10\n\x0cSTATE_FAULTY\x10\x02\x12\x14\n\x10STATE_RECOVERING\x10\x03\x12\x10\n\x0cSTATE_PASSED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x11\n\rSTATE_ABORTED\x10\x06\"f\n\x12\x43reateDrillRequest\x12\x16\n\x08\x64rill_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x05\x64rill\x18\x02 \x01(\x0b\x32\x0f.locci.v1.DrillB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\\\n\x11ListDrillsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"N\n\x12ListDrillsResponse\x12\x1f\n\x06\x64rills\x18\x01 \x03(\x0b\x32\x0f.locci.v1.Drill\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x96\x01\n\x12UpdateDrillRequest\x12$\n\x05\x64rill\x18\x01 \x01(\x0b\x32\x0f.locci.v1.DrillB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"(\n\x12\x44\x65leteDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"h\n\x15\x43reateDrillRunRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03run\x18\x02 \x01(\x0b\x32\x12.locci.v1.DrillRunB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"P\n\x0fRunDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"(\n\x12GetDrillRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x14\x41\x62ortDrillRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\"u\n\x14ListDrillRunsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"R\n\x15ListDrillRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.locci.v1.DrillRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa1\x02\n\tFaultKind\x12\x1a\n\x16\x46\x41ULT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41ULT_KIND_REGION_CUT\x10\x01\x12\x17\n\x13\x46\x41ULT_KIND_NODE_CUT\x10\x02\x12\x1d\n\x19\x46\x41ULT_KIND_PROGRAM_KILLED\x10\x03\x12\x1a\n\x16\x46\x41ULT_KIND_INBOUND_CUT\x10\x04\x12\x1b\n\x17\x46\x41ULT_KIND_OUTBOUND_CUT\x10\x05\x12\x19\n\x15\x46\x41ULT_KIND_LINK_LOSSY\x10\x06\x12\x18\n\x14\x46\x41ULT_KIND_LINK_SLOW\x10\x07\x12\x1d\n\x19\x46\x41ULT_KIND_PROGRAM_FROZEN\x10\x08\x12\x18\n\x14\x46\x41ULT_KIND_DISK_FULL\x10\t2\xff\x07\n\x0c\x44rillService\x12[\n\nListDrills\x12\x1b.locci.v1.ListDrillsRequest\x1a\x1c.locci.v1.ListDrillsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/drills\x12S\n\x08GetDrill\x12\x19.locci.v1.GetDrillRequest\x1a\x0f.locci.v1.Drill\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=drills/*}\x12W\n\x0b\x43reateDrill\x12\x1c.locci.v1.CreateDrillRequest\x1a\x0f.locci.v1.Drill\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/drills:\x05\x64rill\x12\x66\n\x0bUpdateDrill\x12\x1c.locci.v1.UpdateDrillRequest\x1a\x0f.locci.v1.Drill\"(\x82\xd3\xe4\x93\x02\"2\x19/v1/{drill.name=drills/*}:\x05\x64rill\x12`\n\x0b\x44\x65leteDrill\x12\x1c.locci.v1.DeleteDrillRequest\x1a\x16.google.protobuf.Empty\"\x1b\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=drills/*}\x12n\n\x0e\x43reateDrillRun\x12\x1f.locci.v1.CreateDrillRunRequest\x1a\x12.locci.v1.DrillRun\"\'\x82\xd3\xe4\x93\x02!\"\x1a/v1/{parent=drills/*}/runs:\x03run\x12]\n\x08RunDrill\x12\x19.locci.v1.RunDrillRequest\x1a\x12.locci.v1.DrillRun\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=drills/*}:run:\x01*\x12\x63\n\x0bGetDrillRun\x12\x1c.locci.v1.GetDrillRunRequest\x1a\x12.locci.v1.DrillRun\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=drills/*/runs/*}\x12p\n\rAbortDrillRun\x12\x1e.locci.v1.AbortDrillRunRequest\x1a\x12.locci.v1.DrillRun\"+\x82\xd3\xe4\x93\x02%\" /v1/{name=drills/*/runs/*}:abort:\x01*\x12t\n\rListDrillRuns\x12\x1e.locci.v1.ListDrillRunsRequest\x1a\x1f.locci.v1.ListDrillRunsResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{parent=drills/*}/runsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRILL'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
   _globals['_DRILL'].fields_by_name['last_run']._loaded_options = None
   _globals['_DRILL'].fields_by_name['last_run']._serialized_options = b'\342A\001\003'
+  _globals['_DRILL'].fields_by_name['scheduled_time']._loaded_options = None
+  _globals['_DRILL'].fields_by_name['scheduled_time']._serialized_options = b'\342A\001\003'
   _globals['_DRILLRUN'].fields_by_name['name']._loaded_options = None
   _globals['_DRILLRUN'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_DRILLRUN'].fields_by_name['create_time']._loaded_options = None
@@ -74,6 +77,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDRILLREQUEST'].fields_by_name['drill']._serialized_options = b'\342A\001\002'
   _globals['_GETDRILLREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETDRILLREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEDRILLREQUEST'].fields_by_name['drill']._loaded_options = None
+  _globals['_UPDATEDRILLREQUEST'].fields_by_name['drill']._serialized_options = b'\342A\001\002'
   _globals['_DELETEDRILLREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEDRILLREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CREATEDRILLRUNREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -94,6 +99,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRILLSERVICE'].methods_by_name['GetDrill']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/{name=drills/*}'
   _globals['_DRILLSERVICE'].methods_by_name['CreateDrill']._loaded_options = None
   _globals['_DRILLSERVICE'].methods_by_name['CreateDrill']._serialized_options = b'\202\323\344\223\002\023\"\n/v1/drills:\005drill'
+  _globals['_DRILLSERVICE'].methods_by_name['UpdateDrill']._loaded_options = None
+  _globals['_DRILLSERVICE'].methods_by_name['UpdateDrill']._serialized_options = b'\202\323\344\223\002\"2\031/v1/{drill.name=drills/*}:\005drill'
   _globals['_DRILLSERVICE'].methods_by_name['DeleteDrill']._loaded_options = None
   _globals['_DRILLSERVICE'].methods_by_name['DeleteDrill']._serialized_options = b'\202\323\344\223\002\025*\023/v1/{name=drills/*}'
   _globals['_DRILLSERVICE'].methods_by_name['CreateDrillRun']._loaded_options = None
@@ -106,42 +113,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRILLSERVICE'].methods_by_name['AbortDrillRun']._serialized_options = b'\202\323\344\223\002%\" /v1/{name=drills/*/runs/*}:abort:\001*'
   _globals['_DRILLSERVICE'].methods_by_name['ListDrillRuns']._loaded_options = None
   _globals['_DRILLSERVICE'].methods_by_name['ListDrillRuns']._serialized_options = b'\202\323\344\223\002\034\022\032/v1/{parent=drills/*}/runs'
-  _globals['_FAULTKIND']._serialized_start=2620
-  _globals['_FAULTKIND']._serialized_end=2909
-  _globals['_DRILLSPEC']._serialized_start=192
-  _globals['_DRILLSPEC']._serialized_end=578
-  _globals['_INJECTEDFAULT']._serialized_start=581
-  _globals['_INJECTEDFAULT']._serialized_end=868
-  _globals['_DRILL']._serialized_start=871
-  _globals['_DRILL']._serialized_end=1042
-  _globals['_DRILLMARK']._serialized_start=1044
-  _globals['_DRILLMARK']._serialized_end=1128
-  _globals['_DRILLRUN']._serialized_start=1131
-  _globals['_DRILLRUN']._serialized_end=1765
-  _globals['_DRILLRUN_STATE']._serialized_start=1620
-  _globals['_DRILLRUN_STATE']._serialized_end=1765
-  _globals['_CREATEDRILLREQUEST']._serialized_start=1767
-  _globals['_CREATEDRILLREQUEST']._serialized_end=1869
-  _globals['_LISTDRILLSREQUEST']._serialized_start=1871
-  _globals['_LISTDRILLSREQUEST']._serialized_end=1963
-  _globals['_LISTDRILLSRESPONSE']._serialized_start=1965
-  _globals['_LISTDRILLSRESPONSE']._serialized_end=2043
-  _globals['_GETDRILLREQUEST']._serialized_start=2045
-  _globals['_GETDRILLREQUEST']._serialized_end=2082
-  _globals['_DELETEDRILLREQUEST']._serialized_start=2084
-  _globals['_DELETEDRILLREQUEST']._serialized_end=2124
-  _globals['_CREATEDRILLRUNREQUEST']._serialized_start=2126
-  _globals['_CREATEDRILLRUNREQUEST']._serialized_end=2230
-  _globals['_RUNDRILLREQUEST']._serialized_start=2232
-  _globals['_RUNDRILLREQUEST']._serialized_end=2312
-  _globals['_GETDRILLRUNREQUEST']._serialized_start=2314
-  _globals['_GETDRILLRUNREQUEST']._serialized_end=2354
-  _globals['_ABORTDRILLRUNREQUEST']._serialized_start=2356
-  _globals['_ABORTDRILLRUNREQUEST']._serialized_end=2414
-  _globals['_LISTDRILLRUNSREQUEST']._serialized_start=2416
-  _globals['_LISTDRILLRUNSREQUEST']._serialized_end=2533
-  _globals['_LISTDRILLRUNSRESPONSE']._serialized_start=2535
-  _globals['_LISTDRILLRUNSRESPONSE']._serialized_end=2617
-  _globals['_DRILLSERVICE']._serialized_start=2912
-  _globals['_DRILLSERVICE']._serialized_end=3831
+  _globals['_FAULTKIND']._serialized_start=2989
+  _globals['_FAULTKIND']._serialized_end=3278
+  _globals['_DRILLSPEC']._serialized_start=226
+  _globals['_DRILLSPEC']._serialized_end=735
+  _globals['_INJECTEDFAULT']._serialized_start=738
+  _globals['_INJECTEDFAULT']._serialized_end=1025
+  _globals['_DRILL']._serialized_start=1028
+  _globals['_DRILL']._serialized_end=1258
+  _globals['_DRILLMARK']._serialized_start=1260
+  _globals['_DRILLMARK']._serialized_end=1344
+  _globals['_DRILLRUN']._serialized_start=1347
+  _globals['_DRILLRUN']._serialized_end=1981
+  _globals['_DRILLRUN_STATE']._serialized_start=1836
+  _globals['_DRILLRUN_STATE']._serialized_end=1981
+  _globals['_CREATEDRILLREQUEST']._serialized_start=1983
+  _globals['_CREATEDRILLREQUEST']._serialized_end=2085
+  _globals['_LISTDRILLSREQUEST']._serialized_start=2087
+  _globals['_LISTDRILLSREQUEST']._serialized_end=2179
+  _globals['_LISTDRILLSRESPONSE']._serialized_start=2181
+  _globals['_LISTDRILLSRESPONSE']._serialized_end=2259
+  _globals['_GETDRILLREQUEST']._serialized_start=2261
+  _globals['_GETDRILLREQUEST']._serialized_end=2298
+  _globals['_UPDATEDRILLREQUEST']._serialized_start=2301
+  _globals['_UPDATEDRILLREQUEST']._serialized_end=2451
+  _globals['_DELETEDRILLREQUEST']._serialized_start=2453
+  _globals['_DELETEDRILLREQUEST']._serialized_end=2493
+  _globals['_CREATEDRILLRUNREQUEST']._serialized_start=2495
+  _globals['_CREATEDRILLRUNREQUEST']._serialized_end=2599
+  _globals['_RUNDRILLREQUEST']._serialized_start=2601
+  _globals['_RUNDRILLREQUEST']._serialized_end=2681
+  _globals['_GETDRILLRUNREQUEST']._serialized_start=2683
+  _globals['_GETDRILLRUNREQUEST']._serialized_end=2723
+  _globals['_ABORTDRILLRUNREQUEST']._serialized_start=2725
+  _globals['_ABORTDRILLRUNREQUEST']._serialized_end=2783
+  _globals['_LISTDRILLRUNSREQUEST']._serialized_start=2785
+  _globals['_LISTDRILLRUNSREQUEST']._serialized_end=2902
+  _globals['_LISTDRILLRUNSRESPONSE']._serialized_start=2904
+  _globals['_LISTDRILLRUNSRESPONSE']._serialized_end=2986
+  _globals['_DRILLSERVICE']._serialized_start=3281
+  _globals['_DRILLSERVICE']._serialized_end=4304
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Drills: declared faults, and the measured proof that the fleet bears them."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -90,6 +91,11 @@ class DrillSpec(_message.Message):
     DELAY_FIELD_NUMBER: _builtins.int
     RATE_KBIT_FIELD_NUMBER: _builtins.int
     BALLAST_BYTES_FIELD_NUMBER: _builtins.int
+    MIN_HEALTHY_REGIONS_FIELD_NUMBER: _builtins.int
+    MAX_FAILED_PERCENT_FIELD_NUMBER: _builtins.int
+    MAX_LOAD_PERCENT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
     fault: Global___FaultKind.ValueType
     """What is broken."""
     target: _builtins.str
@@ -104,6 +110,18 @@ class DrillSpec(_message.Message):
     """LINK_SLOW: so many kilobits in a second leave each link; 0 for no limit."""
     ballast_bytes: _builtins.int
     """DISK_FULL: at most so many bytes are taken; 0 for all but the reserve."""
+    min_healthy_regions: _builtins.int
+    """Guard: in so many regions the hostname's app must have healthy replicas besides the targets, before and all the while;
+    0 means 1.
+    """
+    max_failed_percent: _builtins.int
+    """Guard: the run is called off when more than so many of a hundred requests of synthetic clients failed; 0 for no bound."""
+    max_load_percent: _builtins.int
+    """Guard: it does not begin when the load of the other hosts of edges, with that of the targets spread over them, would
+    be above so many percent of their processors; 0 for no bound.
+    """
+    schedule: _builtins.str
+    """When it runs by itself: a cron line in UTC, as in `0 3 * * tue`; empty for never."""
     @_builtins.property
     def fault_duration(self) -> _duration_pb2.Duration:
         """How long the fault lasts at most; 0 means 30 s."""
@@ -120,6 +138,10 @@ class DrillSpec(_message.Message):
     def delay(self) -> _duration_pb2.Duration:
         """LINK_SLOW: so much later packets leave; at most 10 s. The hosts' kernels need netem for it."""
 
+    @_builtins.property
+    def blocked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """When it does not begin, in UTC, as in `mon-fri 08:00-18:00`."""
+
     def __init__(
         self,
         *,
@@ -134,10 +156,15 @@ class DrillSpec(_message.Message):
         delay: _duration_pb2.Duration | None = ...,
         rate_kbit: _builtins.int = ...,
         ballast_bytes: _builtins.int = ...,
+        min_healthy_regions: _builtins.int = ...,
+        max_failed_percent: _builtins.int = ...,
+        max_load_percent: _builtins.int = ...,
+        schedule: _builtins.str = ...,
+        blocked: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "fault_duration", b"fault_duration", "reroute_objective", b"reroute_objective", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "delay", b"delay", "fault", b"fault", "fault_duration", b"fault_duration", "hostname", b"hostname", "loss_percent", b"loss_percent", "program", b"program", "rate_kbit", b"rate_kbit", "reroute_objective", b"reroute_objective", "target", b"target", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "blocked", b"blocked", "delay", b"delay", "fault", b"fault", "fault_duration", b"fault_duration", "hostname", b"hostname", "loss_percent", b"loss_percent", "max_failed_percent", b"max_failed_percent", "max_load_percent", b"max_load_percent", "min_healthy_regions", b"min_healthy_regions", "program", b"program", "rate_kbit", b"rate_kbit", "reroute_objective", b"reroute_objective", "schedule", b"schedule", "target", b"target", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,6 +241,7 @@ class Drill(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     LAST_RUN_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `drills/{drill}`."""
     revision: _builtins.int
@@ -228,6 +256,10 @@ class Drill(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was declared."""
 
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp:
+        """The last minute of its schedule; it was run then, or there is an event that says why not."""
+
     def __init__(
         self,
         *,
@@ -236,10 +268,11 @@ class Drill(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         last_run: _builtins.str = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "scheduled_time", b"scheduled_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_run", b"last_run", "name", b"name", "revision", b"revision", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_run", b"last_run", "name", b"name", "revision", b"revision", "scheduled_time", b"scheduled_time", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,6 +554,44 @@ class GetDrillRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDrillRequest: _TypeAlias = GetDrillRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDrillRequest(_message.Message):
+    """Changes what a drill does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRILL_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Check only; change nothing."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    @_builtins.property
+    def drill(self) -> Global___Drill:
+        """The drill, with its name."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to take; empty means all that are set. Only the whole of `spec` can be changed."""
+
+    def __init__(
+        self,
+        *,
+        drill: Global___Drill | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drill", b"drill", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drill", b"drill", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDrillRequest: _TypeAlias = UpdateDrillRequest  # noqa: Y015
 
 @_typing.final
 class DeleteDrillRequest(_message.Message):

@@ -52,6 +52,11 @@ class DrillServiceStub:
                 request_serializer=locci_dot_v1_dot_drill__pb2.CreateDrillRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_drill__pb2.Drill.FromString,
                 _registered_method=True)
+        self.UpdateDrill = channel.unary_unary(
+                '/locci.v1.DrillService/UpdateDrill',
+                request_serializer=locci_dot_v1_dot_drill__pb2.UpdateDrillRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_drill__pb2.Drill.FromString,
+                _registered_method=True)
         self.DeleteDrill = channel.unary_unary(
                 '/locci.v1.DrillService/DeleteDrill',
                 request_serializer=locci_dot_v1_dot_drill__pb2.DeleteDrillRequest.SerializeToString,
@@ -105,6 +110,13 @@ class DrillServiceServicer:
 
     def CreateDrill(self, request, context):
         """A new drill.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDrill(self, request, context):
+        """Another spec; refused while a run goes on. Runs keep the spec that they had.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +180,11 @@ def add_DrillServiceServicer_to_server(servicer, server):
             'CreateDrill': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateDrill,
                     request_deserializer=locci_dot_v1_dot_drill__pb2.CreateDrillRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_drill__pb2.Drill.SerializeToString,
+            ),
+            'UpdateDrill': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDrill,
+                    request_deserializer=locci_dot_v1_dot_drill__pb2.UpdateDrillRequest.FromString,
                     response_serializer=locci_dot_v1_dot_drill__pb2.Drill.SerializeToString,
             ),
             'DeleteDrill': grpc.unary_unary_rpc_method_handler(
@@ -283,6 +300,33 @@ class DrillService:
             target,
             '/locci.v1.DrillService/CreateDrill',
             locci_dot_v1_dot_drill__pb2.CreateDrillRequest.SerializeToString,
+            locci_dot_v1_dot_drill__pb2.Drill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDrill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.DrillService/UpdateDrill',
+            locci_dot_v1_dot_drill__pb2.UpdateDrillRequest.SerializeToString,
             locci_dot_v1_dot_drill__pb2.Drill.FromString,
             options,
             channel_credentials,

@@ -42,6 +42,8 @@ class DrillServiceStub:
     """One drill."""
     CreateDrill: _grpc.UnaryUnaryMultiCallable[_drill_pb2.CreateDrillRequest, _drill_pb2.Drill]
     """A new drill."""
+    UpdateDrill: _grpc.UnaryUnaryMultiCallable[_drill_pb2.UpdateDrillRequest, _drill_pb2.Drill]
+    """Another spec; refused while a run goes on. Runs keep the spec that they had."""
     DeleteDrill: _grpc.UnaryUnaryMultiCallable[_drill_pb2.DeleteDrillRequest, _empty_pb2.Empty]
     """The drill and its runs are gone."""
     CreateDrillRun: _grpc.UnaryUnaryMultiCallable[_drill_pb2.CreateDrillRunRequest, _drill_pb2.DrillRun]
@@ -68,6 +70,8 @@ class DrillServiceAsyncStub(DrillServiceStub):
     """One drill."""
     CreateDrill: _aio.UnaryUnaryMultiCallable[_drill_pb2.CreateDrillRequest, _drill_pb2.Drill]  # type: ignore[assignment]
     """A new drill."""
+    UpdateDrill: _aio.UnaryUnaryMultiCallable[_drill_pb2.UpdateDrillRequest, _drill_pb2.Drill]  # type: ignore[assignment]
+    """Another spec; refused while a run goes on. Runs keep the spec that they had."""
     DeleteDrill: _aio.UnaryUnaryMultiCallable[_drill_pb2.DeleteDrillRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """The drill and its runs are gone."""
     CreateDrillRun: _aio.UnaryUnaryMultiCallable[_drill_pb2.CreateDrillRunRequest, _drill_pb2.DrillRun]  # type: ignore[assignment]
@@ -109,6 +113,14 @@ class DrillServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_drill_pb2.Drill, _abc.Awaitable[_drill_pb2.Drill]]:
         """A new drill."""
+
+    @_abc_1.abstractmethod
+    def UpdateDrill(
+        self,
+        request: _drill_pb2.UpdateDrillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_drill_pb2.Drill, _abc.Awaitable[_drill_pb2.Drill]]:
+        """Another spec; refused while a run goes on. Runs keep the spec that they had."""
 
     @_abc_1.abstractmethod
     def DeleteDrill(

@@ -26,6 +26,7 @@ from locci.v1 import (
     drill_pb2_grpc,
     enrolment_pb2,
     enrolment_pb2_grpc,
+    event_pb2,
     event_pb2_grpc,
     logs_pb2,
     manifest_pb2,
@@ -72,6 +73,7 @@ class Host:
         self.images: dict[str, replica_pb2.ReplicaStatus] = {}
         self._said: dict[str, bytes] = {}
         self.found: dict[str, bool] = {}
+        self._events: list[event_pb2.Event] = []
         self.leases: dict[str, float] = {}
         self.asked: list[agent_pb2.OpenLogs] = []
         self.written = self.written_to_end = 0
@@ -174,7 +176,14 @@ class Host:
         changed = [said[n] for n, body in now.items() if self._said.get(n) != body]
         gone = [n for n in self._said if n not in now]
         self._said = now
-        return agent_pb2.Status(replicas=changed, gone=gone) if changed or gone else None
+        events, self._events = self._events, []
+        told = changed or gone or events
+        return agent_pb2.Status(replicas=changed, gone=gone, events=events) if told else None
+
+    def tell(self, kind: str, subject: str, message: str) -> None:
+        """Says that something happened on the host."""
+        self._events.append(event_pb2.Event(type=kind, subjects=[subject], message=message))
+        self.link.wake()
 
     def evidence(self) -> agent_pb2.Evidence | None:
         if not self.found:

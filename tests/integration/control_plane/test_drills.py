@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from fleet.signed_report import is_genuine
-from locci.v1 import app_pb2, drill_pb2, operation_pb2, operation_pb2_grpc
+from locci.v1 import app_pb2, drill_pb2, event_pb2, operation_pb2, operation_pb2_grpc
 from tests.integration.control_plane.rig import Host, Rig, error_of, manifest, running, until
 
 RUN = drill_pb2.DrillRun
@@ -130,3 +130,37 @@ async def test_it_does_not_begin_where_clients_would_not_be_served(rig: Rig) -> 
     assert "no DNS server" in str(error.details())
     runs = await rig.drills.ListDrillRuns(drill_pb2.ListDrillRunsRequest(parent="drills/cut"))
     assert not runs.runs
+
+
+async def test_a_schedule_begins_it_or_says_why_not(rig: Rig) -> None:
+    await declare(rig, 3, drill_pb2.FAULT_KIND_REGION_CUT)
+    drill = await rig.drills.GetDrill(drill_pb2.GetDrillRequest(name="drills/cut"))
+    drill.spec.schedule = "61 * * * *"
+    error = await error_of(rig.drills.UpdateDrill(drill_pb2.UpdateDrillRequest(drill=drill)))
+    assert "'61' is not from 0 to 59" in str(error.details())
+    drill.spec.schedule = "* * * * *"
+    drill.spec.blocked.append("00:00-24:00")
+    changed = await rig.drills.UpdateDrill(drill_pb2.UpdateDrillRequest(drill=drill))
+    assert changed.spec.blocked == drill.spec.blocked
+
+    async def said() -> str:
+        answer = await rig.events.ListEvents(event_pb2.ListEventsRequest(type="DrillNotBegun"))
+        return answer.events[0].message if answer.events else ""
+
+    message = await until(said, "it says why it did not begin", PATIENCE_S)
+    assert "blocked window, 00:00-24:00" in message
+    assert "no node with an edge" in message
+    known = await rig.drills.GetDrill(drill_pb2.GetDrillRequest(name="drills/cut"))
+    assert known.scheduled_time.seconds % 60 == 0
+    assert not known.last_run
+
+
+async def test_an_agent_that_does_not_inject_it_ends_the_run(rig: Rig) -> None:
+    await fleet(rig)
+    await declare(rig, 600, drill_pb2.FAULT_KIND_NODE_CUT)
+    await begin(rig)
+    eu = rig.hosts["eu-1"]
+    await until(lambda: "faults/cut/1" in eu.resources, "the target is asked")
+    eu.tell("FaultRefused", "drills/cut/runs/1", "this host's policy does not allow it")
+    ended = await in_state(rig, RUN.STATE_RECOVERING, RUN.STATE_ABORTED)
+    assert "eu-1: this host's policy" in ended.abort_reason

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.core.drill import RECOVER_S, START_S, TERMINAL, Run, Sight, State, aborted, objections, step
+from control_plane.core.drill import RECOVER_S, START_S, TERMINAL, Guards, Run, Sight, State, aborted, objections, step
 
 FINE = Sight(accepted=False, vantages=2, back=2, elsewhere=1)
 HELD = replace(FINE, accepted=True)
@@ -70,6 +70,21 @@ def test_a_fault_that_need_not_be_noticed_is_not_judged_by_withdrawal() -> None:
     run = played(replace(NEW, withdraws=False), (100.2, HELD), (121.3, FINE), (121.4, FINE))
     assert run.state is State.PASSED
     assert "withdrawn" not in stages(run)
+
+
+def test_guards_are_bounds_before_and_during() -> None:
+    guards = Guards(healthy_regions_min=2, failed_percent_max=20, load_percent_max=70)
+    assert "fewer than 2" in next(objections(FINE, 30.0, busy="", braked=False, unready=(), guards=guards))
+    rich = replace(FINE, elsewhere=2, load_without=0.71)
+    found = list(objections(rich, 30.0, busy="", braked=False, unready=(), guards=guards, blocked="08:00-09:00"))
+    assert ["blocked window" in found[0], "71 %" in found[1], len(found)] == [True, True, 2]
+    held = replace(HELD, elsewhere=2)
+    begun = played(replace(NEW, guards=guards), (100.2, held))
+    assert played(begun, (102.0, replace(held, requests=9, failed=9))).state is State.FAULTY
+    assert played(begun, (102.0, replace(held, requests=20, failed=4))).state is State.FAULTY
+    called_off = played(begun, (102.0, replace(held, requests=20, failed=5)))
+    assert "5 of 20 requests" in called_off.abort_reason
+    assert "fewer than 2" in played(begun, (102.0, HELD)).abort_reason
 
 
 def test_a_guard_calls_it_off_and_waits_for_the_agents_own_limit() -> None:
