@@ -15,6 +15,7 @@ import structlog
 from agent import decode
 from agent.adapters import host_facts, policy_file
 from agent.adapters.breaker import Breaker
+from agent.adapters.container_commands import ContainerCommands
 from agent.adapters.container_logs import ContainerLogs
 from agent.adapters.engine import Engine
 from agent.adapters.engine_events import EngineEvents
@@ -111,6 +112,7 @@ class Agent:
             events_recorded=self._shell.events_recorded,
             leases_renewed=self._shell.leases_renewed,
             logs=ContainerLogs(settings.docker_host, node).read,
+            commands=ContainerCommands(settings.docker_host, node, allowed=self._policy.commands).run,
         )
         self._shell.wake_link = self._link.wake
         journal = FaultJournal(settings.state_dir / JOURNAL_NAME)

@@ -23,6 +23,7 @@ from cli.commands import (
     deploy,
     drills,
     events,
+    execute,
     logs,
     nodes,
     operations,
@@ -74,6 +75,7 @@ for command in (
     contexts.login,
 ):
     app.command()(command)
+app.command("exec")(execute.execute)
 for name, group in {
     "apps": apps,
     "regions": regions,

@@ -20,8 +20,12 @@ CONTEXT_FILE: ContextVar[Path | None] = ContextVar("CONTEXT_FILE", default=None)
 
 def run(work: Callable[[Client], Awaitable[T]]) -> T:
     """What `work` returns."""
-    held = context.load(context.path_in_effect(CONTEXT_FILE.get()))
-    return run_with(held, work)
+    return run_with(context_in_effect(), work)
+
+
+def context_in_effect() -> context.Context:
+    """The context that commands use."""
+    return context.load(context.path_in_effect(CONTEXT_FILE.get()))
 
 
 def run_with(held: context.Context, work: Callable[[Client], Awaitable[T]]) -> T:

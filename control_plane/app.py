@@ -35,6 +35,7 @@ from control_plane.services.context import Context
 from control_plane.services.drills import DrillService
 from control_plane.services.enrolment import EnrolmentService
 from control_plane.services.events import EventService
+from control_plane.services.execution import ExecService
 from control_plane.services.guard import guarded
 from control_plane.services.join_tokens import JoinTokenService
 from control_plane.services.logins import RegistryService
@@ -68,6 +69,7 @@ from locci.v1 import (
     drill_pb2,
     enrolment_pb2,
     event_pb2,
+    exec_pb2,
     logs_pb2,
     node_pb2,
     operation_pb2,
@@ -375,6 +377,7 @@ def services(context: Context, authorities_changed: Callable[[], None] = lambda:
         named(routing_pb2, "RoutingOverrideService", RoutingOverrideService(context)),
         named(placement_pb2, "PlacementService", PlacementService(context)),
         named(logs_pb2, "LogService", LogService(context)),
+        named(exec_pb2, "ExecService", ExecService(context)),
         named(operation_pb2, "OperationService", OperationService(context, RolloutService(context))),
         named(watch_pb2, "WatchService", WatchService(context)),
     ]

@@ -122,6 +122,10 @@ class Publication:
         """What DNS servers serve."""
         return [self._zone(last_part(name)) for name in self._state.zones]
 
+    def knows(self, node_id: str) -> bool:
+        """Whether the node had joined by then; what it is to hold is in the next one otherwise."""
+        return node_id in self._nodes
+
     def wanted(self, node_id: str, role: int, understood: Iterable[str]) -> Wanted:
         """What a node is to hold in a role, limited to the resource types that it understands."""
         types = frozenset(TYPES.get(role, ())) & frozenset(understood)  # type: ignore[call-overload]

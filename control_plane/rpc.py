@@ -82,8 +82,12 @@ def _handler(
     implementation = getattr(service.implementation, snake_case(method.name))
     request_class = GetMessageClass(method.input_type)
     answer_class = GetMessageClass(method.output_type)
-    make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
-    behaviour = _stream if method.server_streaming else _unary
+    # A conversation is a stream whose request is the iterator of what the caller says.
+    make, behaviour = grpc.unary_unary_rpc_method_handler, _unary
+    if method.server_streaming:
+        both = method.client_streaming
+        make = grpc.stream_stream_rpc_method_handler if both else grpc.unary_stream_rpc_method_handler
+        behaviour = _stream
     return make(
         behaviour(implementation, identify, method.full_name, quotas),
         request_deserializer=request_class.FromString,

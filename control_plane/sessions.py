@@ -182,9 +182,9 @@ class Hub:
     def _offer_slice(self) -> None:
         for key in list(islice(self._due, _SLICE)):
             del self._due[key]
-            session = self._sessions.get(key)
-            if session is not None and self._publication is not None:
-                wanted = self._publication.wanted(session.node, session.role, session.types)
+            session, publication = self._sessions.get(key), self._publication
+            if session is not None and publication is not None and publication.knows(session.node):
+                wanted = publication.wanted(session.node, session.role, session.types)
                 if session.offered is None or session.offered.hash != wanted.hash:
                     self._plan(session, wanted)
 
@@ -204,8 +204,9 @@ class Hub:
 
     def deliver(self, session: Session) -> None:
         """Sends the next delta when one is due."""
-        if self._publication is not None and self.current(session):
-            self._plan(session, self._publication.wanted(session.node, session.role, session.types))
+        publication = self._publication
+        if publication is not None and publication.knows(session.node) and self.current(session):
+            self._plan(session, publication.wanted(session.node, session.role, session.types))
 
     def _plan(self, session: Session, wanted: Wanted) -> None:
         assert self._publication is not None

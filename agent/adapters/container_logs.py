@@ -40,7 +40,7 @@ class ContainerLogs:
             connector = aiohttp.UnixConnector(self._unix) if self._unix else aiohttp.TCPConnector()
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-                problem = await self._foreign(session, question.container_id)
+                problem = await foreign(session, self._base, self._node, question.container_id)
                 if problem:
                     yield agent_pb2.LogUpload(problem=problem)
                     return
@@ -49,15 +49,6 @@ class ContainerLogs:
                         yield upload
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             yield agent_pb2.LogUpload(problem=f"Docker Engine broke off: {error or type(error).__name__}")
-
-    async def _foreign(self, session: aiohttp.ClientSession, container_id: str) -> str:
-        """Why this container is not to be read, in a sentence; only those of this node are."""
-        if not _CONTAINER.fullmatch(container_id):
-            return _GONE
-        async with asyncio.timeout(CONNECT_S), session.get(f"{self._base}/containers/{container_id}/json") as response:
-            found: Any = await response.json(content_type=None)
-        labels = (found.get("Config") or {}).get("Labels") or {} if response.status == 200 else {}
-        return "" if labels.get(LABEL_NODE) == self._node else _GONE
 
     async def _lines(
         self, session: aiohttp.ClientSession, question: agent_pb2.OpenLogs
@@ -77,6 +68,16 @@ class ContainerLogs:
                 lines = list(_frames(held))
                 for begin in range(0, len(lines), LINES_MAX):
                     yield agent_pb2.LogUpload(lines=lines[begin : begin + LINES_MAX])
+
+
+async def foreign(session: aiohttp.ClientSession, base: str, node: str, container_id: str) -> str:
+    """Why a container is not to be looked into, in a sentence; only those of this node are."""
+    if not _CONTAINER.fullmatch(container_id):
+        return _GONE
+    async with asyncio.timeout(CONNECT_S), session.get(f"{base}/containers/{container_id}/json") as response:
+        found: Any = await response.json(content_type=None)
+    labels = (found.get("Config") or {}).get("Labels") or {} if response.status == 200 else {}
+    return "" if labels.get(LABEL_NODE) == node else _GONE
 
 
 def _frames(held: bytearray) -> Iterator[logs_pb2.LogLine]:

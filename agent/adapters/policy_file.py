@@ -21,6 +21,7 @@ class _File(BaseModel):
     privileged: bool = False
     drills: bool = True
     forbidden_faults: list[str] = []
+    commands: bool = True
 
 
 def load(path: Path) -> LocalPolicy:
@@ -53,4 +54,5 @@ def load(path: Path) -> LocalPolicy:
         privileged=found.privileged,
         drills=found.drills,
         forbidden_faults=tuple(found.forbidden_faults),
+        commands=found.commands,
     )

@@ -26,6 +26,8 @@ class LocalPolicy:
     """Whether drills may break something here for a while."""
     forbidden_faults: tuple[str, ...] = ()
     """Faults that drills may not inject, as in `disk-full`."""
+    commands: bool = True
+    """Whether operators may run commands in containers."""
 
 
 DEFAULT_POLICY: Final = LocalPolicy()

@@ -30,7 +30,7 @@ def logs(
     output: Output = Format.TABLE,
 ) -> None:
     """What an app's containers write. With -o json each line is one object."""
-    name = _name(app)
+    name = replica_name(app)
     params: Json = {"tail_lines": tail, "follow": follow}
     if since:
         params["since_time"] = _time(since)
@@ -46,7 +46,8 @@ def logs(
     run(read)
 
 
-def _name(app: str) -> str:
+def replica_name(app: str) -> str:
+    """The resource name of `hello` or `hello/0-3`."""
     parts = app.removeprefix("apps/").replace("/replicas/", "/").split("/")
     if len(parts) > 2 or not all(re.fullmatch(r"[a-z0-9@-]+", part) for part in parts):
         raise Failure(f"{app!r} is no app, and no replica as in hello/0-3", exit_code=USAGE)

@@ -12,7 +12,9 @@ ROLES: Final = ("viewer", "deployer", "operator", "admin")
 """Each may do all that those before it may."""
 
 _READS: Final = re.compile(r"(Get|List|Watch|Wait|Export|Verify|Plan)[A-Z]")
-_APP_SERVICES: Final = frozenset({"AppService", "ReleaseService", "RolloutService", "PurgeService", "LogService"})
+_APP_SERVICES: Final = frozenset(
+    {"AppService", "ReleaseService", "RolloutService", "PurgeService", "LogService", "ExecService"}
+)
 """What a limited token may change. Elsewhere a request may carry a name that the service does not read, so that an
 app's name in it proves nothing."""
 _ADMIN_SERVICES: Final = frozenset({"OperatorTokenService", "AuditService", "AuthorityService"})
@@ -38,6 +40,7 @@ _LEAST: Final = {
     "PurgeService": "deployer",
     "WatchService": "viewer",
     "LogService": "viewer",
+    "ExecService": "operator",
 }
 """The least role for the methods of a service that change something."""
 

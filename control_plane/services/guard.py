@@ -23,13 +23,14 @@ from control_plane.state import Batch, State
 from fleet import contract
 from fleet.audit import record_hash
 from fleet.clock import Clock
-from fleet.errors import Code, LocciError
+from fleet.errors import Code, LocciError, invalid
 from locci.v1 import access_pb2
 
 log = structlog.get_logger()
 
 RECORDS_MAX: Final = 20_000
 _REQUEST_MAX: Final = 4096
+_FIRST_S: Final = 10.0
 _LOOK_S: Final = 1.0
 """Longest time that a watch outlives the token that opened it."""
 _HIDDEN: Final = frozenset({"token", "secret", "password", "value", "csr_pem", "private_key_pem", "env", "content"})
@@ -149,6 +150,14 @@ async def _next(answers: AsyncIterator[Any]) -> Any:
     return await anext(answers, _END)
 
 
+async def _first(requests: AsyncIterator[Any]) -> Any:
+    try:
+        async with asyncio.timeout(_FIRST_S):
+            return await anext(requests)
+    except (TimeoutError, StopAsyncIteration):
+        raise invalid("start", "no first message came", "OUT_OF_TURN") from None
+
+
 class Guarded:
     """A service's implementation behind the gate; its methods are found by name, as on the implementation itself."""
 
@@ -159,6 +168,8 @@ class Guarded:
             name = "".join(f"_{c.lower()}" if c.isupper() else c for c in method.name).lstrip("_")
             inner = getattr(service.implementation, name)
             guard = self._watching if method.server_streaming else self._calling
+            if method.client_streaming:
+                guard = self._conversing
             setattr(self, name, guard(method.name, inner))
 
     def _check(self, method: str, request: Message, caller: Caller) -> None:
@@ -201,6 +212,24 @@ class Guarded:
         async def call(request: Any, caller: Caller) -> AsyncIterator[Any]:
             self._check(method, request, caller)
             async with contextlib.aclosing(inner(request, caller)) as answers:
+                async for answer in self._while_valid(answers, caller):
+                    yield answer
+
+        return call
+
+    def _conversing(self, method: str, inner: Any) -> Any:
+        """What the caller begins with is checked and recorded before anything comes of it."""
+
+        async def call(requests: AsyncIterator[Any], caller: Caller) -> AsyncIterator[Any]:
+            first = await _first(requests)
+            pending = _Call(f"{self._service.descriptor.name}.{method}", caller, first)
+            try:
+                self._check(method, first, caller)
+            except LocciError as error:
+                await self._auditor.record(pending, error.code.name, error.message)
+                raise
+            await self._auditor.record(pending, "OK", "")
+            async with contextlib.aclosing(inner(first, requests, caller)) as answers:
                 async for answer in self._while_valid(answers, caller):
                     yield answer
 

@@ -18,6 +18,7 @@ TAIL_DEFAULT: Final = 100
 TAIL_MAX: Final = 10_000
 LOOK_S: Final = 2.0
 """Time between looks for replicas that came since."""
+TOTAL_S: Final = 24 * 3600.0
 _MERGED_MAX: Final = 8
 
 Merged = asyncio.Queue[logs_pb2.LogLines | None]
@@ -35,15 +36,24 @@ class LogService:
         self._check(request)
         merged: Merged = asyncio.Queue(_MERGED_MAX)
         readers: dict[str, asyncio.Task[None]] = {}
-        overseer = asyncio.create_task(self._oversee(request, readers, merged))
+        overseer = asyncio.create_task(self._oversee(request, caller.principal, readers, merged))
+        end = asyncio.get_running_loop().time() + TOTAL_S
         try:
-            while (lines := await merged.get()) is not None:
+            while (lines := await self._next(merged, end)) is not None:
                 yield lines
         finally:
             overseer.cancel()
             for task in readers.values():
                 task.cancel()
             await asyncio.gather(overseer, *readers.values(), return_exceptions=True)
+
+    async def _next(self, merged: Merged, end: float) -> logs_pb2.LogLines | None:
+        try:
+            async with asyncio.timeout_at(end):
+                return await merged.get()
+        except TimeoutError:
+            message = f"lines are followed for {TOTAL_S / 3600:g} hours at most: ask again"
+            raise LocciError(Code.DEADLINE_EXCEEDED, "FOLLOWED_LONG_ENOUGH", message) from None
 
     def _check(self, request: logs_pb2.TailLogsRequest) -> None:
         if request.tail_lines < 0:
@@ -62,27 +72,33 @@ class LogService:
         return {key: row for key, row in shown.items() if not replica or row.name == name}
 
     async def _oversee(
-        self, request: logs_pb2.TailLogsRequest, readers: dict[str, asyncio.Task[None]], merged: Merged
+        self,
+        request: logs_pb2.TailLogsRequest,
+        principal: str,
+        readers: dict[str, asyncio.Task[None]],
+        merged: Merged,
     ) -> None:
         """Reads every replica, and with `follow` those that come later; says the end when all have ended."""
         while True:
             for key, row in self._rows(request.name).items():
                 if key not in readers:
-                    readers[key] = asyncio.create_task(self._read(request, row, merged))
+                    readers[key] = asyncio.create_task(self._read(request, principal, row, merged))
             if not request.follow:
                 break
             await asyncio.sleep(LOOK_S)
         await asyncio.gather(*readers.values(), return_exceptions=True)
         await merged.put(None)
 
-    async def _read(self, request: logs_pb2.TailLogsRequest, row: replica_pb2.Replica, merged: Merged) -> None:
+    async def _read(
+        self, request: logs_pb2.TailLogsRequest, principal: str, row: replica_pb2.Replica, merged: Merged
+    ) -> None:
         """Reads one replica; with `follow` again when its container has ended, from the last line on."""
         wanted, told = logs_pb2.TailLogsRequest(), ""
         wanted.CopyFrom(request)
         while True:
             problem = ""
             try:
-                async for upload in self._uploads(wanted, row):
+                async for upload in self._uploads(wanted, principal, row):
                     if upload.lines:
                         wanted.since_time.FromNanoseconds(upload.lines[-1].time.ToNanoseconds() + 1)
                         wanted.tail_lines = TAIL_MAX
@@ -102,12 +118,12 @@ class LogService:
         return any(resource_name(r) == resource_name(row) for r in held)
 
     async def _uploads(
-        self, request: logs_pb2.TailLogsRequest, row: replica_pb2.Replica
+        self, request: logs_pb2.TailLogsRequest, principal: str, row: replica_pb2.Replica
     ) -> AsyncIterator[agent_pb2.LogUpload]:
         node = last_part(row.node)
         reported = await self._reported(request, row, node)
         hub = self._context.hub
-        with hub.side_streams.expect(node) as (identifier, stream):
+        with hub.side_streams.expect(node, agent_pb2.LogUpload, principal) as (identifier, stream):
             question = agent_pb2.OpenLogs(
                 stream_id=identifier,
                 container_id=reported.container_id,

@@ -19,6 +19,7 @@ from control_plane.services.context import Context
 from control_plane.services.enrolment import check_addresses
 from control_plane.services.node_identity import authorise, peer_identity
 from control_plane.sessions import Session
+from control_plane.side_streams import SideStream
 from control_plane.state import Batch
 from fleet.errors import Code, LocciError, failed_precondition, invalid
 from fleet.ids import last_part
@@ -37,6 +38,7 @@ HELD_MAX: Final = 20_000
 
 Messages = AsyncIterator[agent_pb2.NodeMessage]
 Call = grpc.aio.ServicerContext[agent_pb2.NodeMessage, agent_pb2.ControlMessage]
+ExecCall = grpc.aio.ServicerContext[agent_pb2.ExecUpload, agent_pb2.ExecDownload]
 LogCall = grpc.aio.ServicerContext[agent_pb2.LogUpload, agent_pb2.LogUploadTaken]
 
 
@@ -73,7 +75,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
             node = authorise(self._context.state, peer_identity(context))
             async with asyncio.timeout(HELLO_DEADLINE_S):
                 first = await anext(request_iterator)
-            stream = self._context.hub.side_streams.take(first.stream_id, last_part(node.name))
+            stream = self._context.hub.side_streams.take(first.stream_id, last_part(node.name), agent_pb2.LogUpload)
         except LocciError as error:
             await abort(context, error)
         except (TimeoutError, StopAsyncIteration):
@@ -87,6 +89,48 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
         finally:
             await stream.put(None)
         return agent_pb2.LogUploadTaken()
+
+    async def Exec(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: AsyncIterator[agent_pb2.ExecUpload], context: ExecCall
+    ) -> None:
+        """A command in a container, for whoever asked."""
+        try:
+            node = authorise(self._context.state, peer_identity(context))
+            async with asyncio.timeout(HELLO_DEADLINE_S):
+                first = await anext(request_iterator)
+            stream = self._context.hub.side_streams.take(first.stream_id, last_part(node.name), agent_pb2.ExecUpload)
+        except LocciError as error:
+            await abort(context, error)
+        except (TimeoutError, StopAsyncIteration):
+            await abort(context, invalid("stream_id", "no first message came", "OUT_OF_TURN"))
+
+        async def tell() -> None:
+            while True:
+                await context.write(await stream.downloads.get())
+
+        telling = asyncio.create_task(tell())
+        hearing = asyncio.create_task(self._hear(first, request_iterator, stream))
+        closing = asyncio.create_task(stream.closed.wait())
+        tasks = (telling, hearing, closing)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await stream.put(None)
+
+    async def _hear(
+        self,
+        first: agent_pb2.ExecUpload,
+        uploads: AsyncIterator[agent_pb2.ExecUpload],
+        stream: SideStream[agent_pb2.ExecUpload],
+    ) -> None:
+        wanted = await stream.put(first)
+        async for upload in uploads:
+            wanted = wanted and await stream.put(upload)
+            if not wanted:
+                return
 
     async def _refuse(self, context: Call, error: LocciError) -> None:
         """Says why in a Goodbye, which carries when to come back, and in the status."""

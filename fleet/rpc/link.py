@@ -27,7 +27,7 @@ from fleet.errors import LocciError
 from fleet.identity import IdentityDirectory
 from fleet.rpc.channel import KEEPALIVE_S, node_channel
 from fleet.rpc.errors import from_rpc_error
-from fleet.rpc.side_calls import LogSource, SideCalls
+from fleet.rpc.side_calls import CommandSource, LogSource, SideCalls
 from fleet.snapshot import Snapshot, SnapshotFile, apply_delta
 from locci.v1 import agent_pb2, agent_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc, node_pb2
 
@@ -99,6 +99,7 @@ class NodeLink:
         events_recorded: Callable[[agent_pb2.EventsRecorded], None] = lambda _: None,
         leases_renewed: Callable[[frozenset[str], float], None] = lambda _names, _at: None,
         logs: LogSource | None = None,
+        commands: CommandSource | None = None,
     ):
         """`events_recorded` is told which events of the consumer's statuses the control plane has in its store,
         `leases_renewed` which replicas this node may go on to run, counted from which moment of the monotonic clock."""
@@ -106,6 +107,7 @@ class NodeLink:
         self._events_recorded = events_recorded
         self._leases_renewed = leases_renewed
         self._logs = logs
+        self._commands = commands
         self._side_calls: SideCalls | None = None
         self._beats: OrderedDict[int, float] = OrderedDict()
         """When each of the last heartbeats was made, on the monotonic clock, before it could be sent."""
@@ -176,7 +178,7 @@ class NodeLink:
         keepalive_s = max(KEEPALIVE_S, self._heartbeat_s)
         async with node_channel(endpoint, self._identity, keepalive_s) as channel:
             call = agent_pb2_grpc.AgentServiceStub(channel).Sync()
-            self._side_calls = SideCalls(channel, self._logs) if self._logs is not None else None
+            self._side_calls = SideCalls(channel, self._logs, self._commands) if self._logs is not None else None
             try:
                 async with asyncio.timeout(_WELCOME_DEADLINE_S):
                     await call.write(agent_pb2.NodeMessage(hello=self._hello()))
@@ -258,6 +260,8 @@ class NodeLink:
                     self._renew_leases(message.leases)
                 case "open_logs" if self._side_calls is not None:
                     self._side_calls.open_logs(message.open_logs)
+                case "open_exec" if self._side_calls is not None:
+                    self._side_calls.open_exec(message.open_exec)
                 case "trust":
                     self._trust(message.trust)
                 case "goodbye":

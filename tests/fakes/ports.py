@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 
 # Below the range from which the kernel takes the ports of outgoing connections (ip(7), ip_local_port_range): one that
-# was free a moment ago stays free until the server has it.
-_FIRST, _LAST = 20_000, 32_000
+# was free a moment ago stays free until the server has it. Tests that run beside each other have a part of it each.
+_FIRST, _PART, _PARTS = 20_000, 2_400, 5
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
+# Of its own: others seed the common one, and then every worker draws the same numbers.
+_RANDOM = random.Random()
 
 
 def free_port() -> int:
     """A port of loopback that nobody listens on, over TCP or UDP."""
     while True:
-        port = random.randint(_FIRST, _LAST)
+        port = _FIRST + _WORKER * _PART + _RANDOM.randrange(_PART)
         with contextlib.suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             tcp.bind(("127.0.0.1", port))
             udp.bind(("127.0.0.1", port))

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from locci.v1 import event_pb2 as _event_pb2
+from locci.v1 import exec_pb2 as _exec_pb2
 from locci.v1 import logs_pb2 as _logs_pb2
 from locci.v1 import node_pb2 as _node_pb2
 from locci.v1 import replica_pb2 as _replica_pb2
@@ -863,6 +864,7 @@ class ControlMessage(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
     OPEN_LOGS_FIELD_NUMBER: _builtins.int
+    OPEN_EXEC_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First, and only first."""
@@ -895,6 +897,10 @@ class ControlMessage(_message.Message):
     def open_logs(self) -> Global___OpenLogs:
         """Somebody asks for what a container writes."""
 
+    @_builtins.property
+    def open_exec(self) -> Global___OpenExec:
+        """Somebody asks for a command to be run in a container."""
+
     def __init__(
         self,
         *,
@@ -906,12 +912,13 @@ class ControlMessage(_message.Message):
         leases: Global___Leases | None = ...,
         trust: Global___Trust | None = ...,
         open_logs: Global___OpenLogs | None = ...,
+        open_exec: Global___OpenExec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_logs", b"open_logs", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_exec", b"open_exec", "open_logs", b"open_logs", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_logs", b"open_logs", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_exec", b"open_exec", "open_logs", b"open_logs", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases", "trust", "open_logs"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases", "trust", "open_logs", "open_exec"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -988,6 +995,120 @@ class LogUpload(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogUpload: _TypeAlias = LogUpload  # noqa: Y015
+
+@_typing.final
+class OpenExec(_message.Message):
+    """Asks a node to call Exec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    TTY_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    stream_id: _builtins.str
+    """What the node says first in its call; good once, and for this node only."""
+    container_id: _builtins.str
+    """The container to run it in."""
+    tty: _builtins.bool
+    """With a terminal."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The program and its arguments."""
+
+    @_builtins.property
+    def size(self) -> _exec_pb2.TerminalSize:
+        """The terminal's size."""
+
+    def __init__(
+        self,
+        *,
+        stream_id: _builtins.str = ...,
+        container_id: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        tty: _builtins.bool = ...,
+        size: _exec_pb2.TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "container_id", b"container_id", "size", b"size", "stream_id", b"stream_id", "tty", b"tty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenExec: _TypeAlias = OpenExec  # noqa: Y015
+
+@_typing.final
+class ExecUpload(_message.Message):
+    """What a command wrote, and how it ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    STDOUT_FIELD_NUMBER: _builtins.int
+    STDERR_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    stream_id: _builtins.str
+    """`OpenExec.stream_id`; in the first message only."""
+    stdout: _builtins.bytes
+    """To standard output."""
+    stderr: _builtins.bytes
+    """To standard error."""
+    exit_code: _builtins.int
+    """It has ended; the last message."""
+    problem: _builtins.str
+    """Why it could not be run, or not to its end, in a sentence; the last message."""
+    def __init__(
+        self,
+        *,
+        stream_id: _builtins.str = ...,
+        stdout: _builtins.bytes = ...,
+        stderr: _builtins.bytes = ...,
+        exit_code: _builtins.int | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "problem", b"problem", "stderr", b"stderr", "stdout", b"stdout", "stream_id", b"stream_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___ExecUpload: _TypeAlias = ExecUpload  # noqa: Y015
+
+@_typing.final
+class ExecDownload(_message.Message):
+    """What goes into a command."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STDIN_FIELD_NUMBER: _builtins.int
+    END_OF_STDIN_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
+    stdin: _builtins.bytes
+    """For standard input."""
+    end_of_stdin: _builtins.bool
+    """Standard input ends here."""
+    @_builtins.property
+    def resize(self) -> _exec_pb2.TerminalSize:
+        """The terminal has another size now."""
+
+    def __init__(
+        self,
+        *,
+        stdin: _builtins.bytes = ...,
+        end_of_stdin: _builtins.bool = ...,
+        resize: _exec_pb2.TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resize", b"resize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_stdin", b"end_of_stdin", "resize", b"resize", "stdin", b"stdin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecDownload: _TypeAlias = ExecDownload  # noqa: Y015
 
 @_typing.final
 class LogUploadTaken(_message.Message):

@@ -45,6 +45,11 @@ class AgentServiceStub:
                 request_serializer=locci_dot_v1_dot_agent__pb2.LogUpload.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_agent__pb2.LogUploadTaken.FromString,
                 _registered_method=True)
+        self.Exec = channel.stream_stream(
+                '/locci.v1.AgentService/Exec',
+                request_serializer=locci_dot_v1_dot_agent__pb2.ExecUpload.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_agent__pb2.ExecDownload.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -66,6 +71,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Exec(self, request_iterator, context):
+        """A command in a container, after OpenExec: a call of its own as well. The command is killed when the call ends before it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.SendLogs,
                     request_deserializer=locci_dot_v1_dot_agent__pb2.LogUpload.FromString,
                     response_serializer=locci_dot_v1_dot_agent__pb2.LogUploadTaken.SerializeToString,
+            ),
+            'Exec': grpc.stream_stream_rpc_method_handler(
+                    servicer.Exec,
+                    request_deserializer=locci_dot_v1_dot_agent__pb2.ExecUpload.FromString,
+                    response_serializer=locci_dot_v1_dot_agent__pb2.ExecDownload.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class AgentService:
             '/locci.v1.AgentService/SendLogs',
             locci_dot_v1_dot_agent__pb2.LogUpload.SerializeToString,
             locci_dot_v1_dot_agent__pb2.LogUploadTaken.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Exec(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/locci.v1.AgentService/Exec',
+            locci_dot_v1_dot_agent__pb2.ExecUpload.SerializeToString,
+            locci_dot_v1_dot_agent__pb2.ExecDownload.FromString,
             options,
             channel_credentials,
             insecure,

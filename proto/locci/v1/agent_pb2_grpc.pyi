@@ -39,6 +39,8 @@ class AgentServiceStub:
     """What a container writes, after OpenLogs: a call of its own, so that it delays nothing else. It ends with the container, with
     the last line that was asked for, or when whoever asked has gone.
     """
+    Exec: _grpc.StreamStreamMultiCallable[_agent_pb2.ExecUpload, _agent_pb2.ExecDownload]
+    """A command in a container, after OpenExec: a call of its own as well. The command is killed when the call ends before it."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -51,6 +53,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """What a container writes, after OpenLogs: a call of its own, so that it delays nothing else. It ends with the container, with
     the last line that was asked for, or when whoever asked has gone.
     """
+    Exec: _aio.StreamStreamMultiCallable[_agent_pb2.ExecUpload, _agent_pb2.ExecDownload]  # type: ignore[assignment]
+    """A command in a container, after OpenExec: a call of its own as well. The command is killed when the call ends before it."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Nodes speak to the control plane here; the identity is the client certificate's."""
@@ -72,5 +76,13 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """What a container writes, after OpenLogs: a call of its own, so that it delays nothing else. It ends with the container, with
         the last line that was asked for, or when whoever asked has gone.
         """
+
+    @_abc_1.abstractmethod
+    def Exec(
+        self,
+        request_iterator: _MaybeAsyncIterator[_agent_pb2.ExecUpload],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_pb2.ExecDownload], _abc.AsyncIterator[_agent_pb2.ExecDownload]]:
+        """A command in a container, after OpenExec: a call of its own as well. The command is killed when the call ends before it."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -82,7 +82,7 @@ async def test_what_cannot_be_read_is_said(rig: Rig) -> None:
 
 
 async def test_nobody_calls_for_a_stream_that_is_not_its_own(rig: Rig) -> None:
-    with rig.plane.hub.side_streams.expect("eu-1") as (identifier, _):
+    with rig.plane.hub.side_streams.expect("eu-1", agent_pb2.LogUpload, "operators/one") as (identifier, _):
         async with node_channel(rig.settings.node_listen, rig.hosts["eu-2"].directory) as channel:
             for stolen in (identifier, "nothing"):
                 call = agent_pb2_grpc.AgentServiceStub(channel).SendLogs()

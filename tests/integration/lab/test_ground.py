@@ -256,7 +256,7 @@ def test_up_that_is_interrupted_leaves_nothing() -> None:
 
 
 def test_a_folder_that_is_not_the_labs_is_left_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
-    name = f"tf{os.getpid() % 100000}"
+    name = f"tx{os.getpid() % 100000}"
     folder = default_layout(name).root
     folder.mkdir(parents=True)
     (folder / "precious").write_text("mine")

@@ -84,6 +84,20 @@ async def test_a_publication_reaches_everyone_in_slices_and_the_newest_counts() 
     assert all(s.outbox.empty() for s in sessions), "nothing is sent again to who holds it or has it on its way"
 
 
+async def test_a_node_that_joined_since_waits_for_the_next_publication() -> None:
+    state, observed = await fleet(), Observed(0.0, 0.0)
+    hub = Hub(observed, lambda: 1.0)
+    hub.publish(publication(state, observed))
+    row = node_pb2.Node(name="nodes/new", region="regions/eu", roles=[node_pb2.NODE_ROLE_EDGE])
+    await state.transact(lambda batch: batch.put(state.nodes, row.name, row))
+    session = Session("new", hello(), 1)
+    hub.enter(session)
+    hub.deliver(session)
+    assert session.outbox.empty()
+    hub.publish(publication(state, observed))
+    assert session.outbox.get_nowait().delta.complete
+
+
 async def test_nodes_of_a_region_share_what_they_are_to_hold() -> None:
     state, observed = await fleet(), Observed(0.0, 0.0)
     made = publication(state, observed)
