@@ -33,6 +33,7 @@ from locci.v1 import agent_pb2, manifest_pb2, resource_pb2
 RESOURCE_TYPES: Final = (
     "agentversions",
     "certificates",
+    "drillclients",
     "faults",
     "images",
     "registries",
@@ -101,8 +102,8 @@ def logins(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
 
 
 def resource_types(policy: LocalPolicy) -> tuple[str, ...]:
-    """What the node asks for: no faults when its policy forbids drills."""
-    return tuple(kind for kind in RESOURCE_TYPES if kind != "faults" or policy.drills)
+    """What the node asks for: nothing of drills when its policy forbids them."""
+    return tuple(kind for kind in RESOURCE_TYPES if kind not in ("drillclients", "faults") or policy.drills)
 
 
 # ---- what is wrong
@@ -129,7 +130,7 @@ def _resource_problems(
                 yield f"its content belongs to {expected}"
         case "certificate":
             yield from _certificate_problems(name, resource.certificate)
-        case "fault":
+        case "fault" | "drill_client":
             return  # A fault that this host does not do is refused for itself alone (decode_faults).
         case "agent_version":
             if not VERSION.fullmatch(resource.agent_version.version):

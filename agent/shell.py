@@ -64,6 +64,7 @@ from agent.core.messages import (
 from agent.core.model import Identity
 from agent.core.policy import LocalPolicy
 from agent.core.summary import sentence
+from agent.drill_clients import DrillClients
 from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.reporter import Reporter
@@ -120,6 +121,7 @@ class Shell:
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self.edge = EdgeSocket(edge_path, self.post)
         self.reporter = Reporter(clock, outbox)
+        self.drill_clients = DrillClients(clock)
         self.machine = Machine(generation=state.generation, presumed_ready=state.ready, leases=leases.leases)
         self.wake_link: Callable[[], None] = lambda: None
         """Called when there is something to tell the control plane."""
@@ -143,6 +145,7 @@ class Shell:
         if self._timer is not None:
             self._timer.cancel()
         await self._prober.close()
+        await self.drill_clients.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -167,6 +170,7 @@ class Shell:
             log.error("agent_version_not_kept", version=target.agent_version, reason=error.strerror)
         self._engine.logins = decode.logins(snapshot)
         self.post(SnapshotAccepted(target))
+        self.drill_clients.want(snapshot)
         self.want_faults(decode_faults.wanted(snapshot, self._policy))
 
     def complete_status(self) -> agent_pb2.Status:
@@ -194,6 +198,7 @@ class Shell:
         if asleep_s() - self._asleep_s > _ASLEEP_S:
             self._asleep_s = asleep_s()
             self.post(LeasesLost())
+        beat.drill_clients.extend(self.drill_clients.counts())
         if self._beats % USAGE_EVERY_HEARTBEATS == 0:
             for resource, used in self.usage.items():
                 beat.usage.add(resource=resource, cpus=used.cpus, memory_bytes=used.memory_bytes)

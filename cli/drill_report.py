@@ -66,7 +66,7 @@ def as_text(run: Json, ttl_s: float) -> str:
     for stage in stages(run, ttl_s):
         objective, bound = (_seconds(value) for value in (stage.objective_s, stage.bound_s))
         lines.append(f"{stage.name:<11}{_seconds(stage.after_s):>9}{objective:>11}{bound:>9}  {stage.detail}")
-    lines += ["", _requests(run)]
+    lines += ["", _requests(run), *_clients(run)]
     lines += [f"missed: {failure}" for failure in run.get("failures", [])] or ["passed"]
     return "\n".join(lines)
 
@@ -106,6 +106,7 @@ svg{{width:100%;height:auto;margin:1rem 0}}</style>
 <h1>{_(_title(run))}</h1><p><span class=verdict>{verdict}</span> Fault at {_(str(run.get("fault_time", "unknown")))}.
 {_(_requests(run))}.</p>{_picture(found)}
 <table><tr><th>Stage<th class=n>After<th class=n>Objective<th class=n>Computed bound<th>What was seen{rows}</table>
+{_client_rows(run)}
 {f"<h2>Missed</h2><ul>{failures}</ul>" if failures else ""}
 <p><small>Seconds since the fault. The bound is the worst case of the configuration: probes of DNS servers with their
 default settings, then the time to live of answers, then a client's next try.</small></p></html>
@@ -144,6 +145,37 @@ def _requests(run: Json) -> str:
     requests, failed = int(run.get("requests", 0)), int(run.get("failed_requests", 0))
     share = f" ({100 * failed / requests:.1f} %)" if requests else ""
     return f"{requests} requests, {failed} failed{share}"
+
+
+def _clients(run: Json) -> list[str]:
+    """What clients of each region saw; nothing when nobody asked by region."""
+    found = run.get("clients", [])
+    if not found:
+        return []
+    heads = f"{'REQUESTS':>9}{'FAILED':>8}{'SLOW':>6}{'LONGEST GAP':>13}"
+    lines = [f"{'CLIENTS OF':<14}{'ASKED BY':<14}{heads}  LAST FAILURE"]
+    for client in found:
+        region, node = (str(client.get(key, "")).rpartition("/")[2] for key in ("region", "node"))
+        requests, failed, slow = (int(client.get(key, 0)) for key in ("requests", "failed", "slow"))
+        gap = _seconds(seconds_of(client.get("longest_gap", "")))
+        failure = str(client.get("last_failure", ""))
+        row = f"{region:<14}{node:<14}{requests:>9}{failed:>8}{slow:>6}{gap:>13}  {failure}"
+        lines.append(row.rstrip())
+    return ["", *lines, ""]
+
+
+def _client_rows(run: Json) -> str:
+    """The same as a table of HTML."""
+    rows = ""
+    for client in run.get("clients", []):
+        region, node = (_(str(client.get(key, "")).rpartition("/")[2]) for key in ("region", "node"))
+        counts = "".join(f"<td class=n>{int(client.get(key, 0))}" for key in ("requests", "failed", "slow"))
+        gap = _seconds(seconds_of(client.get("longest_gap", "")))
+        rows += f"<tr><td>{region}<td>{node}{counts}<td class=n>{gap}<td>{_(str(client.get('last_failure', '')))}"
+    if not rows:
+        return ""
+    heads = "<th class=n>Requests<th class=n>Failed<th class=n>Slow<th class=n>Longest gap<th>Last failure"
+    return f"<h2>Clients</h2><table><tr><th>Clients of<th>Asked by{heads}{rows}</table>"
 
 
 def _number(run: Json) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
 
@@ -41,6 +42,8 @@ _CUTS: Final = frozenset(
         drill_pb2.FAULT_KIND_OUTBOUND_CUT,
     }
 )
+_CLIENT_REGIONS_MAX: Final = 20
+_NAME_SERVERS_MAX: Final = 8
 BEGIN_WITHIN_S: Final = 15.0
 _DURATION_DEFAULT_S: Final = 30.0
 _STATES: Final = {
@@ -70,6 +73,44 @@ def resource_of(row: drill_pb2.DrillRun) -> str:
     """Name of the resource by which agents are asked for a run's fault."""
     _, drill, _, number = row.name.split("/")
     return f"faults/{drill}/{number}"
+
+
+def clients_of(row: drill_pb2.DrillRun) -> str:
+    """Name of the resource by which hosts are asked to be clients of a run."""
+    _, drill, _, number = row.name.split("/")
+    return f"drillclients/{drill}/{number}"
+
+
+def asking(state: Store, observed: Observed, row: drill_pb2.DrillRun) -> dict[str, drill_pb2.DrillClient]:
+    """By node's name, the clients that hosts outside of the targets are: one host in each region, and as many as there
+    are at most. Each asks for its own region; the first also for the region of the target."""
+    hosts: dict[str, node_pb2.Node] = {}
+    for name, node in sorted(state.nodes.items()):
+        usable = observed.session(last_part(name), node_pb2.NODE_ROLE_EDGE).asks_as_clients
+        if usable and row.spec.target not in (node.name, node.region) and _is_edge(node):
+            hosts.setdefault(node.region, node)
+    servers = [
+        next((a for a in node.addresses if ":" not in a), "")
+        for node in state.nodes.values()
+        if node_pb2.NODE_ROLE_DNS in node.roles
+    ]
+    asked: dict[str, drill_pb2.DrillClient] = {}
+    for node in list(hosts.values())[:_CLIENT_REGIONS_MAX]:
+        client = drill_pb2.DrillClient(run=row.name, hostname=row.spec.hostname)
+        client.name_servers.extend(sorted(filter(None, servers))[:_NAME_SERVERS_MAX])
+        client.askers.add(region=node.region)
+        if not asked:
+            for target in targets(state, row.spec)[:1]:
+                # The subnet of a client is an IPv4 one here, as the answers that are asked for.
+                address = next((a for a in target.addresses if ":" not in a), "")
+                if address and target.region != node.region:
+                    client.askers.add(region=target.region, address=address)
+        asked[node.name] = client
+    return asked
+
+
+def _is_edge(node: node_pb2.Node) -> bool:
+    return node_pb2.NODE_ROLE_EDGE in node.roles and decode.condition_of(node) is Condition.READY
 
 
 def is_wanted(row: drill_pb2.DrillRun) -> bool:
@@ -159,10 +200,31 @@ class DrillSteps:
             del self._observed.fault_problems[name]
         for row in rows:
             before = run_of(row)
-            after = step(before, self._sight(row.spec, resource_of(row), row.name), now)
-            if after != before:
-                put(self._state, batch, row, before, after, self._sign)
+            clients = self._clients(row)
+            sight = self._sight(row.spec, resource_of(row), row.name)
+            after = step(before, replace(sight, **_seen_by(clients)), now)
+            if after != before or clients != list(row.clients):
+                put(self._state, batch, row, before, after, self._sign, clients)
         self._begin_due(batch, now)
+
+    def _clients(self, row: drill_pb2.DrillRun) -> list[drill_pb2.DrillClientRegion]:
+        """What clients have counted; one that began anew takes nothing back."""
+        found = {(kept.region, kept.node): kept for kept in row.clients}
+        for name in self._state.nodes:
+            beat = self._observed.session(last_part(name), node_pb2.NODE_ROLE_EDGE).heartbeat
+            for counts in beat.drill_clients:
+                kept = found.get((counts.region, name))
+                if counts.resource == clients_of(row) and (kept is None or counts.requests > kept.requests):
+                    found[counts.region, name] = drill_pb2.DrillClientRegion(
+                        region=counts.region,
+                        node=name,
+                        requests=counts.requests,
+                        failed=counts.failed,
+                        slow=counts.slow,
+                        longest_gap=counts.longest_gap,
+                        last_failure=counts.last_failure,
+                    )
+        return [found[key] for key in sorted(found)]
 
     def _begin_due(self, batch: Batch, now: float) -> None:
         """Begins a drill whose minute it is, or says why not; one with each look, so that each sees the last."""
@@ -298,9 +360,32 @@ def add_signature(row: drill_pb2.DrillRun, sign: Sign) -> None:
     row.signature = sign(row.signed_report)
 
 
-def put(state: Store, batch: Batch, row: drill_pb2.DrillRun, before: Run, after: Run, sign: Sign | None = None) -> None:
+def _seen_by(clients: list[drill_pb2.DrillClientRegion]) -> dict[str, Any]:
+    """The sum of what clients saw, as fields of a Sight."""
+    gaps = (client.longest_gap.seconds + client.longest_gap.nanos / 1e9 for client in clients)
+    return {
+        "requests": sum(client.requests for client in clients),
+        "failed": sum(client.failed for client in clients),
+        "gap_s": max(gaps, default=0.0),
+    }
+
+
+def put(
+    state: Store,
+    batch: Batch,
+    row: drill_pb2.DrillRun,
+    before: Run,
+    after: Run,
+    sign: Sign | None = None,
+    clients: list[drill_pb2.DrillClientRegion] | None = None,
+) -> None:
     """Keeps a run's step, with an event when its state changed; one that has ended is signed."""
     kept = state.drill_runs.copy(row.name)
+    if clients is not None:
+        del kept.clients[:]
+        kept.clients.extend(clients)
+        kept.requests = sum(client.requests for client in clients)
+        kept.failed_requests = sum(client.failed for client in clients)
     kept.state = _STATES[after.state]
     kept.state_time.CopyFrom(decode.timestamp(after.since))
     kept.reason = after.reason

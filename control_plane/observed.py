@@ -39,6 +39,8 @@ class SessionFacts:
     """It asks for images to hold without a replica."""
     takes_faults: bool = False
     """It asks for faults: its program can inject them."""
+    asks_as_clients: bool = False
+    """It can be the synthetic clients of drills."""
     heartbeat: agent_pb2.Heartbeat = field(default_factory=agent_pb2.Heartbeat)
     usage: dict[str, agent_pb2.ReplicaUsage] = field(default_factory=dict)
     """What replicas use, by resource; only some heartbeats tell it."""

@@ -36,6 +36,7 @@ TYPES: Final = {
         "secrets",
         "registries",
         "faults",
+        "drillclients",
         "agentversions",
     ),
     node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys"),
@@ -98,6 +99,7 @@ class Publication:
         self._common: dict[tuple[object, ...], Wanted] = {}
         """By types, region and the node itself when others may ask it: what is wanted of every such node."""
         self._faults = self._wanted_faults()
+        self._clients = self._wanted_clients()
         self._images = self._wanted_images()
         self.fenced = self._fenced()
         """By node: keys of assignments and names of the singletons that it holds."""
@@ -188,6 +190,8 @@ class Publication:
             result.update(_named(logins.resources(self._state, self._vault, images)))
         if "faults" in types:
             result.update(self._faults.get(f"nodes/{node_id}", {}))
+        if "drillclients" in types:
+            result.update(self._clients.get(f"nodes/{node_id}", {}))
         return result
 
     def _agent_version(self, node_id: str) -> Iterable[resource_pb2.Resource]:
@@ -209,6 +213,15 @@ class Publication:
                 wanted = _named([resource_pb2.Resource(name=drills.resource_of(run), fault=drills.injected(run))])
                 for node in drills.targets(self._state, run.spec):
                     result.setdefault(node.name, {}).update(wanted)
+        return result
+
+    def _wanted_clients(self) -> dict[str, Resources]:
+        """By node, the synthetic clients of the drills that go on."""
+        result: dict[str, Resources] = {}
+        for run in drills.under_way(self._state):
+            for node, client in drills.asking(self._state, self._observed, run).items():
+                wanted = _named([resource_pb2.Resource(name=drills.clients_of(run), drill_client=client)])
+                result.setdefault(node, {}).update(wanted)
         return result
 
     def _wanted_images(self) -> dict[str, Resources]:

@@ -105,6 +105,7 @@ class Hub:
         facts.refused_reason = ""
         facts.unanswered = False
         facts.takes_faults = "faults" in session.types
+        facts.asks_as_clients = "drillclients" in session.types
         facts.takes_images = "images" in session.types
 
     def leave(self, session: Session) -> None:

@@ -108,6 +108,8 @@ class Sight:
     """What synthetic clients asked since the run began."""
     failed: int = 0
     """How much of that failed."""
+    gap_s: float = 0.0
+    """The longest time that clients of a region were without a good answer."""
 
 
 def objections(
@@ -215,24 +217,27 @@ def _faulty(run: Run, sight: Sight, now: float) -> Run:
 
 def _recovering(run: Run, sight: Sight, now: float) -> Run:
     if run.fault_at is None:
-        return _judged(run, now)
+        return _judged(run, sight, now)
     after_s = now - run.fault_at
     # A fault that was called off may last for its whole time where the word does not arrive.
     settled = after_s >= run.duration_s or not run.abort_reason
     if settled and sight.vantages and sight.back == sight.vantages:
-        return _judged(_marked(run, "restored", after_s, f"{sight.back} DNS servers answer with it again"), now)
+        return _judged(_marked(run, "restored", after_s, f"{sight.back} DNS servers answer with it again"), sight, now)
     if after_s >= run.duration_s + RECOVER_S:
-        return _judged(run, now)
+        return _judged(run, sight, now)
     return run
 
 
-def _judged(run: Run, now: float) -> Run:
+def _judged(run: Run, sight: Sight, now: float) -> Run:
     marks: dict[str, float] = {}
     for mark in run.marks:
         marks.setdefault(mark.stage, mark.after_s)
     if run.abort_reason:
         return replace(_into(run, State.ABORTED, now, f"called off: {run.abort_reason}"), failures=(run.abort_reason,))
     failures = judge(run.objectives, marks, clients=False, withdraws=run.withdraws)
+    if sight.gap_s > run.objectives.reroute_s:
+        limit = f"the objective is {run.objectives.reroute_s:g} s"
+        failures = (*failures, f"rerouted: clients were without an answer for {sight.gap_s:.1f} s; {limit}")
     if failures:
         return replace(_into(run, State.FAILED, now, "; ".join(failures)), failures=failures)
     return _into(run, State.PASSED, now, "every objective was met")

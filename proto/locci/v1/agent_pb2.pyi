@@ -278,6 +278,54 @@ class ReplicaUsage(_message.Message):
 Global___ReplicaUsage: _TypeAlias = ReplicaUsage  # noqa: Y015
 
 @_typing.final
+class DrillClientCounts(_message.Message):
+    """What the synthetic clients of one drill's run counted on this host since they began."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SLOW_FIELD_NUMBER: _builtins.int
+    LONGEST_GAP_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    resource: _builtins.str
+    """The resource's name, `drillclients/{drill}/{run}`."""
+    region: _builtins.str
+    """The region that the clients stand for, `regions/{region}`."""
+    requests: _builtins.int
+    """Requests."""
+    failed: _builtins.int
+    """Those that failed."""
+    slow: _builtins.int
+    """Those that took more than a second."""
+    last_failure: _builtins.str
+    """What the last failure was."""
+    @_builtins.property
+    def longest_gap(self) -> _duration_pb2.Duration:
+        """The longest time from a good answer to the next, with a failure in between."""
+
+    def __init__(
+        self,
+        *,
+        resource: _builtins.str = ...,
+        region: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        slow: _builtins.int = ...,
+        longest_gap: _duration_pb2.Duration | None = ...,
+        last_failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_gap", b"longest_gap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "last_failure", b"last_failure", "longest_gap", b"longest_gap", "region", b"region", "requests", b"requests", "resource", b"resource", "slow", b"slow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrillClientCounts: _TypeAlias = DrillClientCounts  # noqa: Y015
+
+@_typing.final
 class HostCondition(_message.Message):
     """Something about a host that is in order or not."""
 
@@ -325,6 +373,7 @@ class Heartbeat(_message.Message):
     MEMORY_USED_FIELD_NUMBER: _builtins.int
     DISK_USED_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    DRILL_CLIENTS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Rises by one."""
     load: _builtins.float
@@ -341,6 +390,10 @@ class Heartbeat(_message.Message):
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaUsage]:
         """What replicas use; sent with every tenth heartbeat."""
 
+    @_builtins.property
+    def drill_clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillClientCounts]:
+        """What synthetic clients of drills counted so far; only while a run goes on."""
+
     def __init__(
         self,
         *,
@@ -350,10 +403,11 @@ class Heartbeat(_message.Message):
         memory_used: _builtins.float = ...,
         disk_used: _builtins.float = ...,
         usage: _abc.Iterable[Global___ReplicaUsage] | None = ...,
+        drill_clients: _abc.Iterable[Global___DrillClientCounts] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_used", b"disk_used", "load", b"load", "memory_used", b"memory_used", "sequence", b"sequence", "time", b"time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_used", b"disk_used", "drill_clients", b"drill_clients", "load", b"load", "memory_used", b"memory_used", "sequence", b"sequence", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -231,6 +231,118 @@ class InjectedFault(_message.Message):
 Global___InjectedFault: _TypeAlias = InjectedFault  # noqa: Y015
 
 @_typing.final
+class DrillAsker(_message.Message):
+    """Whom a synthetic client stands for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    """Region of the clients, `regions/{region}`."""
+    address: _builtins.str
+    """An address of theirs, told to DNS servers as the client's subnet (RFC 7871); empty for the host's own."""
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrillAsker: _TypeAlias = DrillAsker  # noqa: Y015
+
+@_typing.final
+class DrillClient(_message.Message):
+    """Synthetic clients that a host is to be while a run goes on: each asks once a second."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    NAME_SERVERS_FIELD_NUMBER: _builtins.int
+    ASKERS_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run, `drills/{drill}/runs/{number}`."""
+    hostname: _builtins.str
+    """What they ask for."""
+    @_builtins.property
+    def name_servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses of DNS servers that they ask."""
+
+    @_builtins.property
+    def askers(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillAsker]:
+        """Whom they stand for."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        hostname: _builtins.str = ...,
+        name_servers: _abc.Iterable[_builtins.str] | None = ...,
+        askers: _abc.Iterable[Global___DrillAsker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["askers", b"askers", "hostname", b"hostname", "name_servers", b"name_servers", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrillClient: _TypeAlias = DrillClient  # noqa: Y015
+
+@_typing.final
+class DrillClientRegion(_message.Message):
+    """What the clients of a region saw, as one host asked in their name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SLOW_FIELD_NUMBER: _builtins.int
+    LONGEST_GAP_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    """The clients' region, `regions/{region}`."""
+    node: _builtins.str
+    """The host that asked, `nodes/{node}`."""
+    requests: _builtins.int
+    """Requests."""
+    failed: _builtins.int
+    """Those that failed."""
+    slow: _builtins.int
+    """Those that took more than a second."""
+    last_failure: _builtins.str
+    """What the last failure was."""
+    @_builtins.property
+    def longest_gap(self) -> _duration_pb2.Duration:
+        """The longest time from a good answer to the next, with a failure in between."""
+
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        node: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        slow: _builtins.int = ...,
+        longest_gap: _duration_pb2.Duration | None = ...,
+        last_failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_gap", b"longest_gap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "last_failure", b"last_failure", "longest_gap", b"longest_gap", "node", b"node", "region", b"region", "requests", b"requests", "slow", b"slow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrillClientRegion: _TypeAlias = DrillClientRegion  # noqa: Y015
+
+@_typing.final
 class Drill(_message.Message):
     """A drill that can be run again and again."""
 
@@ -370,6 +482,7 @@ class DrillRun(_message.Message):
     ABORT_REASON_FIELD_NUMBER: _builtins.int
     SIGNED_REPORT_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    CLIENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `drills/{drill}/runs/{number}`."""
     requests: _builtins.int
@@ -412,6 +525,10 @@ class DrillRun(_message.Message):
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """When its state changed last."""
 
+    @_builtins.property
+    def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillClientRegion]:
+        """What synthetic clients saw, by region and host."""
+
     def __init__(
         self,
         *,
@@ -430,10 +547,11 @@ class DrillRun(_message.Message):
         abort_reason: _builtins.str = ...,
         signed_report: _builtins.str = ...,
         signature: _builtins.bytes = ...,
+        clients: _abc.Iterable[Global___DrillClientRegion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fault_time", b"fault_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "create_time", b"create_time", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "clients", b"clients", "create_time", b"create_time", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

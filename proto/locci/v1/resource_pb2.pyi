@@ -73,6 +73,7 @@ class Resource(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     REGISTRY_LOGIN_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
+    DRILL_CLIENT_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -126,6 +127,10 @@ class Resource(_message.Message):
         """`faults/{drill}/{run}`: a fault of a drill. Role edge, and only while the drill wants it."""
 
     @_builtins.property
+    def drill_client(self) -> _drill_pb2.DrillClient:
+        """`drillclients/{drill}/{run}`: synthetic clients of a drill. Role edge, and only while the run goes on."""
+
+    @_builtins.property
     def agent_version(self) -> Global___AgentVersion:
         """`agentversions/{region}`: which version of the agent is to run. Role edge."""
 
@@ -151,14 +156,15 @@ class Resource(_message.Message):
         secret: Global___SecretMaterial | None = ...,
         registry_login: Global___RegistryLogin | None = ...,
         fault: _drill_pb2.InjectedFault | None = ...,
+        drill_client: _drill_pb2.DrillClient | None = ...,
         agent_version: Global___AgentVersion | None = ...,
         image: Global___ImageHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "agent_version", "image"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "drill_client", "agent_version", "image"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

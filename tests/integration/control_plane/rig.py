@@ -73,6 +73,7 @@ class Host:
         self.images: dict[str, replica_pb2.ReplicaStatus] = {}
         self._said: dict[str, bytes] = {}
         self.found: dict[str, bool] = {}
+        self.counts: list[agent_pb2.DrillClientCounts] = []
         self._events: list[event_pb2.Event] = []
         self.leases: dict[str, float] = {}
         self.asked: list[agent_pb2.OpenLogs] = []
@@ -195,7 +196,7 @@ class Host:
         )
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
-        return agent_pb2.Heartbeat(load=0.1)
+        return agent_pb2.Heartbeat(load=0.1, drill_clients=self.counts)
 
 
 class Rig:
@@ -282,7 +283,7 @@ class Rig:
         """Enrols and connects a host, and waits until it is ready."""
         roles = [node_pb2.NODE_ROLE_DNS if dns else node_pb2.NODE_ROLE_EDGE]
         directory = await self.enrol(await self.token(region, roles=roles), node, address)
-        held = ["certificates", "faults", "images", "registries", "replicas", "routes", "secrets"]
+        held = ["certificates", "drillclients", "faults", "images", "registries", "replicas", "routes", "secrets"]
         types = ["regions", "hostnames", "zones", "zonekeys"] if dns else held
         host = Host(directory, self.path / f"{node}.snapshot", roles[0], types)
         self.hosts[node] = host

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from fleet.signed_report import is_genuine
-from locci.v1 import app_pb2, drill_pb2, event_pb2, operation_pb2, operation_pb2_grpc
+from locci.v1 import agent_pb2, app_pb2, drill_pb2, event_pb2, operation_pb2, operation_pb2_grpc
 from tests.integration.control_plane.rig import Host, Rig, error_of, manifest, running, until
 
 RUN = drill_pb2.DrillRun
@@ -90,6 +90,16 @@ async def test_a_run_is_measured_and_judged(rig: Rig) -> None:
     assert "one drill at a time" in str(error.details())
     error = await error_of(rig.drills.DeleteDrill(drill_pb2.DeleteDrillRequest(name="drills/cut")))
     assert "goes on" in str(error.details())
+    await until(lambda: "drillclients/cut/1" in us.resources, "a host elsewhere is asked to be clients")
+    assert "drillclients/cut/1" not in eu.resources
+    asked = us.resources["drillclients/cut/1"].drill_client
+    assert [(a.region, a.address) for a in asked.askers] == [("regions/us", ""), ("regions/eu", "192.0.2.1")]
+    assert asked.name_servers == ["192.0.2.3"]
+    counts = agent_pb2.DrillClientCounts(
+        resource="drillclients/cut/1", region="regions/eu", requests=20, failed=3, last_failure="192.0.2.1: no answer"
+    )
+    counts.longest_gap.FromSeconds(4)
+    us.counts = [counts]
     await in_state(rig, RUN.STATE_FAULTY)
     find(dns, **{"eu-1": False, "us-1": True})
     await in_state(rig, RUN.STATE_RECOVERING)
@@ -99,6 +109,8 @@ async def test_a_run_is_measured_and_judged(rig: Rig) -> None:
     assert ended.state == RUN.STATE_PASSED, ended
     assert [mark.stage for mark in ended.marks] == ["fault", "detected", "withdrawn", "healed", "restored"]
     assert ended.passed
+    assert (ended.requests, ended.failed_requests, ended.clients[0].longest_gap.seconds) == (20, 3, 4)
+    await until(lambda: "drillclients/cut/1" not in us.resources, "nobody is to ask any more")
     assert is_genuine(rig.plane.authority.ca_pem, ended.signed_report, ended.signature)
     assert json.loads(ended.signed_report)["state"] == "STATE_PASSED"
     operations = operation_pb2_grpc.OperationServiceStub(rig.channel)

@@ -81,6 +81,7 @@ def test_agents_cut_their_own_region_and_undo_it(deployed: Deployed) -> None:
         "hostname": HOSTNAME,
         "fault_duration": "12s",
         "withdraw_objective": "10s",
+        "reroute_objective": "60s",
     }
     api.call("POST", "/v1/drills", {"spec": spec}, query={"drill_id": "agents-eu"})
     run = api.call("POST", f"{drill}:run", {})["name"]
@@ -92,6 +93,9 @@ def test_agents_cut_their_own_region_and_undo_it(deployed: Deployed) -> None:
     measured = api.call("GET", f"/v1/{run}")
     assert measured["state"] == "STATE_PASSED", measured
     assert [mark["stage"] for mark in measured["marks"]] == ["fault", "detected", "withdrawn", "healed", "restored"]
+    seen = {client["region"]: client for client in measured["clients"]}
+    assert int(seen["regions/eu"]["failed"]) < int(seen["regions/eu"]["requests"]), seen
+    assert {"regions/us", "regions/ap"} <= set(seen)
     wait_for(lambda: bool(deployed.events("FaultEnded")), "the agent does not tell the end of its fault")
     deployed.wait_healthy()
     assert deployed.containers() == containers

@@ -74,6 +74,10 @@ def test_a_run_without_marks_has_a_report_all_the_same() -> None:
 
 
 def test_two_runs_side_by_side() -> None:
+    client = {"region": "regions/eu", "node": "nodes/us-1", "requests": "30", "failed": "3", "longest_gap": "4.100s"}
+    asked = RUN | {"clients": [client]}
+    assert "eu            us-1                 30       3     0       4.10 s" in as_text(asked, 0.0)
+    assert "<td>us-1<td class=n>30" in as_html(asked, 0.0)
     later = RUN | {"name": "drills/cut-eu/runs/4", "failed_requests": "10"}
     later["marks"] = [{"stage": "withdrawn", "after": "1.5s"}, {"stage": "restored", "after": "9s"}]
     lines = compared(RUN, later).splitlines()

@@ -49,6 +49,12 @@ def test_what_was_late_or_never_seen_fails() -> None:
     assert "come back" in never_back.reason
 
 
+def test_clients_that_were_without_an_answer_for_too_long_fail_it() -> None:
+    run = played(NEW, (100.2, HELD), (103.0, GONE), (122.0, GONE), (126.0, replace(FINE, requests=20, gap_s=11.0)))
+    assert run.state is State.FAILED
+    assert "for 11.0 s; the objective is 10 s" in run.failures[0]
+
+
 def test_agents_that_do_not_accept_or_refuse_end_it() -> None:
     run = played(NEW, (100.0 + START_S, FINE), (100.1 + START_S, FINE))
     assert run.state is State.ABORTED

@@ -1,0 +1,169 @@
+"""Synthetic clients of drills: once a second this host asks DNS and fetches, as its own clients and as those of the
+target's region do, and counts what comes of it. Answers are kept for their time to live, as resolvers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Final
+
+import dns.asyncquery
+import dns.edns
+import dns.exception
+import dns.message
+import dns.rcode
+import dns.rdatatype
+
+from agent.core.tally import Tally
+from fleet.clock import Clock
+from fleet.snapshot import Snapshot
+from locci.v1 import agent_pb2, drill_pb2
+
+INTERVAL_S: Final = 1.0
+ASKED_S_MAX: Final = 1_200.0
+"""No run takes longer: whoever goes on to want it then is out of order."""
+_ASKERS_MAX: Final = 4
+_SERVERS_MAX: Final = 3
+_DNS_S: Final = 1.0
+_FETCH_S: Final = 3.0
+_STATUS_MAX: Final = 499
+_PORT: Final = 80
+_HEAD_BYTES_MAX: Final = 16_384
+
+
+class FailedError(Exception):
+    """Why a request failed, in a few words."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An answer of DNS, and until when it holds."""
+
+    addresses: list[str]
+    until: float
+
+
+class DrillClients:
+    """The clients of every run that wants some of this host."""
+
+    def __init__(self, clock: Clock):
+        self._clock = clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
+
+    def want(self, snapshot: Snapshot) -> None:
+        """The clients of these resources ask, and no others. On the event loop only."""
+        wanted = {name: resource.drill_client for name, resource in snapshot.of_type("drillclients").items()}
+        for name in self._tasks.keys() - wanted.keys():
+            self._tasks.pop(name).cancel()
+        self._tallies = {key: tally for key, tally in self._tallies.items() if key[0] in wanted}
+        for name, asked in wanted.items():
+            if name not in self._tasks:
+                self._tasks[name] = asyncio.create_task(self._ask_all(name, asked))
+
+    def counts(self) -> list[agent_pb2.DrillClientCounts]:
+        """What was counted so far, for the next heartbeat."""
+        found = []
+        for (resource, region), tally in sorted(self._tallies.items()):
+            row = agent_pb2.DrillClientCounts(
+                resource=resource,
+                region=region,
+                requests=tally.requests,
+                failed=tally.failed,
+                slow=tally.slow,
+                last_failure=tally.last_failure,
+            )
+            row.longest_gap.FromMilliseconds(round(tally.gap_s * 1e3))
+            found.append(row)
+        return found
+
+    async def close(self) -> None:
+        """Nobody asks any more."""
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=1.0)
+
+    async def _ask_all(self, name: str, asked: drill_pb2.DrillClient) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASKED_S_MAX), asyncio.TaskGroup() as group:
+                for asker in asked.askers[:_ASKERS_MAX]:
+                    group.create_task(self._ask(name, asked, asker))
+
+    async def _ask(self, name: str, asked: drill_pb2.DrillClient, asker: drill_pb2.DrillAsker) -> None:
+        key = (name, asker.region)
+        self._tallies[key] = Tally()
+        client = _Client(asked.hostname, list(asked.name_servers), asker.address, self._clock)
+        while True:
+            began = self._clock.monotonic()
+            failure = await client.request()
+            ended = self._clock.monotonic()
+            self._tallies[key] = self._tallies.get(key, Tally()).with_answer(began, ended, failure)
+            await self._clock.sleep(max(0.0, INTERVAL_S - (ended - began)))
+
+
+class _Client:
+    """One client behind a resolver of its own."""
+
+    def __init__(self, hostname: str, servers: list[str], address: str, clock: Clock):
+        self._hostname = hostname
+        self._servers = servers
+        self._address = address
+        self._clock = clock
+        self._kept = _Kept([], 0.0)
+
+    async def request(self) -> str:
+        """One request; why it failed, or an empty text."""
+        try:
+            if self._clock.monotonic() >= self._kept.until:
+                self._kept = await self._resolve()
+            address = self._kept.addresses[0]
+            try:
+                async with asyncio.timeout(_FETCH_S):
+                    await _fetch(address, self._hostname)
+            except (OSError, EOFError, ValueError, TimeoutError, FailedError) as error:
+                # Its next try goes to the next address of the answer, as that of a browser does.
+                self._kept.addresses.append(self._kept.addresses.pop(0))
+                reason = f"no answer within {_FETCH_S:g} s" if isinstance(error, TimeoutError) else str(error)
+                return f"{address}: {reason or type(error).__name__}"[:200]
+        except FailedError as error:
+            return str(error)[:200]
+        return ""
+
+    async def _resolve(self) -> _Kept:
+        """The newest answer. A server that does not answer is asked last the next time."""
+        options: list[dns.edns.Option] = [dns.edns.ECSOption(self._address)] if self._address else []
+        reason = "there is no DNS server"
+        for server in self._servers[:_SERVERS_MAX]:
+            query = dns.message.make_query(self._hostname, dns.rdatatype.A, use_edns=0, options=options)
+            try:
+                answer = await dns.asyncquery.udp(query, server, timeout=_DNS_S)
+            except (OSError, dns.exception.DNSException) as error:
+                reason = f"{server}: {error or type(error).__name__}"
+                self._servers.append(self._servers.pop(self._servers.index(server)))
+                continue
+            found = [(rrset.ttl, [str(r) for r in rrset]) for rrset in answer.answer if rrset.rdtype == dns.rdatatype.A]
+            if not found:
+                raise FailedError(f"{server}: no address: {dns.rcode.to_text(answer.rcode())}")
+            ttl_s, addresses = found[-1]
+            return _Kept(addresses, self._clock.monotonic() + ttl_s)
+        raise FailedError(f"DNS: {reason}")
+
+
+async def _fetch(address: str, hostname: str) -> None:
+    """One GET on a connection of its own. Raises OSError, EOFError, ValueError or FailedError."""
+    reader, writer = await asyncio.open_connection(address, _PORT, limit=_HEAD_BYTES_MAX)
+    try:
+        head = f"GET / HTTP/1.1\r\nHost: {hostname}\r\nUser-Agent: locci-drill\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
+        line = (await reader.readuntil(b"\r\n")).decode("latin-1")
+        version, _, rest = line.partition(" ")
+        status = rest[:3]
+        if not (version.startswith("HTTP/1.") and status.isdecimal()):
+            raise FailedError("the answer is not HTTP")
+        if int(status) > _STATUS_MAX:
+            raise FailedError(f"status {status}")
+    finally:
+        writer.close()
