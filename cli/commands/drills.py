@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import columns, drill_report
+from cli import columns, drill_report, external
 from cli.client import Client, Json, new_request_id
 from cli.drill_file import FAULTS, drills_in, spec_of
 from cli.failure import NOT_FOUND, USAGE, Failure
@@ -270,6 +270,18 @@ async def _applied(client: Client, name: str, spec: Json) -> Json:
     changed: Json = await client.call("PATCH", name, params=params, body={"name": name, "spec": spec})
     note(f"{name} is as in the file")
     return changed
+
+
+@app.command()
+def suite(
+    short: Annotated[bool, typer.Option("--short", help="Only three of them, half a minute.")] = False,
+) -> None:
+    """Take a fresh lab on this machine through the default drills, with one report; it is `locci lab suite`."""
+    program = external.find("lab")
+    if program is None:
+        hint = "it is part of the whole package"
+        raise Failure("locci-lab is not installed on this machine", hint=hint, exit_code=USAGE)
+    external.replace_process(program, ["suite", *(["--short"] if short else [])])
 
 
 @app.command()
