@@ -20,6 +20,7 @@ from cli.commands import (
     certificates,
     confidential,
     contexts,
+    copy_files,
     deploy,
     drills,
     events,
@@ -76,6 +77,7 @@ for command in (
 ):
     app.command()(command)
 app.command("exec")(execute.execute)
+app.command("cp")(copy_files.copy)
 for name, group in {
     "apps": apps,
     "regions": regions,

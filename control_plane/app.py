@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import ssl
@@ -13,7 +14,7 @@ from typing import Final, Protocol
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
-from control_plane import logins
+from control_plane import decode, logins
 from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sqlite_store import SqliteStore
 from control_plane.controller import Controller
@@ -88,6 +89,8 @@ from locci.v1 import (
 log = structlog.get_logger()
 
 STOP_GRACE_S: Final = 3.0
+LAST_USE_STEP_S: Final = 300.0
+"""A token's last use is kept in the store no more often than that."""
 TLS_LOOK_S: Final = 3600.0
 """Time between looks at the own certificate's age."""
 
@@ -217,8 +220,22 @@ class ControlPlane:
             message = "the token has ended: ask an administrator for a new one"
             raise LocciError(Code.UNAUTHENTICATED, "TOKEN_EXPIRED", message)
         self.context.last_use[name] = now
+        if now - row.last_use_time.seconds >= LAST_USE_STEP_S:
+            await self._note_use(name, now)
         role = access_pb2.OperatorRole.Name(row.role).removeprefix(ROLE_PREFIX).lower()
         return Caller(f"operators/{token.id}", role, tuple(row.scopes))
+
+    async def _note_use(self, name: str, now: float) -> None:
+        """Keeps when a token was used; that it cannot be kept refuses nobody."""
+
+        def note(batch: Batch) -> None:
+            if name in self.state.operator_tokens:
+                row = self.state.operator_tokens.copy(name)
+                row.last_use_time.CopyFrom(decode.timestamp(now))
+                batch.put(self.state.operator_tokens, name, row)
+
+        with contextlib.suppress(LocciError):
+            await self.state.transact(note)
 
     def build(self) -> list[Service]:
         """Makes the parts, and the list of services that both gRPC and HTTP are derived from."""

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import structlog
 
+from agent.adapters.container_copies import Copying
 from agent.adapters.container_logs import CONNECT_S, foreign
 from locci.v1 import agent_pb2
 
@@ -55,6 +56,12 @@ class ContainerCommands:
         try:
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
                 problem = await foreign(session, self._base, self._node, question.container_id)
+                if not problem and (question.copy_from or question.copy_to):
+                    copying = Copying(session, self._base, question)
+                    async with contextlib.aclosing(copying.uploads(downloads)) as uploads:
+                        async for upload in uploads:
+                            yield upload
+                    return
                 if not problem:
                     execution = _Execution(session, self._base, self._unix, question)
                     problem = await execution.create()
@@ -103,6 +110,7 @@ class _Execution:
         feeding = asyncio.create_task(self._feed(downloads, writer))
         ended = False
         try:
+            yield agent_pb2.ExecUpload()
             pieces = _raw(reader) if self._question.tty else _frames(reader)
             async for upload in pieces:
                 yield upload

@@ -49,14 +49,20 @@ def execute(
     raise typer.Exit(asyncio.run(_run(context_in_effect(), start, interactive=interactive)))
 
 
-async def _run(held: context.Context, start: exec_pb2.ExecStart, *, interactive: bool) -> int:
+Call = grpc.aio.StreamStreamCall[exec_pb2.ExecRequest, exec_pb2.ExecResponse]
+
+
+@contextlib.asynccontextmanager
+async def conversation(held: context.Context, start: exec_pb2.ExecStart) -> AsyncIterator[Call]:
+    """A call that has begun with `start`. What it ends with, in this block, is raised as a Failure."""
     endpoint = held.grpc or f"{urlsplit(held.server).hostname}:{GRPC_PORT}"
     async with operator_channel(endpoint, held.ca_pem.encode(), held.token) as channel:
         call = exec_pb2_grpc.ExecServiceStub(channel).Exec()
         try:
             await call.write(exec_pb2.ExecRequest(start=start))
-            with _raw_terminal() if start.tty else contextlib.nullcontext():
-                return await _converse(call, start, interactive=interactive)
+            # Nothing is said to a call that may have been refused: that would hide why.
+            await call.read()
+            yield call
         except grpc.RpcError as broken:
             error = from_rpc_error(broken)
             if broken.code() is grpc.StatusCode.UNAVAILABLE and error.reason == "UNAVAILABLE":
@@ -67,7 +73,13 @@ async def _run(held: context.Context, start: exec_pb2.ExecStart, *, interactive:
             call.cancel()
 
 
-async def _converse(call: _Call, start: exec_pb2.ExecStart, *, interactive: bool) -> int:
+async def _run(held: context.Context, start: exec_pb2.ExecStart, *, interactive: bool) -> int:
+    async with conversation(held, start) as call:
+        with _raw_terminal() if start.tty else contextlib.nullcontext():
+            return await _converse(call, start, interactive=interactive)
+
+
+async def _converse(call: Call, start: exec_pb2.ExecStart, *, interactive: bool) -> int:
     requests: asyncio.Queue[exec_pb2.ExecRequest] = asyncio.Queue(_REQUESTS_MAX)
     sending = asyncio.create_task(_send(call, requests))
     reading = asyncio.create_task(_read_input(requests)) if interactive else None
@@ -91,10 +103,7 @@ async def _converse(call: _Call, start: exec_pb2.ExecStart, *, interactive: bool
                 reading.cancel()
 
 
-_Call = grpc.aio.StreamStreamCall[exec_pb2.ExecRequest, exec_pb2.ExecResponse]
-
-
-async def _send(call: _Call, requests: asyncio.Queue[exec_pb2.ExecRequest]) -> None:
+async def _send(call: Call, requests: asyncio.Queue[exec_pb2.ExecRequest]) -> None:
     """What the call says of itself when it has ended is found by who reads it."""
     with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
         while True:

@@ -17,6 +17,7 @@ from locci.v1 import agent_pb2, exec_pb2, node_pb2, replica_pb2
 
 WORDS_MAX: Final = 256
 COMMAND_BYTES_MAX: Final = 64 * 1024
+PATH_BYTES_MAX: Final = 4096
 STDIN_BYTES_MAX: Final = 64 * 1024
 CHARACTERS_MAX: Final = 10_000
 """Of a terminal, in either direction."""
@@ -47,7 +48,13 @@ class ExecService:
         node, hub = last_part(row.node), self._context.hub
         with hub.side_streams.expect(node, agent_pb2.ExecUpload, caller.principal) as (identifier, stream):
             question = agent_pb2.OpenExec(
-                stream_id=identifier, container_id=container_id, command=start.command, tty=start.tty, size=start.size
+                stream_id=identifier,
+                container_id=container_id,
+                command=start.command,
+                tty=start.tty,
+                size=start.size,
+                copy_from=start.copy_from,
+                copy_to=start.copy_to,
             )
             if not hub.ask((node, node_pb2.NODE_ROLE_EDGE), agent_pb2.ControlMessage(open_exec=question)):
                 message = f"{row.node} is not connected: what runs there goes on, and cannot be reached from here"
@@ -158,7 +165,12 @@ async def _feed(requests: AsyncIterator[exec_pb2.ExecRequest], stream: Stream, s
 
 
 def _check(start: exec_pb2.ExecStart) -> None:
-    if not start.command or not start.command[0]:
+    if bool(start.command) + bool(start.copy_from) + bool(start.copy_to) != 1:
+        raise invalid("start", "start: one of command, copy_from and copy_to", "ONE_OF")
+    for path, field in ((start.copy_from, "start.copy_from"), (start.copy_to, "start.copy_to")):
+        if path and (not path.startswith("/") or "\0" in path or len(path.encode()) > PATH_BYTES_MAX):
+            raise invalid(field, f"{field}: {path[:200]!r} must be an absolute path, as in /var/log")
+    if start.command and not start.command[0]:
         raise invalid("start.command", "start.command: say what to run, as in `sh`")
     size = sum(len(word.encode()) for word in start.command)
     if len(start.command) > WORDS_MAX or size > COMMAND_BYTES_MAX:

@@ -126,10 +126,10 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
         uploads: AsyncIterator[agent_pb2.ExecUpload],
         stream: SideStream[agent_pb2.ExecUpload],
     ) -> None:
-        wanted = await stream.put(first)
+        if first.problem and not await stream.put(first):
+            return
         async for upload in uploads:
-            wanted = wanted and await stream.put(upload)
-            if not wanted:
+            if not await stream.put(upload):
                 return
 
     async def _refuse(self, context: Call, error: LocciError) -> None:

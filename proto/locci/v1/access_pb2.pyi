@@ -97,7 +97,7 @@ class OperatorToken(_message.Message):
 
     @_builtins.property
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was used last, as far as this control plane has seen since its start."""
+        """When it was used last; what is told after a restart of the control plane may be five minutes old."""
 
     def __init__(
         self,

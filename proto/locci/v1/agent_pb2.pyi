@@ -1061,12 +1061,18 @@ class OpenExec(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     TTY_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
+    COPY_FROM_FIELD_NUMBER: _builtins.int
+    COPY_TO_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     """What the node says first in its call; good once, and for this node only."""
     container_id: _builtins.str
     """The container to run it in."""
     tty: _builtins.bool
     """With a terminal."""
+    copy_from: _builtins.str
+    """As in `ExecStart`."""
+    copy_to: _builtins.str
+    """As in `ExecStart`."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program and its arguments."""
@@ -1083,10 +1089,12 @@ class OpenExec(_message.Message):
         command: _abc.Iterable[_builtins.str] | None = ...,
         tty: _builtins.bool = ...,
         size: _exec_pb2.TerminalSize | None = ...,
+        copy_from: _builtins.str = ...,
+        copy_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "container_id", b"container_id", "size", b"size", "stream_id", b"stream_id", "tty", b"tty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "container_id", b"container_id", "copy_from", b"copy_from", "copy_to", b"copy_to", "size", b"size", "stream_id", b"stream_id", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1094,7 +1102,7 @@ Global___OpenExec: _TypeAlias = OpenExec  # noqa: Y015
 
 @_typing.final
 class ExecUpload(_message.Message):
-    """What a command wrote, and how it ended."""
+    """What a command wrote, and how it ended. The second message comes when it runs, also when there is nothing in it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

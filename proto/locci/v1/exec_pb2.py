@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/exec.proto\x12\x08locci.v1\x1a\x1fgoogle/api/field_behavior.proto\"-\n\x0cTerminalSize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"i\n\tExecStart\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ommand\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12$\n\x04size\x18\x04 \x01(\x0b\x32\x16.locci.v1.TerminalSize\"\x8f\x01\n\x0b\x45xecRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.locci.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x16\n\x0c\x65nd_of_stdin\x18\x03 \x01(\x08H\x00\x12(\n\x06resize\x18\x04 \x01(\x0b\x32\x16.locci.v1.TerminalSizeH\x00\x42\x07\n\x05input\",\n\x0b\x45xecStarted\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\"{\n\x0c\x45xecResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.locci.v1.ExecStartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12\x13\n\texit_code\x18\x04 \x01(\x05H\x00\x42\x08\n\x06output2H\n\x0b\x45xecService\x12\x39\n\x04\x45xec\x12\x15.locci.v1.ExecRequest\x1a\x16.locci.v1.ExecResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/exec.proto\x12\x08locci.v1\x1a\x1fgoogle/api/field_behavior.proto\"-\n\x0cTerminalSize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"\x87\x01\n\tExecStart\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12$\n\x04size\x18\x04 \x01(\x0b\x32\x16.locci.v1.TerminalSize\x12\x11\n\tcopy_from\x18\x05 \x01(\t\x12\x0f\n\x07\x63opy_to\x18\x06 \x01(\t\"\x8f\x01\n\x0b\x45xecRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.locci.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x16\n\x0c\x65nd_of_stdin\x18\x03 \x01(\x08H\x00\x12(\n\x06resize\x18\x04 \x01(\x0b\x32\x16.locci.v1.TerminalSizeH\x00\x42\x07\n\x05input\",\n\x0b\x45xecStarted\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\"{\n\x0c\x45xecResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.locci.v1.ExecStartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12\x13\n\texit_code\x18\x04 \x01(\x05H\x00\x42\x08\n\x06output2H\n\x0b\x45xecService\x12\x39\n\x04\x45xec\x12\x15.locci.v1.ExecRequest\x1a\x16.locci.v1.ExecResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECSTART'].fields_by_name['name']._loaded_options = None
   _globals['_EXECSTART'].fields_by_name['name']._serialized_options = b'\342A\001\002'
-  _globals['_EXECSTART'].fields_by_name['command']._loaded_options = None
-  _globals['_EXECSTART'].fields_by_name['command']._serialized_options = b'\342A\001\002'
   _globals['_TERMINALSIZE']._serialized_start=66
   _globals['_TERMINALSIZE']._serialized_end=111
-  _globals['_EXECSTART']._serialized_start=113
-  _globals['_EXECSTART']._serialized_end=218
-  _globals['_EXECREQUEST']._serialized_start=221
-  _globals['_EXECREQUEST']._serialized_end=364
-  _globals['_EXECSTARTED']._serialized_start=366
-  _globals['_EXECSTARTED']._serialized_end=410
-  _globals['_EXECRESPONSE']._serialized_start=412
-  _globals['_EXECRESPONSE']._serialized_end=535
-  _globals['_EXECSERVICE']._serialized_start=537
-  _globals['_EXECSERVICE']._serialized_end=609
+  _globals['_EXECSTART']._serialized_start=114
+  _globals['_EXECSTART']._serialized_end=249
+  _globals['_EXECREQUEST']._serialized_start=252
+  _globals['_EXECREQUEST']._serialized_end=395
+  _globals['_EXECSTARTED']._serialized_start=397
+  _globals['_EXECSTARTED']._serialized_end=441
+  _globals['_EXECRESPONSE']._serialized_start=443
+  _globals['_EXECRESPONSE']._serialized_end=566
+  _globals['_EXECSERVICE']._serialized_start=568
+  _globals['_EXECSERVICE']._serialized_end=640
 # @@protoc_insertion_point(module_scope)

@@ -54,13 +54,19 @@ class ExecStart(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     TTY_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
+    COPY_FROM_FIELD_NUMBER: _builtins.int
+    COPY_TO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`apps/{app}/replicas/{replica}`, or `apps/{app}` for one of its healthy replicas."""
     tty: _builtins.bool
     """With a terminal: output comes as it is drawn, all of it as standard output."""
+    copy_from: _builtins.str
+    """Instead of a command: a file or directory of the container, which comes as a tar archive, as standard output."""
+    copy_to: _builtins.str
+    """Instead of a command: a directory of the container, into which a tar archive is unpacked that comes as standard input."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The program and its arguments; no shell is used but the one that is named."""
+        """The program and its arguments; no shell is used but the one that is named. Either this, or one of the two paths below."""
 
     @_builtins.property
     def size(self) -> Global___TerminalSize:
@@ -73,10 +79,12 @@ class ExecStart(_message.Message):
         command: _abc.Iterable[_builtins.str] | None = ...,
         tty: _builtins.bool = ...,
         size: Global___TerminalSize | None = ...,
+        copy_from: _builtins.str = ...,
+        copy_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "name", b"name", "size", b"size", "tty", b"tty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "copy_from", b"copy_from", "copy_to", b"copy_to", "name", b"name", "size", b"size", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -166,7 +174,7 @@ class ExecResponse(_message.Message):
     """It has ended; the last message."""
     @_builtins.property
     def started(self) -> Global___ExecStarted:
-        """First."""
+        """First, when the command runs: what is for its standard input is best kept until then."""
 
     def __init__(
         self,

@@ -142,3 +142,15 @@ async def test_a_record_that_was_changed_in_the_store_is_found(rig: Rig) -> None
     verified = await audit.VerifyAudit(access_pb2.VerifyAuditRequest())
     assert not verified.whole
     assert json.dumps(verified.problem).startswith(f'"{record.name} was changed')
+
+
+async def test_when_a_token_was_used_last_is_kept(rig: Rig) -> None:
+    tokens = access_pb2_grpc.OperatorTokenServiceStub(rig.channel)
+    wanted = access_pb2.OperatorToken(role=access_pb2.OPERATOR_ROLE_VIEWER, display_name="bot")
+    made = await tokens.CreateOperatorToken(access_pb2.CreateOperatorTokenRequest(operator_token=wanted))
+    assert (await rig.plane.authenticate(made.token)).role == "viewer"
+    table = rig.plane.state.operator_tokens
+    assert abs(table.need(made.name).last_use_time.seconds - rig.plane.clock.wall()) < 60
+    revision = table.revision(made.name)
+    await rig.plane.authenticate(made.token)
+    assert table.revision(made.name) == revision, "not with each use"

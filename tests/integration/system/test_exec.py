@@ -16,6 +16,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +101,46 @@ def test_who_ran_what_is_in_the_audit_and_what_went_in_is_not(deployed: Deployed
     assert record["resource"] == f"apps/{APP}"
     assert json.loads(record["request"])["start"]["command"] == [BUSYBOX, "sed", f"s/x/{mark}/"]
     assert not any("most secret" in r["request"] for r in records)
+
+
+def copy(deployed: Deployed, source: str, target: str) -> subprocess.CompletedProcess[bytes]:
+    command = [own_program("locci"), "cp", source, target]
+    return subprocess.run(command, capture_output=True, timeout=60, env=environment(deployed), check=False)
+
+
+def test_files_go_in_and_come_out(deployed: Deployed, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "large").write_bytes(secrets.token_bytes(3_000_000))
+    (folder / "script").write_text("#!/bin/sh\n")
+    (folder / "script").chmod(0o755)
+    (folder / "link").symlink_to("script")
+    one = replica_on(deployed, deployed.fleet.topology.nodes[0].name)
+    done = copy(deployed, str(folder), f"{one}:/copied")
+    assert done.returncode == 0, done.stderr
+    done = copy(deployed, f"{one}:/copied", str(tmp_path / "back"))
+    assert done.returncode == 0, done.stderr
+    back = tmp_path / "back"
+    assert (back / "deep" / "large").read_bytes() == (folder / "deep" / "large").read_bytes()
+    assert os.access(back / "script", os.X_OK)
+    assert (back / "link").readlink() == Path("script")
+    (tmp_path / "here").mkdir()
+    assert copy(deployed, f"{one}:/copied/script", str(tmp_path / "here")).returncode == 0
+    assert (tmp_path / "here" / "script").read_text() == "#!/bin/sh\n"
+    assert copy(deployed, str(folder / "script"), f"{one}:/copied/deep/").returncode == 0
+    assert copy(deployed, f"{one}:/copied/deep/script", str(tmp_path / "named")).returncode == 0
+    assert (tmp_path / "named").read_text() == "#!/bin/sh\n"
+    for source, target, said in (
+        (f"{one}:/no/such", str(tmp_path / "x"), "there is no /no/such"),
+        (str(folder), f"{one}:/no/such/folder", "there is no /no/such"),
+        (f"{one}:relative", str(tmp_path / "x"), "absolute path"),
+        (str(tmp_path / "nothing"), f"{one}:/x", "no such file"),
+        (str(folder), str(tmp_path / "x"), "one of the two"),
+    ):
+        done = copy(deployed, source, target)
+        assert done.returncode != 0
+        assert said in done.stderr.decode().lower(), done.stderr
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_command_ends_with_its_caller(deployed: Deployed) -> None:
