@@ -5,7 +5,7 @@
 PYTHON := .venv/bin/python
 DRILLS ?= drill
 # Tests wait more than they compute.
-WORKERS ?= 3
+WORKERS ?= 2
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -106,10 +106,12 @@ class _Execution:
 
     async def uploads(self, downloads: Downloads) -> AsyncGenerator[agent_pb2.ExecUpload, None]:
         """Starts it; what it writes to its end, then its exit code."""
-        reader, writer = await self._start()
-        feeding = asyncio.create_task(self._feed(downloads, writer))
+        writer: asyncio.StreamWriter | None = None
+        feeding: asyncio.Task[None] | None = None
         ended = False
         try:
+            reader, writer = await self._start()
+            feeding = asyncio.create_task(self._feed(downloads, writer))
             yield agent_pb2.ExecUpload()
             pieces = _raw(reader) if self._question.tty else _frames(reader)
             async for upload in pieces:
@@ -121,8 +123,10 @@ class _Execution:
             else:
                 yield agent_pb2.ExecUpload(exit_code=code)
         finally:
-            feeding.cancel()
-            writer.close()
+            if feeding is not None:
+                feeding.cancel()
+            if writer is not None:
+                writer.close()
             if not ended:
                 await asyncio.shield(self._kill())
 
@@ -186,12 +190,19 @@ class _Execution:
 
     async def _kill(self) -> None:
         """Ends a command that nobody waits for any more; the engine knows it by its process id on this host."""
+        end = asyncio.get_running_loop().time() + ENDING_S
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-            found = await self._inspect()
-            pid = int(found.get("Pid") or 0)
-            if found.get("Running") and pid > 1:
-                os.kill(pid, signal.SIGKILL)
-                log.info("command_killed", container=self._question.container_id[:12])
+            while asyncio.get_running_loop().time() < end:
+                found = await self._inspect()
+                pid = int(found.get("Pid") or 0)
+                if found.get("Running") and pid > 1:
+                    os.kill(pid, signal.SIGKILL)
+                    log.info("command_killed", container=self._question.container_id[:12])
+                    return
+                if found.get("ExitCode") is not None:
+                    return
+                # It was to be started a moment ago, and the engine has not got so far.
+                await asyncio.sleep(_LOOK_S)
 
 
 async def _raw(reader: asyncio.StreamReader) -> AsyncIterator[agent_pb2.ExecUpload]:
