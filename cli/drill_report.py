@@ -11,6 +11,8 @@ Json = dict[str, Any]
 PROBED_WITHIN_S: Final = 2.15
 """From a cut to the last probe that proves it, with the default settings of DNS servers (routing/core/cadence.py)."""
 _CLIENT_RETRY_S: Final = 1.0
+_CLIENT_WAIT_S: Final = 3.0
+"""A synthetic client waits so long for an answer before it counts as failed (agent/drill_clients.py)."""
 
 _COLOURS: Final = {
     "fault": "#b3261e",
@@ -66,7 +68,7 @@ def as_text(run: Json, ttl_s: float) -> str:
     for stage in stages(run, ttl_s):
         objective, bound = (_seconds(value) for value in (stage.objective_s, stage.bound_s))
         lines.append(f"{stage.name:<11}{_seconds(stage.after_s):>9}{objective:>11}{bound:>9}  {stage.detail}")
-    lines += ["", _requests(run), *_clients(run)]
+    lines += ["", _requests(run), *_clients(run, ttl_s)]
     lines += [f"missed: {failure}" for failure in run.get("failures", [])] or ["passed"]
     return "\n".join(lines)
 
@@ -106,7 +108,7 @@ svg{{width:100%;height:auto;margin:1rem 0}}</style>
 <h1>{_(_title(run))}</h1><p><span class=verdict>{verdict}</span> Fault at {_(str(run.get("fault_time", "unknown")))}.
 {_(_requests(run))}.</p>{_picture(found)}
 <table><tr><th>Stage<th class=n>After<th class=n>Objective<th class=n>Computed bound<th>What was seen{rows}</table>
-{_client_rows(run)}
+{_client_rows(run, ttl_s)}
 {f"<h2>Missed</h2><ul>{failures}</ul>" if failures else ""}
 <p><small>Seconds since the fault. The bound is the worst case of the configuration: probes of DNS servers with their
 default settings, then the time to live of answers, then a client's next try.</small></p></html>
@@ -147,7 +149,18 @@ def _requests(run: Json) -> str:
     return f"{requests} requests, {failed} failed{share}"
 
 
-def _clients(run: Json) -> list[str]:
+def _gap_bound(run: Json, ttl_s: float) -> str:
+    """The worst case for a client beside what was measured; empty where the time to live is not known."""
+    gaps = [seconds_of(client.get("longest_gap", "")) for client in run.get("clients", [])]
+    bound = bound_s("rerouted", ttl_s)
+    if not gaps or not ttl_s or bound is None:
+        return ""
+    limit_s = bound + _CLIENT_WAIT_S
+    verdict = "held" if max(gaps) <= limit_s else "exceeded"
+    return f"computed bound of a gap {limit_s:.2f} s, measured {max(gaps):.2f} s: {verdict}"
+
+
+def _clients(run: Json, ttl_s: float) -> list[str]:
     """What clients of each region saw; nothing when nobody asked by region."""
     found = run.get("clients", [])
     if not found:
@@ -161,10 +174,11 @@ def _clients(run: Json) -> list[str]:
         failure = str(client.get("last_failure", ""))
         row = f"{region:<14}{node:<14}{requests:>9}{failed:>8}{slow:>6}{gap:>13}  {failure}"
         lines.append(row.rstrip())
-    return ["", *lines, ""]
+    bound = _gap_bound(run, ttl_s)
+    return ["", *lines, *([bound] if bound else []), ""]
 
 
-def _client_rows(run: Json) -> str:
+def _client_rows(run: Json, ttl_s: float) -> str:
     """The same as a table of HTML."""
     rows = ""
     for client in run.get("clients", []):
@@ -175,7 +189,7 @@ def _client_rows(run: Json) -> str:
     if not rows:
         return ""
     heads = "<th class=n>Requests<th class=n>Failed<th class=n>Slow<th class=n>Longest gap<th>Last failure"
-    return f"<h2>Clients</h2><table><tr><th>Clients of<th>Asked by{heads}{rows}</table>"
+    return f"<h2>Clients</h2><table><tr><th>Clients of<th>Asked by{heads}{rows}</table><p>{_(_gap_bound(run, ttl_s))}"
 
 
 def _number(run: Json) -> str:

@@ -78,6 +78,10 @@ def test_two_runs_side_by_side() -> None:
     asked = RUN | {"clients": [client]}
     assert "eu            us-1                 30       3     0       4.10 s" in as_text(asked, 0.0)
     assert "<td>us-1<td class=n>30" in as_html(asked, 0.0)
+    assert "computed bound" not in as_text(asked, 0.0).partition("CLIENTS")[2]
+    assert "computed bound of a gap 11.15 s, measured 4.10 s: held" in as_text(asked, 5.0)
+    slow = RUN | {"clients": [client | {"longest_gap": "12s"}]}
+    assert "measured 12.00 s: exceeded" in as_html(slow, 5.0)
     later = RUN | {"name": "drills/cut-eu/runs/4", "failed_requests": "10"}
     later["marks"] = [{"stage": "withdrawn", "after": "1.5s"}, {"stage": "restored", "after": "9s"}]
     lines = compared(RUN, later).splitlines()
