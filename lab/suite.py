@@ -84,7 +84,7 @@ class Suite:
             time.sleep(_POLL_S)
 
     def _kill(self, drill: KillDrill, began: float) -> Outcome:
-        """The program comes back, and clients of its region are served in the end; they may be from elsewhere."""
+        """Passes when clients of its region are served again, from wherever; how many failed meanwhile is counted."""
         client = self._client_near(drill.host)
         with ExitStack() as stack:
             loop = stack.enter_context(ClientLoop(self._story.topology, client, HOSTNAME, rate=_RATE))
