@@ -209,7 +209,7 @@ class Fetcher:
 
     async def _exchange(self, candidate: Candidate, connection: UpstreamConnection, request: Outgoing) -> Incoming:
         clock = self._state.clock
-        request_time = clock.wall()
+        request_time, since = clock.wall(), clock.monotonic()
         head = request.encode(candidate.peer is not None)
         connection.begin(request.method, head, self._state.settings.upstream_timeout_s)
         if candidate.peer is not None:
@@ -223,7 +223,9 @@ class Fetcher:
         except BaseException:
             await _stop(pump)
             raise
-        candidate.endpoint.answered(connection.status, clock.monotonic())
+        now = clock.monotonic()
+        # With a body the time is the client's more than the endpoint's.
+        candidate.endpoint.answered(connection.status, now, now - since if request.body is None else None)
         return Incoming(self, candidate, connection, pump, request_time, clock.wall())
 
     def end(self, candidate: Candidate, connection: UpstreamConnection) -> None:

@@ -30,7 +30,18 @@ def length_of(connection: UpstreamConnection) -> int | None:
 class Relay:
     """Listens to the endpoint as its `sink` and to the client; one of `_finish`, `_fail` and `abandon` ends it."""
 
-    __slots__ = ("_begun", "_candidate", "_client", "_connection", "_exchange", "_length", "_over", "_request", "_sent")
+    __slots__ = (
+        "_begun",
+        "_candidate",
+        "_client",
+        "_connection",
+        "_exchange",
+        "_length",
+        "_over",
+        "_request",
+        "_sent",
+        "_since",
+    )
 
     def __init__(
         self,
@@ -49,6 +60,7 @@ class Relay:
         self._over = False
         self._sent = 0
         self._length: int | None = None
+        self._since = exchange.now()
         connection.sink = self
 
     def progress(self) -> None:
@@ -75,7 +87,8 @@ class Relay:
     def _begin(self, connection: UpstreamConnection) -> None:
         self._begun = True
         request = self._request
-        self._candidate.endpoint.answered(connection.status, self._exchange.now())
+        now = self._exchange.now()
+        self._candidate.endpoint.answered(connection.status, now, now - self._since)
         headers = self._exchange.relayed(connection, request, self._exchange.wall(), request.cache_status)
         self._length = length_of(connection)
         self._client.begin_response(request, connection.status, connection.reason, headers, self._length)

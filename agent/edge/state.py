@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import secrets
 from typing import TYPE_CHECKING, assert_never
@@ -62,7 +63,10 @@ class EdgeState:
         """Swaps the table. What is stored is dropped when a hostname went, changed hands or lost its cache."""
         before, self.table = self.table, table
         owners, now_owners = _owners(before), _owners(table)
-        self.endpoints = {address: self.endpoints.get(address) or Endpoint(address) for address in now_owners}
+        # Nothing enters beside others at the start: then all get their full share at once.
+        entered = self.clock.monotonic() if owners else -math.inf
+        known = self.endpoints
+        self.endpoints = {addr: known.get(addr) or Endpoint(addr, entered=entered) for addr in now_owners}
         for address, endpoint in self.endpoints.items():
             if owners.get(address) != now_owners[address]:
                 endpoint.forgive()  # failures of whoever had the address before

@@ -7,10 +7,13 @@ clock, so that edges that never speak to each other can add theirs in one place.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
 KEYS_MAX: Final = 50_000
+SPARED_MAX: Final = 8
+"""How many that have asked again are passed over when room is made: a bound on the work for one request."""
 WAIT_S_MIN: Final = 0.05
 
 
@@ -22,6 +25,8 @@ class _Count:
     """Of all edges, as far as it is known, with all of ours."""
     unsent: int = 0
     """Of ours, what nobody else knows so far."""
+    again: bool = False
+    """It has asked more than once since room was last made at its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class RateLimit:
     def __init__(self, per_s: float, window_s: float):
         self.window_s = window_s
         self._most = max(1.0, per_s * window_s)
-        self._counts: dict[bytes, _Count] = {}
+        self._counts: OrderedDict[bytes, _Count] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -47,18 +52,20 @@ class RateLimit:
     def take(self, key: bytes, now: float) -> float:
         """0 when a request may go on, and it is counted; otherwise the seconds after which another try makes sense.
 
-        When there are too many keys to be counted, new ones are let through.
+        When there are too many keys, one that has not asked for long is forgotten: those that ask most stay counted.
         """
         position = now / self.window_s
         window = int(position)
         count = self._counts.get(key)
         if count is None:
             if len(self._counts) >= KEYS_MAX:
-                return 0.0
+                self._make_room()
             count = self._counts[key] = _Count(window)
-        elif count.window != window:
-            count.before = count.total if count.window == window - 1 else 0
-            count.window, count.total, count.unsent = window, 0, 0
+        else:
+            count.again = True
+            if count.window != window:
+                count.before = count.total if count.window == window - 1 else 0
+                count.window, count.total, count.unsent = window, 0, 0
         left = 1.0 - (position - window)
         if count.total + count.before * left < self._most:
             count.total += 1
@@ -67,6 +74,16 @@ class RateLimit:
         room = self._most - count.total
         gone = left - room / count.before if count.before and room > 0 else left
         return max(WAIT_S_MIN, gone * self.window_s)
+
+    def _make_room(self) -> None:
+        """Second chance (CLOCK): the oldest goes, unless it has asked again since it was last looked at."""
+        for _ in range(SPARED_MAX):
+            key, count = next(iter(self._counts.items()))
+            if not count.again:
+                break
+            count.again = False
+            self._counts.move_to_end(key)
+        self._counts.popitem(last=False)
 
     def additions(self, at_most: int) -> list[Addition]:
         """What others should be told; it counts as told."""

@@ -78,6 +78,27 @@ def test_keys_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(limit) == 0
 
 
+def test_who_asks_most_stays_counted_among_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "KEYS_MAX", 100)
+    limit = RateLimit(1.0, 10)
+    assert not any(limit.take(b"greedy", 100.0) for _ in range(10))
+    for number in range(1000):
+        assert limit.take(b"%d" % number, 101.0) == 0.0
+        if number % 20 == 0:
+            assert limit.take(b"greedy", 101.0) > 0.0
+    assert len(limit) == 100
+
+
+def test_room_is_made_even_when_all_have_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "KEYS_MAX", 20)
+    limit = RateLimit(1.0, 10)
+    for _ in range(2):
+        for number in range(20):
+            limit.take(b"%d" % number, 100.0)
+    assert limit.take(b"new", 100.0) == 0.0
+    assert len(limit) == 20
+
+
 @pytest.mark.parametrize(
     ("address", "key"),
     [
