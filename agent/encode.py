@@ -10,7 +10,7 @@ from agent.core.edge_view import EdgeView
 from agent.core.messages import RecordEvent
 from agent.core.model import ReplicaStatus
 from fleet.identity import IdentityFacts
-from locci.v1 import agent_pb2, edge_pb2, event_pb2, replica_pb2
+from locci.v1 import edge_pb2, event_pb2, node_pb2, replica_pb2
 
 LOG_TAIL_CHARS_MAX = 4_000
 
@@ -46,9 +46,9 @@ def event(record: RecordEvent, wall_s: float) -> event_pb2.Event:
     return message
 
 
-def condition(found: Condition, since_wall_s: float) -> agent_pb2.HostCondition:
+def condition(found: Condition, since_wall_s: float) -> node_pb2.HostCondition:
     """A condition of the host, as it is reported."""
-    message = agent_pb2.HostCondition(type=found.type, ok=found.ok, message=found.message)
+    message = node_pb2.HostCondition(type=found.type, ok=found.ok, message=found.message)
     message.since.FromMilliseconds(int(since_wall_s * 1000))
     return message
 

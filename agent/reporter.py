@@ -7,7 +7,7 @@ from agent.core.messages import RecordEvent, ReportStatus
 from agent.core.model import ReplicaStatus
 from agent.outbox import Outbox
 from fleet.clock import Clock
-from locci.v1 import agent_pb2
+from locci.v1 import agent_pb2, node_pb2
 
 
 class Reporter:
@@ -19,7 +19,7 @@ class Reporter:
         self._changed: set[str] = set()
         self._gone: set[str] = set()
         self.outbox = outbox
-        self._conditions: list[agent_pb2.HostCondition] = []
+        self._conditions: list[node_pb2.HostCondition] = []
         self._conditions_news = False
         self._news = False
         self.accepted_revision = 0
@@ -46,7 +46,7 @@ class Reporter:
         self.outbox.add(encode.event(record, self._clock.wall()))
         self._news = True
 
-    def conditions(self, conditions: list[agent_pb2.HostCondition]) -> None:
+    def conditions(self, conditions: list[node_pb2.HostCondition]) -> None:
         """The host's conditions, of which one changed."""
         self._conditions, self._conditions_news, self._news = conditions, True, True
 

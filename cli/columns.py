@@ -63,6 +63,16 @@ NODES: Final[list[Column]] = [
     ("VERSION", lambda n: n.get("facts", {}).get("program_version", "")),
     ("AGE", lambda n: age(n.get("create_time"))),
 ]
+
+
+def _host_conditions(node: Json) -> str:
+    """What is out of order first."""
+    found = sorted(node.get("host_conditions", []), key=lambda c: (bool(c.get("ok")), c.get("type", "")))
+    return "\n".join(
+        f"{'ok' if c.get('ok') else 'TROUBLED'} {c.get('type', '')}: {c.get('message', '')}" for c in found
+    )
+
+
 NODE: Final[list[Column]] = [
     *NODES,
     ("REASON", lambda n: n.get("condition_reason", "")),
@@ -72,6 +82,7 @@ NODE: Final[list[Column]] = [
     ("CERTIFICATE ENDS", lambda n: n.get("certificate_expire_time", "")),
     ("SYSTEM", lambda n: " ".join(str(n.get("facts", {}).get(k, "")) for k in ("os", "kernel", "architecture"))),
     ("DOCKER", lambda n: n.get("facts", {}).get("docker_version", "")),
+    ("HOST", _host_conditions),
 ]
 
 TOKENS: Final[list[Column]] = [

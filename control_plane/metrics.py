@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
+HOST_TROUBLES = Gauge("locci_server_host_troubles", "Hosts of which something is out of order", ["condition"])
 SESSIONS = Gauge("locci_server_sessions", "Streams of nodes that stand", ["role"])
 NODES = Gauge("locci_server_nodes", "Nodes by condition", ["condition"])
 REPLICAS = Gauge("locci_server_replicas", "Assigned replicas by health", ["healthy"])

@@ -41,6 +41,8 @@ class SessionFacts:
     """It asks for faults: its program can inject them."""
     asks_as_clients: bool = False
     """It can be the synthetic clients of drills."""
+    conditions: dict[str, node_pb2.HostCondition] = field(default_factory=dict)
+    """What it said last of its host, by type."""
     heartbeat: agent_pb2.Heartbeat = field(default_factory=agent_pb2.Heartbeat)
     usage: dict[str, agent_pb2.ReplicaUsage] = field(default_factory=dict)
     """What replicas use, by resource; only some heartbeats tell it."""

@@ -7,15 +7,15 @@ cannot be written it is kept and recorded later, and the node's session goes on.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
-from control_plane import decode
-from control_plane.observed import Observed, Reported
+from control_plane import decode, metrics
+from control_plane.observed import Observed, Reported, SessionFacts
 from control_plane.state import Batch, State
 from control_plane.views import resource_name
 from fleet.errors import Code, LocciError
@@ -31,6 +31,7 @@ EVENTS_UNRECORDED_MAX: Final = 1_000
 REPLICAS_PER_NODE_MAX: Final = 5_000
 ENDPOINTS_PER_VANTAGE_MAX: Final = 10_000
 ARRIVALS_AT_ONCE: Final = 64
+CONDITIONS_MAX: Final = 50
 
 _NOT_INJECTED: Final = frozenset({"FaultRefused", "FaultFailed", "FaultSkipped"})
 _EVENT_TYPE = re.compile(r"[A-Z][A-Za-z]{2,60}")
@@ -74,6 +75,8 @@ class Reports:
         facts.applied_revision = status.applied_revision
         facts.edge_revision = max(facts.edge_revision, status.edge_revision)
         facts.confirmed = facts.confirmed or status.complete
+        if status.conditions:
+            self._note_conditions(facts, status)
         pending = self._unrecorded.setdefault(node, Unrecorded())
         # The DNS server of a node knows nothing of its replicas: its whole list, which is empty, takes none away.
         if role == node_pb2.NODE_ROLE_EDGE:
@@ -83,6 +86,18 @@ class Reports:
         if status.events_through:
             pending.through[role] = (status.events_series, status.events_through)
         self._changed()
+
+    def _note_conditions(self, facts: SessionFacts, status: agent_pb2.Status) -> None:
+        """A host tells all of its conditions when one of them turns."""
+        facts.conditions = {}
+        for told in status.conditions[:CONDITIONS_MAX]:
+            kept = node_pb2.HostCondition(type=told.type[:100], ok=told.ok, message=told.message[:REASON_CHARS_MAX])
+            kept.since.CopyFrom(told.since)
+            facts.conditions[kept.type] = kept
+        told_by_any = [c for s in self._observed.sessions.values() for c in s.conditions.values()]
+        troubles = Counter(c.type for c in told_by_any if not c.ok)
+        for kind in {c.type for c in told_by_any if _EVENT_TYPE.fullmatch(c.type)}:
+            metrics.HOST_TROUBLES.labels(kind).set(troubles[kind])
 
     def _new_events(self, node: str, role: int, status: agent_pb2.Status) -> list[event_pb2.Event]:
         """Those that were not heard before: a node tells its events again in each session until they are recorded."""

@@ -226,6 +226,7 @@ class NodeService:
             session.accepted_revision = facts.accepted_revision
             session.applied_revision = facts.applied_revision
             session.refused_reason = facts.refused_reason
+            result.host_conditions.extend(facts.conditions[kind] for kind in sorted(facts.conditions))
         held = [a for a in self._state.assignments.values() if a.node == row.name and not a.stopping]
         result.assigned_replicas = len(held)
         result.healthy_replicas = sum(1 for a in held if a.healthy)

@@ -326,42 +326,6 @@ class DrillClientCounts(_message.Message):
 Global___DrillClientCounts: _TypeAlias = DrillClientCounts  # noqa: Y015
 
 @_typing.final
-class HostCondition(_message.Message):
-    """Something about a host that is in order or not."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TYPE_FIELD_NUMBER: _builtins.int
-    OK_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    SINCE_FIELD_NUMBER: _builtins.int
-    type: _builtins.str
-    """What, as in `DiskSpace`."""
-    ok: _builtins.bool
-    """Whether it is in order."""
-    message: _builtins.str
-    """The figure and its bound, in a sentence."""
-    @_builtins.property
-    def since(self) -> _timestamp_pb2.Timestamp:
-        """Since when."""
-
-    def __init__(
-        self,
-        *,
-        type: _builtins.str = ...,
-        ok: _builtins.bool = ...,
-        message: _builtins.str = ...,
-        since: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "ok", b"ok", "since", b"since", "type", b"type"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HostCondition: _TypeAlias = HostCondition  # noqa: Y015
-
-@_typing.final
 class Heartbeat(_message.Message):
     """The node lives."""
 
@@ -454,7 +418,7 @@ class Status(_message.Message):
         """What happened on the node, oldest first; `name` is unset."""
 
     @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostCondition]:
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.HostCondition]:
         """All conditions of the host, when one changed or `complete` is set."""
 
     def __init__(
@@ -467,7 +431,7 @@ class Status(_message.Message):
         gone: _abc.Iterable[_builtins.str] | None = ...,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         events_through: _builtins.int = ...,
-        conditions: _abc.Iterable[Global___HostCondition] | None = ...,
+        conditions: _abc.Iterable[_node_pb2.HostCondition] | None = ...,
         events_series: _builtins.str = ...,
         edge_revision: _builtins.int = ...,
     ) -> None: ...

@@ -203,6 +203,42 @@ class NodeSession(_message.Message):
 Global___NodeSession: _TypeAlias = NodeSession  # noqa: Y015
 
 @_typing.final
+class HostCondition(_message.Message):
+    """Something about a host that is in order or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """What, as in `DiskSpace`."""
+    ok: _builtins.bool
+    """Whether it is in order."""
+    message: _builtins.str
+    """The figure and its bound, in a sentence."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "ok", b"ok", "since", b"since", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostCondition: _TypeAlias = HostCondition  # noqa: Y015
+
+@_typing.final
 class Node(_message.Message):
     """A host in one region with one identity."""
 
@@ -248,6 +284,7 @@ class Node(_message.Message):
     DRAIN_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     CERTIFICATE_ISSUER_FIELD_NUMBER: _builtins.int
     TRUSTED_AUTHORITIES_FIELD_NUMBER: _builtins.int
+    HOST_CONDITIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `nodes/{node}`; the id is 1-40 of `a-z0-9-`, starting with a letter."""
     region: _builtins.str
@@ -308,6 +345,10 @@ class Node(_message.Message):
     def trusted_authorities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """SHA-256 of the certificates of the authorities that it was told to trust; empty for the fleet's first alone."""
 
+    @_builtins.property
+    def host_conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostCondition]:
+        """What its agent says of the host, as far as this control plane has heard since its start."""
+
     def __init__(
         self,
         *,
@@ -331,10 +372,11 @@ class Node(_message.Message):
         drain_deadline_time: _timestamp_pb2.Timestamp | None = ...,
         certificate_issuer: _builtins.str = ...,
         trusted_authorities: _abc.Iterable[_builtins.str] | None = ...,
+        host_conditions: _abc.Iterable[Global___HostCondition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "condition_time", b"condition_time", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "certificate_issuer", b"certificate_issuer", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions", "trusted_authorities", b"trusted_authorities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "certificate_issuer", b"certificate_issuer", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "host_conditions", b"host_conditions", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions", "trusted_authorities", b"trusted_authorities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,3 +77,14 @@ def test_what_replicas_use_is_shown(deployed: Deployed) -> None:
     wait_for(lambda: told() == nodes, "every node has said what its replica uses")
     assert locci(deployed, "top", APP).stdout.startswith("REPLICA")
     assert locci(deployed, "top", "no-such-app").returncode == 4
+
+
+def test_what_a_host_says_of_itself(deployed: Deployed) -> None:
+    node = deployed.fleet.topology.nodes[0].name
+
+    def told() -> bool:
+        done = locci(deployed, "nodes", "show", node)
+        assert done.returncode == 0, done.stderr
+        return all(f" {kind}: " in done.stdout for kind in ("DiskSpace", "Memory", "Engine"))
+
+    wait_for(told, "the host's conditions are not shown")
