@@ -11,14 +11,15 @@ import socket
 # was free a moment ago stays free until the server has it. Tests that run beside each other have a part of it each.
 _FIRST, _PART, _PARTS = 20_000, 2_400, 5
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
-# Of its own: others seed the common one, and then every worker draws the same numbers.
-_RANDOM = random.Random()
+_next = random.SystemRandom().randrange(_PART)
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on, over TCP or UDP."""
+    """A port of loopback that nobody listens on, over TCP or UDP. None is given twice before all were."""
+    global _next
     while True:
-        port = _FIRST + _WORKER * _PART + _RANDOM.randrange(_PART)
+        _next = (_next + 1) % _PART
+        port = _FIRST + _WORKER * _PART + _next
         with contextlib.suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             tcp.bind(("127.0.0.1", port))
             udp.bind(("127.0.0.1", port))
