@@ -27,7 +27,7 @@ NODE = "eu-1"
 SANDBOXES = 2
 
 
-async def eventually(condition: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, deadline_s: float = 120.0) -> None:
     """Returns when `condition` holds; fails after the deadline."""
     try:
         async with asyncio.timeout(deadline_s):
@@ -273,7 +273,7 @@ async def containers(host: EngineHost) -> dict[str, str]:
     return await asyncio.to_thread(host.containers)
 
 
-async def until(check: Callable[[], Awaitable[bool]], what: str, deadline_s: float = 60.0) -> None:
+async def until(check: Callable[[], Awaitable[bool]], what: str, deadline_s: float = 120.0) -> None:
     """As `eventually`, for a condition that has to be awaited."""
     try:
         async with asyncio.timeout(deadline_s):
