@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,8 +19,10 @@ from bench._hosts import Hosts, Swarm, lab, measure
 from fleet.errors import LocciError
 from lab.drill import DrillPlan, run_drill
 from lab.story import HOSTNAME, Story
+from lab.timeline import DrillReport
 
 ROUNDS: Final = int(os.environ.get("LOCCI_BENCH_ROUNDS", "30"))
+HELD_BACK_S: Final = 300.0
 STAGES: Final = ("detected", "withdrawn", "rerouted")
 
 
@@ -30,7 +33,7 @@ def ours(hosts: Hosts, rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for number in range(rounds):
         client = hosts.topology.clients[number % len(hosts.topology.clients)]
-        measured = run_drill(DrillPlan(client.region, HOSTNAME, client), hosts.topology, hosts.layout, story.api)
+        measured = cut(DrillPlan(client.region, HOSTNAME, client), hosts, story)
         for stage in STAGES:
             seconds = getattr(measured, f"{stage}_s")
             if seconds is None:
@@ -38,6 +41,18 @@ def ours(hosts: Hosts, rounds: int) -> dict[str, list[float]]:
             found[stage].append(seconds)
         say(f"{client.region}: " + ", ".join(f"{stage} {found[stage][-1]:.2f} s" for stage in STAGES))
     return found
+
+
+def cut(plan: DrillPlan, hosts: Hosts, story: Story) -> DrillReport:
+    """One drill. A region that was cut off a moment ago is held back for a while: it is waited for."""
+    end = time.monotonic() + HELD_BACK_S
+    while True:
+        try:
+            return run_drill(plan, hosts.topology, hosts.layout, story.api)
+        except LocciError as error:
+            if error.reason != "NOT_SERVED" or time.monotonic() > end:
+                raise
+            say(f"{plan.region} is held back after its last cut")
 
 
 def figure(name: str, mine: float, theirs: float) -> dict[str, Any]:
