@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -75,6 +76,8 @@ class Hosts:
 @contextlib.contextmanager
 def lab(name: str, *, swarm: bool) -> Iterator[Hosts]:
     """Three hosts in three regions, with the example's images; with `swarm` only their engines run."""
+    # An end on request takes the lab down as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = bringup.UpOptions(name=name, bare=swarm, live_restore=not swarm)
     layout = bringup.up(options, Progress())
     with contextlib.ExitStack() as stack:
