@@ -6,6 +6,8 @@ cannot be written it is kept and recorded later, and the node's session goes on.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import re
 from collections import Counter, deque
 from collections.abc import Callable
@@ -18,7 +20,6 @@ from control_plane import decode, metrics
 from control_plane.observed import Observed, Reported, SessionFacts
 from control_plane.state import Batch, State
 from control_plane.views import resource_name
-from fleet.errors import Code, LocciError
 from fleet.ids import last_part
 from locci.v1 import agent_pb2, event_pb2, node_pb2, replica_pb2, resource_pb2
 
@@ -224,7 +225,7 @@ class Reports:
             self._changed()
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Arrival:
     """A node that waits to be welcomed."""
 
@@ -232,45 +233,57 @@ class _Arrival:
     hello: agent_pb2.Hello
     epoch: int
     wall: float
-    error: BaseException | None = None
+    noted: asyncio.Future[None]
 
 
 class Arrivals:
     """Keeps each session's epoch and the host's facts in the store, before the node is welcomed.
 
     Nodes that come while a transaction runs are noted together with the next: a fleet that comes back at once waits for
-    some transactions, not for one each.
+    some transactions, not for one each. They are carried out by a task of their own, so that none of them depends on
+    another that goes away.
     """
 
     def __init__(self, state: State):
         self._state = state
         self._waiting: list[_Arrival] = []
+        self._carrying: asyncio.Task[None] | None = None
 
     async def note(self, node: str, hello: agent_pb2.Hello, epoch: int, wall: float) -> None:
         """Returns when it is in the store; raises UNAVAILABLE when that cannot be written."""
-        mine = _Arrival(node, hello, epoch, wall)
+        mine = _Arrival(node, hello, epoch, wall, asyncio.get_running_loop().create_future())
         self._waiting.append(mine)
-        taken: list[_Arrival] = []
-
-        def build(batch: Batch) -> None:
-            taken.extend(self._waiting[:ARRIVALS_AT_ONCE])
-            del self._waiting[:ARRIVALS_AT_ONCE]
-            rows: dict[str, node_pb2.Node] = {}
-            for arrival in taken:
-                self._put(batch, rows, arrival)
-
+        if self._carrying is None:
+            self._carrying = asyncio.create_task(self._carry())
         try:
-            await self._state.transact(build)
-        except BaseException as error:
-            for arrival in taken:
-                arrival.error = error
-            raise
+            await mine.noted
         finally:
             if mine in self._waiting:
                 self._waiting.remove(mine)
-        if mine.error is not None:
-            message = f"the session could not be noted together with others: {mine.error}"
-            raise LocciError(Code.UNAVAILABLE, "NOT_NOTED", message)
+
+    async def _carry(self) -> None:
+        try:
+            while self._waiting:
+                taken: list[_Arrival] = []
+                error: Exception | None = None
+                try:
+                    await self._state.transact(functools.partial(self._take, taken=taken))
+                except Exception as found:
+                    error = found
+                for arrival in taken:
+                    if not arrival.noted.done():
+                        arrival.noted.set_exception(error) if error else arrival.noted.set_result(None)
+        finally:
+            self._carrying = None
+            for arrival in self._waiting:
+                arrival.noted.cancel()
+
+    def _take(self, batch: Batch, taken: list[_Arrival]) -> None:
+        taken.extend(self._waiting[:ARRIVALS_AT_ONCE])
+        del self._waiting[:ARRIVALS_AT_ONCE]
+        rows: dict[str, node_pb2.Node] = {}
+        for arrival in taken:
+            self._put(batch, rows, arrival)
 
     def _put(self, batch: Batch, rows: dict[str, node_pb2.Node], arrival: _Arrival) -> None:
         name, hello = f"nodes/{arrival.node}", arrival.hello

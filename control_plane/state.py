@@ -7,7 +7,7 @@ What is read here belongs to the mirror: copy it before you change it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -235,8 +235,11 @@ class State:
             if batch:
                 for add in self.committing:
                     add(batch)
-                self._mirror(batch, await self._store.commit(Transaction(tuple(batch.changes), tuple(batch.events))))
+                await _to_its_end(self._commit(batch))
         return result
+
+    async def _commit(self, batch: Batch) -> None:
+        self._mirror(batch, await self._store.commit(Transaction(tuple(batch.changes), tuple(batch.events))))
 
     def _mirror(self, batch: Batch, committed: Committed) -> None:
         for change in batch.changes:
@@ -298,3 +301,21 @@ class State:
 def sequence_of(event: event_pb2.Event) -> int:
     """The number in an event's name."""
     return int(event.name.rpartition("/")[2])
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Waits for `work` also when the caller is cancelled meanwhile.
+
+    What is in the store must be in the mirror too, before anybody builds on it. Raises what `work` raises, else the
+    caller's cancellation.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

@@ -138,7 +138,5 @@ async def _to_its_end(call: Call) -> AsyncIterator[bytes]:
                 yield response.stdout
             case "exit_code":
                 return
-    # Raises what the call ended with.
-    await call.read()
     code = await call.code()
     raise Failure(f"the copy broke off ({code.name})")

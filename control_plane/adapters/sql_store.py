@@ -198,12 +198,18 @@ async def _add(connection: AsyncConnection, key: str, number: int) -> int:
 async def _check_expected(connection: AsyncConnection, transaction: Transaction, revision: int) -> None:
     """Raises ABORTED when an object that a change depends on is not as it expects it."""
     objects = schema.objects
-    names = sorted({change.name for change in transaction.changes if change.expected is not None})
+    names: dict[str, set[str]] = {}
+    for change in transaction.changes:
+        if change.expected is not None:
+            names.setdefault(change.kind, set()).add(change.name)
     current: dict[tuple[str, str], int] = {}
-    for start in range(0, len(names), _NAMES_MAX):
-        some = objects.c.name.in_(names[start : start + _NAMES_MAX])
-        rows = await connection.execute(sa.select(objects.c.kind, objects.c.name, objects.c.revision).where(some))
-        current.update({(row.kind, row.name): row.revision for row in rows})
+    for kind, asked in names.items():
+        ordered = sorted(asked)
+        for start in range(0, len(ordered), _NAMES_MAX):
+            # By kind and name: that is the key, and by names alone all there is would be read.
+            some = sa.and_(objects.c.kind == kind, objects.c.name.in_(ordered[start : start + _NAMES_MAX]))
+            rows = await connection.execute(sa.select(objects.c.name, objects.c.revision).where(some))
+            current.update({(kind, row.name): row.revision for row in rows})
     for change in transaction.changes:
         key = (change.kind, change.name)
         if change.expected is not None and current.get(key, 0) != change.expected:

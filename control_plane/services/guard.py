@@ -71,6 +71,11 @@ class Auditor:
         ended = row is not None and self._clock.wall() >= row.expire_time.seconds
         return ended or self._state.secrets.get(name) is None
 
+    async def record_first(self, call: _Call) -> None:
+        """A record of what is about to begin. Raises UNAVAILABLE when it cannot be written: then nothing begins."""
+        call.recorded = True
+        await self._state.transact(lambda batch: self._add(batch, call, "OK", ""))
+
     async def record(self, call: _Call, code: str, message: str) -> None:
         """A record by itself. That it cannot be written is logged: the call has ended already."""
         call.recorded = True
@@ -228,7 +233,7 @@ class Guarded:
             except LocciError as error:
                 await self._auditor.record(pending, error.code.name, error.message)
                 raise
-            await self._auditor.record(pending, "OK", "")
+            await self._auditor.record_first(pending)
             async with contextlib.aclosing(inner(first, requests, caller)) as answers:
                 async for answer in self._while_valid(answers, caller):
                     yield answer

@@ -1,4 +1,4 @@
-"""Zones handed to secondaries: dig, dnspython, BIND as a real secondary; keys, networks, refusals, NOTIFY."""
+"""Zones handed to secondaries: dig and dnspython as secondaries; keys, networks, refusals, NOTIFY."""
 
 from __future__ import annotations
 

@@ -145,6 +145,34 @@ async def test_a_store_that_cannot_be_written_fails_each_of_them_and_is_asked_ag
     assert not state.nodes.need("nodes/n0002").sessions
 
 
+async def test_one_that_goes_away_takes_none_of_the_others_along() -> None:
+    store = SlowStore()
+    state = await fleet(store)
+    arrivals = Arrivals(state)
+    waiting = [asyncio.create_task(arrivals.note(f"n{n:04}", hello(), 7, 1.0)) for n in range(9)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    waiting[0].cancel()
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [end for end in ends[1:] if end is not None] == []
+    assert all(state.nodes.need(f"nodes/n{n:04}").sessions for n in range(1, 9))
+
+
+async def test_a_commit_is_mirrored_also_when_its_caller_goes_away() -> None:
+    store = SlowStore()
+    state = State(store)
+    region = region_pb2.Region(name="regions/a")
+    changing = asyncio.create_task(state.transact(lambda batch: batch.put(state.regions, region.name, region)))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        changing.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    assert [row.name for row in await store.load()] == list(state.regions) == ["regions/a"]
+    assert state.revision == await store.revision()
+
+
 async def test_who_does_not_wait_any_more_is_not_noted() -> None:
     store = SlowStore()
     state = await fleet(store)
