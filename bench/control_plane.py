@@ -44,7 +44,7 @@ MANIFEST: Final = {
     "name": APP,
     "hostnames": ["hello.example.net"],
     "ports": [{"name": "http", "container_port": 8080, "protocol": "PORT_PROTOCOL_HTTP"}],
-    "placement": {"replicas_per_region": 1},
+    "placement": {"replicas_per_region": 1, "lost_after": "120s"},
 }
 
 Figure = dict[str, Any]
@@ -137,8 +137,7 @@ async def large_fleet(folder: Path) -> list[Figure]:
         grpc_listen=f"127.0.0.1:{free_port()}",
         node_listen=f"127.0.0.1:{free_port()}",
         advertise=["127.0.0.1"],
-        heartbeat_interval_s=HEARTBEAT_S,
-        suspect_after_s=2.5 * HEARTBEAT_S,
+        heartbeats_per_s=AGENTS / HEARTBEAT_S,
         lost_after_s=6 * HEARTBEAT_S,
         rate_per_s=0,
         insecure_registries=[f"127.0.0.1:{port}"],

@@ -19,10 +19,12 @@ from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sqlite_store import SqliteStore
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
+from control_plane.core.pace import Pace
 from control_plane.core.quota import Quota, Quotas
 from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
 from control_plane.origin import open_origin, use_stored
+from control_plane.pacing import Pacing
 from control_plane.ports import Store
 from control_plane.reports import Reports
 from control_plane.rpc import GrpcServers
@@ -242,7 +244,9 @@ class ControlPlane:
         settings, now = self.settings, self.steady()
         self.observed = Observed(now, now + settings.restart_grace_s)
         self.manifests = Manifests(self.state, Overcommit(settings.cpu_overcommit, settings.memory_overcommit))
-        self.hub = Hub(self.observed, self.steady)
+        pace = Pace(settings.heartbeat_interval_s, settings.heartbeats_per_s)
+        pacing = Pacing(self.state, self.manifests, pace, settings.lost_after_s)
+        self.hub = Hub(self.observed, self.steady, pacing)
         woken = asyncio.Event()
         self.reports = Reports(self.state, self.observed, self.steady, woken.set)
         self.controller = Controller(
@@ -256,7 +260,7 @@ class ControlPlane:
             self.clock,
             self.steady,
             suspect_after_s=settings.suspect_after_s,
-            lost_after_s=settings.lost_after_s,
+            pacing=pacing,
             sign_report=self.authority.sign_report,
             leads=self._leads,
         )
@@ -323,7 +327,7 @@ class ControlPlane:
             await before_listening()
         await self.grpc.start(
             offered,
-            SyncServicer(self.context, self.reports, settings.heartbeat_interval_s),
+            SyncServicer(self.context, self.reports),
             self.state,
             self.authenticate,
             operator_listen=settings.grpc_listen,

@@ -21,7 +21,8 @@ from control_plane.core.converge import is_gone
 from control_plane.core.liveness import Judgement, Silence, judge
 from control_plane.core.model import Condition
 from control_plane.drills import DrillSteps
-from control_plane.observed import Observed
+from control_plane.observed import Observed, SessionFacts
+from control_plane.pacing import Pacing
 from control_plane.ports import Vault
 from control_plane.reports import Reports, Unrecorded
 from control_plane.resources import Publication
@@ -67,7 +68,7 @@ class Controller:
         steady: Callable[[], float],
         *,
         suspect_after_s: float,
-        lost_after_s: float,
+        pacing: Pacing,
         sign_report: Callable[[str], bytes] | None = None,
         leads: Callable[[], bool] = lambda: True,
     ):
@@ -81,7 +82,7 @@ class Controller:
         self._clock = clock
         self._steady = steady
         self._suspect_after_s = suspect_after_s
-        self._lost_after_s = lost_after_s
+        self._pacing = pacing
         self._leads = leads
         self._apps = AppSteps(state, observed, manifests)
         self.drills = DrillSteps(state, observed, sign_report)
@@ -168,16 +169,13 @@ class Controller:
     # -- nodes
 
     def _judge_nodes(self, batch: Batch, now: float) -> None:
-        patience: dict[str, float] | None = None
         conditions: Counter[str] = Counter()
         for name, node in self._state.nodes.items():
             node_id = name[_NODES:]
             if self._is_as_before(node, node_id, now):
                 conditions[Condition.READY.value] += 1
                 continue
-            if patience is None:
-                patience = self._patience()
-            after = self._judge(node, node_id, patience.get(node_id, self._lost_after_s), now)
+            after = self._judge(node, node_id, now)
             condition = after.condition if after else decode.condition_of(node)
             conditions[condition.value] += 1
             self._note_dark(node_id, condition, now)
@@ -196,7 +194,7 @@ class Controller:
             facts = self._observed.sessions.get((node_id, session.role))
             if facts is None or not facts.connected or facts.heard_at is None:
                 return False
-            if now - facts.heard_at >= self._suspect_after_s:
+            if now - facts.heard_at >= self._suspect_after(facts):
                 return False
         return bool(node.sessions)
 
@@ -214,29 +212,22 @@ class Controller:
                 batch.put(self._state.nodes, row.name, row)
                 batch.event("NodeDrained", f"{row.name} is drained and can be taken down", row.name, row.region)
 
-    def _patience(self) -> dict[str, float]:
-        """By node, the shortest `lost_after` of the apps that have replicas on it."""
-        result: dict[str, float] = {}
-        for row in self._state.assignments.values():
-            app = self._state.apps.get(f"apps/{row.app}")
-            release = self._state.releases.get(app.target_release) if app else None
-            if release is not None:
-                lost_after_s = self._manifests.of(release).placement.lost_after_s
-                node_id = last_part(row.node)
-                result[node_id] = min(result.get(node_id, lost_after_s), lost_after_s)
-        return result
-
-    def _judge(self, node: node_pb2.Node, node_id: str, lost_after_s: float, now: float) -> Judgement | None:
+    def _judge(self, node: node_pb2.Node, node_id: str, now: float) -> Judgement | None:
         session = self._observed.leading(node, node_id)
+        suspect_after_s = self._suspect_after(session)
         silence = Silence(session.heard_at if session else None, self._observed.judged_from)
         return judge(
             decode.condition_of(node),
             silence,
             now,
-            suspect_after_s=self._suspect_after_s,
-            lost_after_s=max(lost_after_s, self._suspect_after_s),
+            suspect_after_s=suspect_after_s,
+            lost_after_s=max(self._pacing.patience(node_id).lost_after_s, suspect_after_s),
             program="agent" if node_pb2.NODE_ROLE_EDGE in node.roles else "DNS server",
         )
+
+    def _suspect_after(self, session: SessionFacts | None) -> float:
+        """A node that was told to beat slower is silent for longer before that says anything."""
+        return self._suspect_after_s * self._pacing.pace.stretch(session.heartbeat_s if session is not None else 0.0)
 
     def _note_dark(self, node_id: str, condition: Condition, now: float) -> None:
         if condition in (Condition.SUSPECT, Condition.LOST):
@@ -296,7 +287,7 @@ class Controller:
         for vantages in self._observed.evidence.values():
             for vantage in list(vantages):
                 session = self._observed.session(vantage, node_pb2.NODE_ROLE_DNS)
-                if session.heard_at is None or now - session.heard_at > self._lost_after_s:
+                if session.heard_at is None or now - session.heard_at > self._pacing.idle.lost_after_s:
                     del vantages[vantage]
                     self._observed.evidence_changes += 1
 

@@ -44,6 +44,8 @@ class SessionFacts:
     conditions: dict[str, node_pb2.HostCondition] = field(default_factory=dict)
     """What it said last of its host, by type."""
     heartbeat: agent_pb2.Heartbeat = field(default_factory=agent_pb2.Heartbeat)
+    heartbeat_s: float = 0.0
+    """It beats so often at least; 0 when that is not known."""
     usage: dict[str, agent_pb2.ReplicaUsage] = field(default_factory=dict)
     """What replicas use, by resource; only some heartbeats tell it."""
 

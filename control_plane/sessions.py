@@ -13,6 +13,7 @@ from control_plane import decode, metrics
 from control_plane.core import delivery
 from control_plane.core.delivery import Delivery
 from control_plane.observed import Observed, SessionFacts
+from control_plane.pacing import Pacing
 from control_plane.resources import Publication, Wanted
 from control_plane.side_streams import SideStreams
 from fleet.errors import LocciError
@@ -22,6 +23,7 @@ from locci.v1 import agent_pb2, node_pb2
 log = structlog.get_logger()
 
 _OUTBOX_MAX: Final = 16
+_BEATS_MISSED: Final = 3.0
 _SLICE: Final = 64
 """So many nodes are offered what is new before anything else gets its turn."""
 REFUSED_REASON_CHARS_MAX: Final = 2_000
@@ -37,6 +39,9 @@ class Session:
         self.role = hello.role
         self.epoch = epoch
         self.types = tuple(hello.resource_types)
+        self.paced = hello.paced
+        self.heartbeat_s = 0.0
+        """What it was told last of how often to beat."""
         held = {resource.name: resource.version for resource in hello.held}
         matches = snapshot_hash(held.items()) == hello.snapshot_hash
         # A node that never accepted anything is told even that there is nothing: its programs wait for that word.
@@ -72,9 +77,10 @@ class Session:
 class Hub:
     """Every session of this process."""
 
-    def __init__(self, observed: Observed, steady: Callable[[], float]):
+    def __init__(self, observed: Observed, steady: Callable[[], float], pacing: Pacing):
         self._observed = observed
         self._steady = steady
+        self._pacing = pacing
         self._sessions: dict[Key, Session] = {}
         self._publication: Publication | None = None
         self._due: dict[Key, None] = {}
@@ -107,6 +113,7 @@ class Hub:
         facts.takes_faults = "faults" in session.types
         facts.asks_as_clients = "drillclients" in session.types
         facts.takes_images = "images" in session.types
+        facts.heartbeat_s = session.heartbeat_s
 
     def leave(self, session: Session) -> None:
         """The stream is gone."""
@@ -156,9 +163,34 @@ class Hub:
         """Ends sessions of which nothing was heard for so long: their connection is dead, or their node is."""
         now = self._steady()
         for session in list(self._sessions.values()):
-            heard_at = self._observed.session(*session.key).heard_at
-            if heard_at is not None and now - heard_at > silent_s:
-                session.end(agent_pb2.GOODBYE_REASON_PROTOCOL, f"nothing was heard for {silent_s:g} s")
+            facts = self._observed.session(*session.key)
+            limit_s = max(silent_s, _BEATS_MISSED * facts.heartbeat_s)
+            if facts.heard_at is not None and now - facts.heard_at > limit_s:
+                session.end(agent_pb2.GOODBYE_REASON_PROTOCOL, f"nothing was heard for {limit_s:g} s")
+
+    def welcomed(self, session: Session) -> float:
+        """Notes how often the node is to beat, which its welcome says, and tells it."""
+        session.heartbeat_s = self._pacing.interval_s(*session.key)
+        return session.heartbeat_s
+
+    def beat(self, session: Session, heartbeat: agent_pb2.Heartbeat) -> None:
+        """Takes over a heartbeat; from now on the node beats as it was told before that."""
+        facts = self._observed.session(*session.key)
+        facts.beat(heartbeat)
+        facts.heartbeat_s = session.heartbeat_s
+        self._keep_pace(session, facts)
+
+    def _keep_pace(self, session: Session, facts: SessionFacts) -> None:
+        """Tells the node how often to beat when that has changed. Of clients of drills more is to be heard."""
+        if not session.paced:
+            return
+        base_s = self._pacing.pace.base_s
+        wanted_s = base_s if facts.heartbeat.drill_clients else self._pacing.interval_s(*session.key)
+        if wanted_s != session.heartbeat_s:
+            session.heartbeat_s = wanted_s
+            # Until it is heard by the new interval, it may keep the longer one.
+            facts.heartbeat_s = max(facts.heartbeat_s, wanted_s)
+            session.say(agent_pb2.ControlMessage(pace=agent_pb2.Pace(heartbeat_interval=decode.duration(wanted_s))))
 
     def publish(self, publication: Publication) -> None:
         """Offers each node what it is to hold now: some at once, the rest of a large fleet slice by slice, so that
@@ -215,6 +247,8 @@ class Hub:
         session.delivery, planned = delivery.plan(session.delivery, wanted.versions, revision, self._steady())
         self._mirror(session)
         if planned is not None:
+            # What it is told to run may need its word more often.
+            self._keep_pace(session, self._observed.session(*session.key))
             session.say(agent_pb2.ControlMessage(delta=_delta(planned, wanted, revision)))
 
     def answered(self, session: Session, ack: agent_pb2.Ack) -> None:

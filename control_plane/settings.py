@@ -37,7 +37,9 @@ class ServerSettings(ProgramSettings):
     trust_domain: str = Field("locci.local", pattern=r"^[a-z0-9._-]{1,255}$")
     """Trust domain of SPIFFE ids."""
     heartbeat_interval_s: float = Field(1.0, gt=0, le=60)
-    """Time between a node's heartbeats."""
+    """Least time between a node's heartbeats."""
+    heartbeats_per_s: float = Field(500.0, ge=1, le=1e6)
+    """So many heartbeats all nodes together may send; a larger fleet beats slower, as far as its apps allow."""
     suspect_after_s: float = Field(2.5, gt=0)
     """Silence after which routing avoids a node."""
     lost_after_s: float = Field(30.0, gt=0)

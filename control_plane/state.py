@@ -51,6 +51,8 @@ class Table(Generic[M]):
         self._pairs: dict[str, tuple[str, M]] = {}
         """What `items` gives, made once each: thousands made anew with each look keep the garbage collector busy."""
         self._revisions: dict[str, int] = {}
+        self.changes = 0
+        """Rises with each object that changes, comes or goes."""
         self._names: list[str] | None = []
         """All names in order; None after one came or went, until they are asked for."""
 
@@ -107,6 +109,7 @@ class Table(Generic[M]):
 
     def mirror(self, name: str, body: bytes | None, revision: int) -> None:
         """Takes over what the store holds; only the mirror itself calls this."""
+        self.changes += 1
         if body is None:
             self._rows.pop(name, None)
             self._pairs.pop(name, None)

@@ -45,12 +45,11 @@ LogCall = grpc.aio.ServicerContext[agent_pb2.LogUpload, agent_pb2.LogUploadTaken
 class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
     """Implements `locci.v1.AgentService` on the nodes' port."""
 
-    def __init__(self, context: Context, reports: Reports, heartbeat_interval_s: float):
+    def __init__(self, context: Context, reports: Reports):
         self._context = context
         self._reports = reports
         self._arrivals = Arrivals(context.state)
         self._welcoming = asyncio.Semaphore(WELCOMES_AT_ONCE)
-        self._heartbeat_interval_s = heartbeat_interval_s
 
     async def Sync(self, request_iterator: Messages, context: Call) -> None:  # type: ignore[override]  # noqa: N802
         """One session, from Hello to Goodbye."""
@@ -175,7 +174,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
             raise LocciError(Code.ABORTED, "SUPERSEDED", f"a newer session of node {identity.node} took over")
         welcome = agent_pb2.Welcome(
             epoch=session.epoch,
-            heartbeat_interval=decode.duration(self._heartbeat_interval_s),
+            heartbeat_interval=decode.duration(self._context.hub.welcomed(session)),
             time=decode.timestamp(self._context.clock.wall()),
             node=identity.node,
             region=identity.region,
@@ -244,8 +243,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
             case "nack":
                 await self._refused(session, message.nack)
             case "heartbeat":
-                facts = self._context.observed.session(session.node, session.role)
-                facts.beat(message.heartbeat)
+                self._context.hub.beat(session, message.heartbeat)
                 self._context.hub.renew_leases(session, message.heartbeat.sequence, self._context.controller.may_run)
             case "status":
                 self._reports.status(session.node, session.role, message.status)

@@ -128,6 +128,7 @@ class NodeLink:
         self._sequence = 0
         self._heartbeat_s = KEEPALIVE_S
         """As the control plane said last. A large fleet beats slower, and its connections are tried as seldom."""
+        self._next_beat = 0.0
         self._changing = asyncio.Lock()
         self.snapshot = file.load()
         """The last accepted snapshot."""
@@ -187,17 +188,17 @@ class NodeLink:
                 self._outgoing.clear()
                 self._say(agent_pb2.NodeMessage(status=self._consumer.complete_status()))
                 self._heartbeat_s = welcome.heartbeat_interval.ToTimedelta().total_seconds() or KEEPALIVE_S
-                await self._both_ways(call, self._heartbeat_s)
+                await self._both_ways(call)
             finally:
                 call.cancel()
                 if self._side_calls is not None:
                     await self._side_calls.close()
 
     async def _both_ways(
-        self, call: grpc.aio.StreamStreamCall[agent_pb2.NodeMessage, agent_pb2.ControlMessage], heartbeat_s: float
+        self, call: grpc.aio.StreamStreamCall[agent_pb2.NodeMessage, agent_pb2.ControlMessage]
     ) -> None:
         reading = asyncio.create_task(self._read(call))
-        writing = asyncio.create_task(self._write(call, heartbeat_s))
+        writing = asyncio.create_task(self._write(call))
         try:
             done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
             # The reader knows better why a stream ended than the writer whose write then failed.
@@ -220,6 +221,7 @@ class NodeLink:
             snapshot_hash=self.snapshot.hash,
             revision=self.snapshot.revision,
             facts=self._facts(),
+            paced=True,
         )
         for name, resource in self.snapshot.resources.items():
             hello.held.add(name=name, version=resource.version)
@@ -262,6 +264,8 @@ class NodeLink:
                     self._side_calls.open_logs(message.open_logs)
                 case "open_exec" if self._side_calls is not None:
                     self._side_calls.open_exec(message.open_exec)
+                case "pace":
+                    self._set_pace(message.pace)
                 case "trust":
                     self._trust(message.trust)
                 case "goodbye":
@@ -269,14 +273,12 @@ class NodeLink:
                 case _:
                     log.warning("message_ignored", reason="the control plane is newer than this program")
 
-    async def _write(
-        self, call: grpc.aio.StreamStreamCall[agent_pb2.NodeMessage, agent_pb2.ControlMessage], heartbeat_s: float
-    ) -> None:
-        next_beat = self._clock.monotonic()
+    async def _write(self, call: grpc.aio.StreamStreamCall[agent_pb2.NodeMessage, agent_pb2.ControlMessage]) -> None:
+        self._next_beat = self._clock.monotonic()
         while True:
             now = self._clock.monotonic()
-            if now >= next_beat:
-                next_beat = now + heartbeat_s * self._rng.uniform(0.9, 1.0)
+            if now >= self._next_beat:
+                self._next_beat = now + self._heartbeat_s * self._rng.uniform(0.9, 1.0)
                 self._say(agent_pb2.NodeMessage(heartbeat=self._heartbeat()))
                 if self._sequence % _EVIDENCE_EVERY_HEARTBEATS == 0:
                     self._say_evidence()
@@ -284,7 +286,7 @@ class NodeLink:
                 await call.write(self._outgoing[0])
                 self._outgoing.popleft()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, next_beat - self._clock.monotonic())):
+                async with asyncio.timeout(max(0.0, self._next_beat - self._clock.monotonic())):
                     await self._wake.wait()
             if self._wake.is_set():
                 self._wake.clear()
@@ -292,6 +294,14 @@ class NodeLink:
                 if change is not None:
                     self._say(agent_pb2.NodeMessage(status=change))
                 self._say_evidence()
+
+    def _set_pace(self, pace: agent_pb2.Pace) -> None:
+        """The next heartbeat is never later than by the new interval."""
+        self._heartbeat_s = pace.heartbeat_interval.ToTimedelta().total_seconds() or KEEPALIVE_S
+        self._next_beat = min(
+            self._next_beat, self._clock.monotonic() + self._heartbeat_s * self._rng.uniform(0.1, 1.0)
+        )
+        self._wake.set()
 
     def _renew_leases(self, leases: agent_pb2.Leases) -> None:
         """A lease counts from before its heartbeat was sent; one of a forgotten heartbeat is too old to count."""

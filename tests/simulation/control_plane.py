@@ -10,13 +10,13 @@ import asyncio
 import random
 from typing import Any
 
-from prometheus_client import REGISTRY
-
-from control_plane import decode
+from control_plane import decode, metrics
 from control_plane.controller import Controller
+from control_plane.core.pace import Pace
 from control_plane.core.rollout import TERMINAL
 from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
+from control_plane.pacing import Pacing
 from control_plane.reports import Arrivals, Reports
 from control_plane.services.apps import AppService
 from control_plane.services.caller import Caller
@@ -63,6 +63,10 @@ class Node:
         """Images that it holds without a container, and since when it pulls them."""
         self.session: Session | None = None
         self.cut_until = 0.0
+        self.heartbeat_s = 1.0
+        self.next_beat = 0.0
+        self.talks_since = float("inf")
+        """From when on nothing was in the way of its stream."""
         self.said: dict[str, bool] = {}
         self.revisions: list[int] = []
 
@@ -112,9 +116,11 @@ class Simulation:
         self.violations: list[str] = []
         self.down_until = 0.0
         self.disk_full_until = 0.0
+        self.in_order_since = 0.0
         self.quiet = False
         self.releases = 0
         self.switches = 0
+        self.beats_per_s = self.rng.choice([0.5, 4.0, 500.0])
         self.rejoin = self.rng.choice(manifest_pb2.RejoinChoice.values())
         self.once_served: set[tuple[str, str]] = set()
 
@@ -150,8 +156,9 @@ class Simulation:
         await self.state.load()
         now = self.clock.now
         self.observed = Observed(now, now + 5.0)
-        self.hub = Hub(self.observed, self.clock.monotonic)
         manifests = Manifests(self.state)
+        pacing = Pacing(self.state, manifests, Pace(1.0, self.beats_per_s), 20.0)
+        self.hub = Hub(self.observed, self.clock.monotonic, pacing)
         woken = asyncio.Event()
         self.reports = Reports(self.state, self.observed, self.clock.monotonic, woken.set)
         nothing_sealed: Any = None
@@ -166,7 +173,7 @@ class Simulation:
             self.clock,
             self.clock.monotonic,
             suspect_after_s=2.5,
-            lost_after_s=20.0,
+            pacing=pacing,
         )
         authority: Any = None
         self.context = Context(
@@ -217,6 +224,8 @@ class Simulation:
             if not self.quiet:
                 await self._fault()
             self.store.broken = self.clock.now < self.disk_full_until
+            if self.clock.now < self.down_until or self.store.broken:
+                self.in_order_since = self.clock.now
             if self.clock.now < self.down_until:
                 continue
             for key in sorted(self.nodes):
@@ -261,21 +270,30 @@ class Simulation:
         node.run(now)
         if now < node.cut_until:
             # The host's keepalive finds out; the control plane does not.
-            node.session = None
+            node.session, node.talks_since = None, float("inf")
             return
+        node.talks_since = min(node.talks_since, now)
         if node.session is None or node.session.goodbye is not None:
             await self._connect(node)
         session = node.session
         if session is None:
             return
-        self.reports.heard(node.name, node.role, now)
+        if now >= node.next_beat:
+            node.next_beat = now + node.heartbeat_s * self.rng.uniform(0.9, 1.0)
+            self.reports.heard(node.name, node.role, now)
+            self.hub.beat(session, agent_pb2.Heartbeat())
         while not session.outbox.empty():
             message = session.outbox.get_nowait()
+            if message.HasField("pace"):
+                node.heartbeat_s = message.pace.heartbeat_interval.ToTimedelta().total_seconds()
+                node.next_beat = min(node.next_beat, now + node.heartbeat_s)
             if message.HasField("delta"):
+                self.reports.heard(node.name, node.role, now)
                 self._take(node, session, message.delta)
         node.run(now)
         status = node.status(now, complete=False)
         if status is not None:
+            self.reports.heard(node.name, node.role, now)
             self.reports.status(node.name, node.role, status)
 
     async def _connect(self, node: Node) -> None:
@@ -292,12 +310,13 @@ class Simulation:
             held=[agent_pb2.ResourceVersion(name=n, version=r.version) for n, r in held.items()],
             snapshot_hash=node.snapshot.hash,
             revision=node.snapshot.revision,
+            paced=True,
         )
         session = await self.welcome(node.name, hello)
         if session is None:
             return
         epoch = session.epoch
-        node.session = session
+        node.session, node.heartbeat_s, node.next_beat = session, session.heartbeat_s, self.clock.now
         node.snapshot = node.snapshot.with_epoch(epoch)
         status = node.status(self.clock.now, complete=True)
         assert status is not None
@@ -315,7 +334,9 @@ class Simulation:
             await Arrivals(self.state).note(name, hello, epoch, self.clock.now)
         except LocciError:
             return None
+        self.hub.welcomed(session)
         self.hub.enter(session)
+        self.reports.heard(name, hello.role, self.clock.now)
         self.hub.deliver(session)
         return session
 
@@ -340,6 +361,14 @@ class Simulation:
                     self.once_served.add((node.name, name))
                 elif (node.name, name) in self.once_served and not resource.hostname.endpoints:
                     self.violations.append(f"{node.name} holds no endpoint for {name} at {self.clock.now}")
+            since = max(node.talks_since, self.in_order_since)
+            condition = self.state.nodes.need(f"nodes/{node.name}").condition
+            judged = node.role == node_pb2.NODE_ROLE_EDGE or (node.name, node_pb2.NODE_ROLE_EDGE) not in self.nodes
+            if judged and self.clock.now - since > 2.0 and condition in (
+                node_pb2.NODE_CONDITION_SUSPECT,
+                node_pb2.NODE_CONDITION_LOST,
+            ):
+                self.violations.append(f"{node.name} is thought to be silent at {self.clock.now}")
         if len(self.observed.sessions) > len(self.nodes):
             self.violations.append("there are sessions of nobody")
 
@@ -406,4 +435,4 @@ class Simulation:
 
 
 def _pass_failures() -> float:
-    return REGISTRY.get_sample_value("locci_server_pass_failures_total") or 0.0
+    return next(s.value for m in metrics.PASS_FAILURES.collect() for s in m.samples if s.name.endswith("_total"))

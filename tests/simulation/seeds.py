@@ -7,4 +7,4 @@ import os
 
 def more_seeds() -> int:
     """The number of seeds of the drills; `LOCCI_SEEDS` chooses another."""
-    return int(os.environ.get("LOCCI_SEEDS", "1000"))
+    return int(os.environ.get("LOCCI_SEEDS", "2000"))

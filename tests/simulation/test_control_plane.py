@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.control_plane import Simulation
 from tests.simulation.seeds import more_seeds
 
-QUICK = 100
+QUICK = 1000
 SEEDS = [*range(QUICK), *(pytest.param(n, marks=pytest.mark.drill) for n in range(QUICK, more_seeds()))]
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.fencing import FencingSimulation
 from tests.simulation.seeds import more_seeds
 
-QUICK = 60
+QUICK = 200
 SEEDS = [*range(QUICK), *(pytest.param(n, marks=pytest.mark.drill) for n in range(QUICK, more_seeds()))]
 
 

@@ -106,6 +106,7 @@ class Hello(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    PACED_FIELD_NUMBER: _builtins.int
     role: _node_pb2.NodeRole.ValueType
     """The role that the program serves; a node with both roles holds two streams."""
     epoch: _builtins.int
@@ -120,6 +121,8 @@ class Hello(_message.Message):
     """Hash of the whole that it holds: hexadecimal SHA-256 over `name NUL version LF`, in the byte order of names."""
     revision: _builtins.int
     """Revision of what it holds."""
+    paced: _builtins.bool
+    """It follows a Pace."""
     @_builtins.property
     def resource_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Types of resources that it understands, as in `replicas`; no others are sent."""
@@ -150,10 +153,11 @@ class Hello(_message.Message):
         revision: _builtins.int = ...,
         facts: _node_pb2.NodeFacts | None = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        paced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "boot_id", b"boot_id", "epoch", b"epoch", "facts", b"facts", "held", b"held", "instance_id", b"instance_id", "program_version", b"program_version", "resource_types", b"resource_types", "revision", b"revision", "role", b"role", "snapshot_hash", b"snapshot_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "boot_id", b"boot_id", "epoch", b"epoch", "facts", b"facts", "held", b"held", "instance_id", b"instance_id", "paced", b"paced", "program_version", b"program_version", "resource_types", b"resource_types", "revision", b"revision", "role", b"role", "snapshot_hash", b"snapshot_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -682,6 +686,30 @@ class Trust(_message.Message):
 Global___Trust: _TypeAlias = Trust  # noqa: Y015
 
 @_typing.final
+class Pace(_message.Message):
+    """From now on the node beats so often: the fleet has grown or shrunk, or other apps run on the node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """Time between heartbeats."""
+
+    def __init__(
+        self,
+        *,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
+
+@_typing.final
 class Delta(_message.Message):
     """A change of what the node must hold."""
 
@@ -883,6 +911,7 @@ class ControlMessage(_message.Message):
     TRUST_FIELD_NUMBER: _builtins.int
     OPEN_LOGS_FIELD_NUMBER: _builtins.int
     OPEN_EXEC_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First, and only first."""
@@ -919,6 +948,10 @@ class ControlMessage(_message.Message):
     def open_exec(self) -> Global___OpenExec:
         """Somebody asks for a command to be run in a container."""
 
+    @_builtins.property
+    def pace(self) -> Global___Pace:
+        """How often the node beats."""
+
     def __init__(
         self,
         *,
@@ -931,12 +964,13 @@ class ControlMessage(_message.Message):
         trust: Global___Trust | None = ...,
         open_logs: Global___OpenLogs | None = ...,
         open_exec: Global___OpenExec | None = ...,
+        pace: Global___Pace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_exec", b"open_exec", "open_logs", b"open_logs", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_exec", b"open_exec", "open_logs", b"open_logs", "operation", b"operation", "pace", b"pace", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_exec", b"open_exec", "open_logs", b"open_logs", "operation", b"operation", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "events_recorded", b"events_recorded", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "open_exec", b"open_exec", "open_logs", b"open_logs", "operation", b"operation", "pace", b"pace", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases", "trust", "open_logs", "open_exec"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "delta", "operation", "goodbye", "events_recorded", "leases", "trust", "open_logs", "open_exec", "pace"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -269,6 +269,28 @@ async def test_heartbeats_come_by_the_interval_and_number_themselves(rig: Rig) -
     assert all(beat.load == 0.5 and beat.time.seconds > 0 for beat in beats)
 
 
+async def test_a_new_pace_counts_at_once(rig: Rig) -> None:
+    async def play(messages: AsyncIterator[agent_pb2.NodeMessage], session: Session) -> object:
+        message = welcome()
+        message.welcome.heartbeat_interval.FromSeconds(60)
+        await session.write(message)
+        beats = 0
+        async for said in messages:
+            beats += said.HasField("heartbeat")
+            if said.HasField("heartbeat") and beats == 1:
+                pace = agent_pb2.Pace()
+                pace.heartbeat_interval.FromMilliseconds(50)
+                await session.write(agent_pb2.ControlMessage(pace=pace))
+            if beats == 4:
+                break
+        return beats
+
+    script, outcome = result_of(play)
+    async with rig.running(script) as control_plane:
+        assert await within(outcome) == 4
+    assert control_plane.hellos[0].paced
+
+
 async def test_a_goodbye_says_when_to_come_back(rig: Rig) -> None:
     async def goodbye(messages: AsyncIterator[agent_pb2.NodeMessage], session: Session) -> None:
         message = agent_pb2.ControlMessage()

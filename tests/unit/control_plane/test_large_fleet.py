@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.core.brake import AT_ONCE_S, Sight, _at_once
+from control_plane.core.pace import Pace
 from control_plane.observed import Observed
+from control_plane.pacing import Pacing
 from control_plane.ports import Committed, Transaction
 from control_plane.reports import ARRIVALS_AT_ONCE, Arrivals
 from control_plane.resources import Publication
@@ -17,7 +19,7 @@ from control_plane.sessions import _SLICE, Hub, Session
 from control_plane.state import Batch, State
 from control_plane.views import Manifests, Views
 from fleet.errors import Code, LocciError
-from locci.v1 import agent_pb2, app_pb2, manifest_pb2, node_pb2, region_pb2, release_pb2
+from locci.v1 import agent_pb2, app_pb2, manifest_pb2, node_pb2, region_pb2, release_pb2, replica_pb2
 from tests.fakes.store import MemoryStore
 
 COUNT = 3 * _SLICE + 5
@@ -54,13 +56,17 @@ def publication(state: State, observed: Observed) -> Publication:
     return Publication(state, observed, manifests, Views(state, observed, manifests, 1.0))
 
 
+def pacing(state: State, beats_per_s: float = 1e6) -> Pacing:
+    return Pacing(state, Manifests(state), Pace(1.0, beats_per_s), 30.0)
+
+
 def hello() -> agent_pb2.Hello:
     return agent_pb2.Hello(role=node_pb2.NODE_ROLE_EDGE, resource_types=["replicas", "routes"])
 
 
 async def test_a_publication_reaches_everyone_in_slices_and_the_newest_counts() -> None:
     state, observed = await fleet(), Observed(0.0, 0.0)
-    hub = Hub(observed, lambda: 1.0)
+    hub = Hub(observed, lambda: 1.0, pacing(state))
     sessions = [Session(f"n{number:04}", hello(), 1) for number in range(COUNT)]
     for session in sessions:
         hub.enter(session)
@@ -86,7 +92,7 @@ async def test_a_publication_reaches_everyone_in_slices_and_the_newest_counts() 
 
 async def test_a_node_that_joined_since_waits_for_the_next_publication() -> None:
     state, observed = await fleet(), Observed(0.0, 0.0)
-    hub = Hub(observed, lambda: 1.0)
+    hub = Hub(observed, lambda: 1.0, pacing(state))
     hub.publish(publication(state, observed))
     row = node_pb2.Node(name="nodes/new", region="regions/eu", roles=[node_pb2.NODE_ROLE_EDGE])
     await state.transact(lambda batch: batch.put(state.nodes, row.name, row))
@@ -103,6 +109,72 @@ async def test_nodes_of_a_region_share_what_they_are_to_hold() -> None:
     made = publication(state, observed)
     wanted = [made.wanted(f"n{n:04}", node_pb2.NODE_ROLE_EDGE, ("routes", "replicas")) for n in range(COUNT)]
     assert len({id(w) for w in wanted}) == 2
+
+
+def put_replica(state: State, batch: Batch, node: str, *, lost_after_s: int, fence_after_s: int = 0) -> None:
+    manifest = manifest_pb2.AppManifest(name="near", image="registry.test/app:1")
+    manifest.placement.lost_after.FromSeconds(lost_after_s)
+    if fence_after_s:
+        manifest.placement.singleton = True
+        manifest.placement.fence_after.FromSeconds(fence_after_s)
+    name = "apps/near/releases/1"
+    release = release_pb2.Release(name=name, number=1, manifest=manifest, spec_hash="1")
+    batch.put(state.releases, name, release)
+    batch.put(state.apps, "apps/near", app_pb2.App(name="apps/near", target_release=name))
+    row = replica_pb2.Replica(name="replicas/near-0", app="near", node=f"nodes/{node}", release=1, spec_hash="1")
+    batch.put(state.assignments, "near/0/1/n", row)
+
+
+def paces(session: Session) -> list[float]:
+    """The intervals that it was told."""
+    told = []
+    while not session.outbox.empty():
+        message = session.outbox.get_nowait()
+        if message.HasField("pace"):
+            told.append(message.pace.heartbeat_interval.ToTimedelta().total_seconds())
+    return told
+
+
+async def test_a_large_fleet_beats_slower_and_what_runs_on_a_node_faster() -> None:
+    state, observed = await fleet(), Observed(0.0, 0.0)
+    pace = pacing(state, beats_per_s=COUNT / 100)
+    hub = Hub(observed, lambda: 1.0, pace)
+    greeting = hello()
+    greeting.paced = True
+    session = Session("n0001", greeting, 1)
+    assert hub.welcomed(session) == 10.0, "a third of the time after which it would be lost"
+    hub.enter(session)
+    facts = observed.session("n0001", node_pb2.NODE_ROLE_EDGE)
+    hub.beat(session, agent_pb2.Heartbeat())
+    assert paces(session) == [], "nothing has changed"
+
+    await state.transact(lambda batch: put_replica(state, batch, "n0001", lost_after_s=60, fence_after_s=6))
+    hub.publish(publication(state, observed))
+    assert paces(session) == [2.0], "a third of its lease, with the first that is to run here"
+    assert facts.heartbeat_s == 10.0, "until it is heard again it may keep the longer one"
+    hub.beat(session, agent_pb2.Heartbeat())
+    assert facts.heartbeat_s == 2.0
+
+    hub.beat(session, agent_pb2.Heartbeat(drill_clients=[agent_pb2.DrillClientCounts()]))
+    assert paces(session) == [1.0], "much is to be heard of clients of a drill"
+    hub.beat(session, agent_pb2.Heartbeat())
+    assert paces(session) == [2.0]
+    assert facts.heartbeat_s == 2.0
+
+
+async def test_dns_servers_and_agents_that_know_of_no_pace_keep_theirs() -> None:
+    state, observed = await fleet(), Observed(0.0, 0.0)
+    hub = Hub(observed, lambda: 1.0, pacing(state, beats_per_s=COUNT / 100))
+    dns = Session("n0002", agent_pb2.Hello(role=node_pb2.NODE_ROLE_DNS, paced=True), 1)
+    assert hub.welcomed(dns) == 1.0
+    old = Session("n0001", hello(), 1)
+    assert hub.welcomed(old) == 10.0
+    hub.enter(old)
+    await state.transact(lambda batch: put_replica(state, batch, "n0001", lost_after_s=6))
+    hub.publish(publication(state, observed))
+    hub.beat(old, agent_pb2.Heartbeat())
+    assert paces(old) == []
+    assert observed.session("n0001", node_pb2.NODE_ROLE_EDGE).heartbeat_s == 10.0
 
 
 class SlowStore(MemoryStore):
