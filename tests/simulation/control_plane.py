@@ -362,15 +362,15 @@ class Simulation:
                 elif (node.name, name) in self.once_served and not resource.hostname.endpoints:
                     self.violations.append(f"{node.name} holds no endpoint for {name} at {self.clock.now}")
             since = max(node.talks_since, self.in_order_since)
-            condition = self.state.nodes.need(f"nodes/{node.name}").condition
             judged = node.role == node_pb2.NODE_ROLE_EDGE or (node.name, node_pb2.NODE_ROLE_EDGE) not in self.nodes
-            if judged and self.clock.now - since > 2.0 and condition in (
-                node_pb2.NODE_CONDITION_SUSPECT,
-                node_pb2.NODE_CONDITION_LOST,
-            ):
+            if judged and self.clock.now - since > 2.0 and self._is_thought_silent(node):
                 self.violations.append(f"{node.name} is thought to be silent at {self.clock.now}")
         if len(self.observed.sessions) > len(self.nodes):
             self.violations.append("there are sessions of nobody")
+
+    def _is_thought_silent(self, node: Node) -> bool:
+        condition = self.state.nodes.need(f"nodes/{node.name}").condition
+        return condition in (node_pb2.NODE_CONDITION_SUSPECT, node_pb2.NODE_CONDITION_LOST)
 
     def _healthy_slots(self) -> dict[str, int]:
         """By app, the slots that have a replica which is wanted and healthy by its node's last word."""
