@@ -181,6 +181,8 @@ CERTIFICATES: Final[list[Column]] = [
     ("HOSTNAMES", lambda c: ",".join(c.get("hostnames", []))),
     ("ISSUER", lambda c: c.get("issuer", "")),
     ("ENDS", lambda c: c.get("expire_time", "")),
+    ("ORDER", lambda c: c.get("order_time", "") if c.get("automatic") else "uploaded"),
+    ("PROBLEM", lambda c: c.get("problem", "")),
     ("AGE", lambda c: age(c.get("create_time"))),
 ]
 REGISTRIES: Final[list[Column]] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
@@ -15,8 +16,10 @@ import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
 from control_plane import decode, logins
+from control_plane.adapters.acme_client import Account, AcmeClient, fresh_key
 from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sqlite_store import SqliteStore
+from control_plane.automatic_certificates import AutomaticCertificates
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
 from control_plane.core.pace import Pace
@@ -137,7 +140,7 @@ class ControlPlane:
         self.registry = RegistryClient(settings.insecure_registries, self._login)
         self.grpc = GrpcServers()
         self._controlling: asyncio.Task[None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
+        self._renewing: list[asyncio.Task[None]] = []
         self._tls: ssl.SSLContext | None = None
         self._ready = False
 
@@ -339,9 +342,35 @@ class ControlPlane:
             self._http = await self._start_http(
                 offered, self.authenticate, settings.http_listen, self._tls, self.not_ready, None, quotas
             )
-        self._renewing = asyncio.create_task(self._keep_tls())
+        self._renewing = [asyncio.create_task(self._keep_tls()), asyncio.create_task(self._automatic().run())]
         self._ready = True
         log.info("started", http=settings.http_listen, grpc=settings.grpc_listen, nodes=settings.node_listen)
+
+    def _automatic(self) -> AutomaticCertificates:
+        """Who looks after certificates for host names."""
+        settings = self.settings
+
+        def served() -> list[str]:
+            publication = self.controller.publication
+            return [h.hostname for h in publication.hostnames] if publication is not None else []
+
+        def connect(key_pem: bytes) -> AcmeClient:
+            account = Account(settings.acme_directory, tuple(settings.acme_contact), settings.acme_ca_file, key_pem)
+            return AcmeClient(account)
+
+        return AutomaticCertificates(
+            self.state,
+            self.observed,
+            self.vault,
+            self.clock,
+            random.Random(),
+            served=served,
+            wake=self.controller.wake,
+            leads=self._leads,
+            directory=settings.acme_directory,
+            connect=connect,
+            fresh_key=fresh_key,
+        )
 
     async def wait(self) -> None:
         """Returns when the controller has ended, which it does only by failing."""
@@ -351,9 +380,9 @@ class ControlPlane:
     async def stop(self) -> None:
         """Says goodbye to nodes and ends everything within a few seconds."""
         self._ready = False
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
+        for task in self._renewing:
+            task.cancel()
+        await asyncio.gather(*self._renewing, return_exceptions=True)
         if self._controlling is not None:
             self.hub.end_all("the control plane is stopping", SHUTDOWN_RETRY_S)
             self._controlling.cancel()

@@ -59,13 +59,6 @@ def examine(chain_pem: str, private_key_pem: str, now: float) -> Examined:
     )
 
 
-def covers(pattern: str, hostname: str) -> bool:
-    """Whether a name of a certificate is one for a host; `*` stands for one whole label (RFC 9525, section 6.3)."""
-    if pattern.startswith("*."):
-        return hostname.partition(".")[2] == pattern[2:]
-    return pattern == hostname
-
-
 def seal_key(vault: Vault, name: str, key_pem: bytes) -> BytesValue:
     """What the store keeps of a private key."""
     return BytesValue(value=vault.seal(key_pem, f"{name}/key"))
@@ -79,6 +72,7 @@ def unseal_key(vault: Vault, name: str, sealed: BytesValue) -> str:
 def describe(row: certificate_pb2.Certificate, found: Examined) -> None:
     """Puts what was found into a row, and the private key out of it."""
     row.ClearField("private_key_pem")
+    row.expiring = False
     row.ClearField("hostnames")
     row.hostnames.extend(found.hostnames)
     row.issuer, row.fingerprint = found.issuer, found.fingerprint

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Final
 
 from control_plane import certificates as owned
 from control_plane import decode, zone_files
 from control_plane import zone_keys as keys
+from control_plane.core.acme import covers
 from control_plane.core.purges import place
 from control_plane.ports import Vault
 from control_plane.state import State
 from fleet.ids import last_part
 from locci.v1 import purge_pb2, resource_pb2, zone_pb2
+
+_CHALLENGE_TTL_S: Final = 1.0
 
 
 def zone_keys(state: State, vault: Vault | None) -> Iterable[resource_pb2.Resource]:
@@ -43,7 +47,7 @@ def certificates(state: State, vault: Vault | None, served: Collection[str]) -> 
         return
     for name, row in state.certificates.items():
         sealed = state.certificate_keys.get(name)
-        if sealed is None or not any(owned.covers(one, host) for one in row.hostnames for host in served):
+        if sealed is None or not any(covers(one, host) for one in row.hostnames for host in served):
             continue
         material = resource_pb2.CertificateMaterial(
             certificate=last_part(name),
@@ -71,3 +75,21 @@ def records(origin: str, row: zone_pb2.RecordSet, zone_ttl_s: float) -> resource
         ttl=decode.duration(row.ttl.seconds or zone_ttl_s or 3600.0),
         data=row.data,
     )
+
+
+def zone_records(
+    state: State, origin: str, rows: Iterable[zone_pb2.RecordSet], zone_ttl_s: float
+) -> list[resource_pb2.ZoneRecords]:
+    """What operators declared in a zone, and what proves to a certificate authority that its host names are ours (RFC
+    8555, section 8.4)."""
+    result = [records(origin, row, zone_ttl_s) for row in rows]
+    for name, challenge in state.dns_challenges.items():
+        if challenge.origin != origin:
+            continue
+        owner = last_part(name)
+        there = next((r for r in result if r.owner == owner and r.type == "TXT"), None)
+        if there is None:
+            there = resource_pb2.ZoneRecords(owner=owner, type="TXT", ttl=decode.duration(_CHALLENGE_TTL_S))
+            result.append(there)
+        there.data.extend(f'"{value}"' for value in challenge.values)
+    return result

@@ -17,6 +17,10 @@ PASS_SECONDS = Histogram(
 )
 PASS_FAILURES = Counter("locci_server_pass_failures_total", "Looks at the fleet that failed")
 LEADS = Gauge("locci_server_leads", "1 while this process leads, of several that share a database")
+CERTIFICATE_ENDS = Gauge(
+    "locci_server_certificate_end_timestamp_seconds", "When certificates for host names end", ["certificate"]
+)
+CERTIFICATE_ORDERS = Counter("locci_server_certificate_orders_total", "Orders of certificates that ended", ["result"])
 DELTAS = Counter("locci_server_deltas_total", "Deltas by their answer", ["answer"])
 MESSAGES = Counter("locci_server_node_messages_total", "Messages from nodes", ["kind"])
 ROLLOUTS = Counter("locci_server_rollouts_total", "Rollouts that ended", ["state"])

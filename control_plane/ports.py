@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -171,4 +171,31 @@ class CertificateAuthority(Protocol):
 
     def issue(self, csr_pem: str, *, region: str, node: str) -> Issued:
         """A certificate for the public key in `csr_pem`. Raises INVALID_ARGUMENT when that is no valid request."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateOrder:
+    """An order in progress. `dns` is what DNS has to answer: by owner of the TXT record, its strings."""
+
+    dns: Mapping[str, tuple[str, ...]]
+    key_pem: str
+    handle: object
+    """What the authority's client needs to go on with it."""
+
+
+class OrderingAuthority(Protocol):
+    """A certificate authority of which certificates for host names are ordered (RFC 8555). Everything raises
+    UNAVAILABLE (ACME_FAILED) with what the authority said."""
+
+    async def order(self, hostnames: tuple[str, ...]) -> CertificateOrder:
+        """Begins an order for a certificate with a key of its own."""
+        ...
+
+    async def finish(self, order: CertificateOrder) -> str:
+        """Has the authority look, and waits for the chain in PEM; DNS must answer what it asked for by now."""
+        ...
+
+    async def suggested_renewal(self, chain_pem: str) -> float | None:
+        """When the authority wants it to be renewed, seconds since 1970 (RFC 9773); None when it does not say."""
         ...

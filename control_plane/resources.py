@@ -437,9 +437,9 @@ class Publication:
                 for node_id, node in sorted(self._nodes.items())
                 if _is_part(node, node_pb2.NODE_ROLE_DNS)
             ],
-            records=[
-                fleet_resources.records(origin, row, ttl_s) for row in self._record_sets.get(f"zones/{origin}", ())
-            ],
+            records=fleet_resources.zone_records(
+                self._state, origin, self._record_sets.get(f"zones/{origin}", ()), ttl_s
+            ),
         )
 
     def zone_hashes(self) -> dict[str, str]:

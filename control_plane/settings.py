@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from fleet.settings import ProgramSettings
@@ -64,5 +64,19 @@ class ServerSettings(ProgramSettings):
     """Requests of one operator token that may be in progress."""
     watches_per_token: int = Field(64, ge=1)
     """Streams that one operator token may hold open."""
+    acme_directory: str = Field("", pattern=r"^(https?://.+)?$")
+    """Directory of the ACME authority (RFC 8555) of which certificates for host names are ordered; empty for none."""
+    acme_contact: list[str] = Field(default_factory=list)
+    """Mail addresses that the authority may write to."""
+    acme_terms_agreed: bool = False
+    """Whether you agree to the authority's terms of service."""
+    acme_ca_file: Path | None = None
+    """CA in PEM that has signed the authority's own web server, when it is none that everybody trusts."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least level of log lines."""
+
+    @model_validator(mode="after")
+    def _agreed(self) -> ServerSettings:
+        if self.acme_directory and not self.acme_terms_agreed:
+            raise ValueError("acme_directory: read the authority's terms of service and set acme_terms_agreed = true")
+        return self

@@ -203,6 +203,10 @@ class State:
         self.certificates = Table("certificates", certificate_pb2.Certificate)
         self.certificate_keys = Table("certificateKeys", BytesValue)
         """By `certificates/{certificate}`: the private key in PEM, sealed."""
+        self.dns_challenges = Table("dnsChallenges", certificate_pb2.DnsChallenge)
+        """By `dnsChallenges/{owner}`: what a certificate authority asks DNS for while an order is in progress."""
+        self.acme_keys = Table("acmeKeys", BytesValue)
+        """By `acmeKeys/{hash of the directory's address}`: the account's private key in PEM, sealed."""
         self.registries = Table("registries", registry_pb2.Registry)
         self.registry_passwords = Table("registryPasswords", BytesValue)
         """By `registries/{registry}`: the password, sealed."""

@@ -54,6 +54,29 @@ def replace(certificate: Name, chain: Chain, key: Key, dry_run: DryRun = False, 
 
 
 @app.command()
+def order(
+    certificate: Name,
+    hostnames: Annotated[
+        list[str], typer.Option("--hostname", help="A name in it, as in '*.example.net'; repeat it for more.")
+    ],
+    dry_run: DryRun = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Have a certificate ordered and renewed, for names that no app serves by themselves."""
+    identifier = name_of("certificates", certificate).partition("/")[2]
+    params = {"certificate_id": identifier, "validate_only": dry_run, "request_id": new_request_id()}
+    body = {"automatic": True, "hostnames": hostnames}
+    show([run(lambda c: c.call("POST", "certificates", params=params, body=body))], columns.CERTIFICATES, output, "")
+
+
+@app.command()
+def renew(certificate: Name, output: Output = Format.TABLE) -> None:
+    """Have an automatic certificate ordered anew now; the old one is shown until the new one is there."""
+    name = name_of("certificates", certificate)
+    show([run(lambda c: c.call("POST", f"{name}:renew", body={}))], columns.CERTIFICATES, output, "")
+
+
+@app.command()
 def rm(certificate: Name) -> None:
     """Remove a certificate."""
     name = name_of("certificates", certificate)

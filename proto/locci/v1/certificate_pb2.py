@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alocci/v1/certificate.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n\x0b\x43\x65rtificate\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x17\n\tchain_pem\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\x0fprivate_key_pem\x18\x03 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04\x12\x17\n\thostnames\x18\x04 \x03(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06issuer\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x66ingerprint\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\nbegin_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\n \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\"b\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"`\n\x18ListCertificatesResponse\x12+\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32\x15.locci.v1.Certificate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15GetCertificateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x95\x01\n\x18\x43reateCertificateRequest\x12\x1c\n\x0e\x63\x65rtificate_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x15.locci.v1.CertificateB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"w\n\x18UpdateCertificateRequest\x12\x30\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x15.locci.v1.CertificateB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\".\n\x18\x44\x65leteCertificateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xee\x04\n\x12\x43\x65rtificateService\x12s\n\x10ListCertificates\x12!.locci.v1.ListCertificatesRequest\x1a\".locci.v1.ListCertificatesResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/certificates\x12k\n\x0eGetCertificate\x12\x1f.locci.v1.GetCertificateRequest\x1a\x15.locci.v1.Certificate\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=certificates/*}\x12u\n\x11\x43reateCertificate\x12\".locci.v1.CreateCertificateRequest\x1a\x15.locci.v1.Certificate\"%\x82\xd3\xe4\x93\x02\x1f\"\x10/v1/certificates:\x0b\x63\x65rtificate\x12\x8a\x01\n\x11UpdateCertificate\x12\".locci.v1.UpdateCertificateRequest\x1a\x15.locci.v1.Certificate\":\x82\xd3\xe4\x93\x02\x34\x32%/v1/{certificate.name=certificates/*}:\x0b\x63\x65rtificate\x12r\n\x11\x44\x65leteCertificate\x12\".locci.v1.DeleteCertificateRequest\x1a\x16.google.protobuf.Empty\"!\x82\xd3\xe4\x93\x02\x1b*\x19/v1/{name=certificates/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alocci/v1/certificate.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x04\n\x0b\x43\x65rtificate\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\tchain_pem\x18\x02 \x01(\t\x12 \n\x0fprivate_key_pem\x18\x03 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04\x12\x11\n\thostnames\x18\x04 \x03(\t\x12\x14\n\x06issuer\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x66ingerprint\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\nbegin_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\n \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12\x12\n\tautomatic\x18\xdc\x01 \x01(\x08\x12\x16\n\x07problem\x18\xdd\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\norder_time\x18\xde\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x17\n\x08\x66\x61ilures\x18\xdf\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x15\n\x06wanted\x18\xe0\x01 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x17\n\x08\x65xpiring\x18\xe1\x01 \x01(\x08\x42\x04\xe2\x41\x01\x03\"b\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"`\n\x18ListCertificatesResponse\x12+\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32\x15.locci.v1.Certificate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15GetCertificateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x95\x01\n\x18\x43reateCertificateRequest\x12\x1c\n\x0e\x63\x65rtificate_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x15.locci.v1.CertificateB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"w\n\x18UpdateCertificateRequest\x12\x30\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x15.locci.v1.CertificateB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\".\n\x18\x44\x65leteCertificateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"-\n\x17RenewCertificateRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x0c\x44nsChallenge\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t2\xe8\x05\n\x12\x43\x65rtificateService\x12s\n\x10ListCertificates\x12!.locci.v1.ListCertificatesRequest\x1a\".locci.v1.ListCertificatesResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/certificates\x12k\n\x0eGetCertificate\x12\x1f.locci.v1.GetCertificateRequest\x1a\x15.locci.v1.Certificate\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=certificates/*}\x12u\n\x11\x43reateCertificate\x12\".locci.v1.CreateCertificateRequest\x1a\x15.locci.v1.Certificate\"%\x82\xd3\xe4\x93\x02\x1f\"\x10/v1/certificates:\x0b\x63\x65rtificate\x12\x8a\x01\n\x11UpdateCertificate\x12\".locci.v1.UpdateCertificateRequest\x1a\x15.locci.v1.Certificate\":\x82\xd3\xe4\x93\x02\x34\x32%/v1/{certificate.name=certificates/*}:\x0b\x63\x65rtificate\x12x\n\x10RenewCertificate\x12!.locci.v1.RenewCertificateRequest\x1a\x15.locci.v1.Certificate\"*\x82\xd3\xe4\x93\x02$\"\x1f/v1/{name=certificates/*}:renew:\x01*\x12r\n\x11\x44\x65leteCertificate\x12\".locci.v1.DeleteCertificateRequest\x1a\x16.google.protobuf.Empty\"!\x82\xd3\xe4\x93\x02\x1b*\x19/v1/{name=certificates/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CERTIFICATE'].fields_by_name['name']._loaded_options = None
   _globals['_CERTIFICATE'].fields_by_name['name']._serialized_options = b'\342A\001\010'
-  _globals['_CERTIFICATE'].fields_by_name['chain_pem']._loaded_options = None
-  _globals['_CERTIFICATE'].fields_by_name['chain_pem']._serialized_options = b'\342A\001\002'
   _globals['_CERTIFICATE'].fields_by_name['private_key_pem']._loaded_options = None
   _globals['_CERTIFICATE'].fields_by_name['private_key_pem']._serialized_options = b'\200\001\001\342A\001\004'
-  _globals['_CERTIFICATE'].fields_by_name['hostnames']._loaded_options = None
-  _globals['_CERTIFICATE'].fields_by_name['hostnames']._serialized_options = b'\342A\001\003'
   _globals['_CERTIFICATE'].fields_by_name['issuer']._loaded_options = None
   _globals['_CERTIFICATE'].fields_by_name['issuer']._serialized_options = b'\342A\001\003'
   _globals['_CERTIFICATE'].fields_by_name['fingerprint']._loaded_options = None
@@ -55,6 +51,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CERTIFICATE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_CERTIFICATE'].fields_by_name['revision']._loaded_options = None
   _globals['_CERTIFICATE'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_CERTIFICATE'].fields_by_name['problem']._loaded_options = None
+  _globals['_CERTIFICATE'].fields_by_name['problem']._serialized_options = b'\342A\001\003'
+  _globals['_CERTIFICATE'].fields_by_name['order_time']._loaded_options = None
+  _globals['_CERTIFICATE'].fields_by_name['order_time']._serialized_options = b'\342A\001\003'
+  _globals['_CERTIFICATE'].fields_by_name['failures']._loaded_options = None
+  _globals['_CERTIFICATE'].fields_by_name['failures']._serialized_options = b'\342A\001\003'
+  _globals['_CERTIFICATE'].fields_by_name['wanted']._loaded_options = None
+  _globals['_CERTIFICATE'].fields_by_name['wanted']._serialized_options = b'\342A\001\003'
+  _globals['_CERTIFICATE'].fields_by_name['expiring']._loaded_options = None
+  _globals['_CERTIFICATE'].fields_by_name['expiring']._serialized_options = b'\342A\001\003'
   _globals['_GETCERTIFICATEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETCERTIFICATEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CREATECERTIFICATEREQUEST'].fields_by_name['certificate_id']._loaded_options = None
@@ -65,6 +71,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATECERTIFICATEREQUEST'].fields_by_name['certificate']._serialized_options = b'\342A\001\002'
   _globals['_DELETECERTIFICATEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETECERTIFICATEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_RENEWCERTIFICATEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RENEWCERTIFICATEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CERTIFICATESERVICE'].methods_by_name['ListCertificates']._loaded_options = None
   _globals['_CERTIFICATESERVICE'].methods_by_name['ListCertificates']._serialized_options = b'\202\323\344\223\002\022\022\020/v1/certificates'
   _globals['_CERTIFICATESERVICE'].methods_by_name['GetCertificate']._loaded_options = None
@@ -73,22 +81,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CERTIFICATESERVICE'].methods_by_name['CreateCertificate']._serialized_options = b'\202\323\344\223\002\037\"\020/v1/certificates:\013certificate'
   _globals['_CERTIFICATESERVICE'].methods_by_name['UpdateCertificate']._loaded_options = None
   _globals['_CERTIFICATESERVICE'].methods_by_name['UpdateCertificate']._serialized_options = b'\202\323\344\223\00242%/v1/{certificate.name=certificates/*}:\013certificate'
+  _globals['_CERTIFICATESERVICE'].methods_by_name['RenewCertificate']._loaded_options = None
+  _globals['_CERTIFICATESERVICE'].methods_by_name['RenewCertificate']._serialized_options = b'\202\323\344\223\002$\"\037/v1/{name=certificates/*}:renew:\001*'
   _globals['_CERTIFICATESERVICE'].methods_by_name['DeleteCertificate']._loaded_options = None
   _globals['_CERTIFICATESERVICE'].methods_by_name['DeleteCertificate']._serialized_options = b'\202\323\344\223\002\033*\031/v1/{name=certificates/*}'
   _globals['_CERTIFICATE']._serialized_start=166
-  _globals['_CERTIFICATE']._serialized_end=534
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=536
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=634
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=636
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=732
-  _globals['_GETCERTIFICATEREQUEST']._serialized_start=734
-  _globals['_GETCERTIFICATEREQUEST']._serialized_end=777
-  _globals['_CREATECERTIFICATEREQUEST']._serialized_start=780
-  _globals['_CREATECERTIFICATEREQUEST']._serialized_end=929
-  _globals['_UPDATECERTIFICATEREQUEST']._serialized_start=931
-  _globals['_UPDATECERTIFICATEREQUEST']._serialized_end=1050
-  _globals['_DELETECERTIFICATEREQUEST']._serialized_start=1052
-  _globals['_DELETECERTIFICATEREQUEST']._serialized_end=1098
-  _globals['_CERTIFICATESERVICE']._serialized_start=1101
-  _globals['_CERTIFICATESERVICE']._serialized_end=1723
+  _globals['_CERTIFICATE']._serialized_end=694
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=696
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=794
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=796
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=892
+  _globals['_GETCERTIFICATEREQUEST']._serialized_start=894
+  _globals['_GETCERTIFICATEREQUEST']._serialized_end=937
+  _globals['_CREATECERTIFICATEREQUEST']._serialized_start=940
+  _globals['_CREATECERTIFICATEREQUEST']._serialized_end=1089
+  _globals['_UPDATECERTIFICATEREQUEST']._serialized_start=1091
+  _globals['_UPDATECERTIFICATEREQUEST']._serialized_end=1210
+  _globals['_DELETECERTIFICATEREQUEST']._serialized_start=1212
+  _globals['_DELETECERTIFICATEREQUEST']._serialized_end=1258
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=1260
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1305
+  _globals['_DNSCHALLENGE']._serialized_start=1307
+  _globals['_DNSCHALLENGE']._serialized_end=1353
+  _globals['_CERTIFICATESERVICE']._serialized_start=1356
+  _globals['_CERTIFICATESERVICE']._serialized_end=2100
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,12 @@ class Certificate(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    ORDER_TIME_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    EXPIRING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `certificates/{certificate}`."""
     chain_pem: _builtins.str
@@ -52,9 +58,21 @@ class Certificate(_message.Message):
     """The store's revision of the last change."""
     etag: _builtins.str
     """Changes with every change; send it back with an update to refuse a lost update."""
+    automatic: _builtins.bool
+    """The fleet orders and renews it itself from an ACME authority (RFC 8555). Set on creation, with `hostnames` and without chain and
+    key, to order one for names that no app serves by themselves, wildcards as in `*.example.net` included.
+    """
+    problem: _builtins.str
+    """Why the last attempt to order it failed; empty when it did not."""
+    failures: _builtins.int
+    """Attempts in a row that failed."""
+    wanted: _builtins.bool
+    """An operator asked for it: it is kept whether an app serves its names or not."""
+    expiring: _builtins.bool
+    """That it ends soon was told."""
     @_builtins.property
     def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The DNS names in it."""
+        """The DNS names in it. Given only for an automatic one."""
 
     @_builtins.property
     def begin_time(self) -> _timestamp_pb2.Timestamp:
@@ -67,6 +85,10 @@ class Certificate(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was uploaded first."""
+
+    @_builtins.property
+    def order_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is ordered, anew or for the first time."""
 
     def __init__(
         self,
@@ -82,10 +104,16 @@ class Certificate(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
+        automatic: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+        order_time: _timestamp_pb2.Timestamp | None = ...,
+        failures: _builtins.int = ...,
+        wanted: _builtins.bool = ...,
+        expiring: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "create_time", b"create_time", "expire_time", b"expire_time", "order_time", b"order_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "chain_pem", b"chain_pem", "create_time", b"create_time", "etag", b"etag", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "hostnames", b"hostnames", "issuer", b"issuer", "name", b"name", "private_key_pem", b"private_key_pem", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic", b"automatic", "begin_time", b"begin_time", "chain_pem", b"chain_pem", "create_time", b"create_time", "etag", b"etag", "expire_time", b"expire_time", "expiring", b"expiring", "failures", b"failures", "fingerprint", b"fingerprint", "hostnames", b"hostnames", "issuer", b"issuer", "name", b"name", "order_time", b"order_time", "private_key_pem", b"private_key_pem", "problem", b"problem", "revision", b"revision", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,3 +292,53 @@ class DeleteCertificateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCertificateRequest: _TypeAlias = DeleteCertificateRequest  # noqa: Y015
+
+@_typing.final
+class RenewCertificateRequest(_message.Message):
+    """Asks for an automatic certificate to be ordered anew now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`certificates/{certificate}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewCertificateRequest: _TypeAlias = RenewCertificateRequest  # noqa: Y015
+
+@_typing.final
+class DnsChallenge(_message.Message):
+    """A TXT record that an order for a certificate needs; kept by the name that owns it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """The zone that it is in."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its strings: one for each host name that is proven by it."""
+
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DnsChallenge: _TypeAlias = DnsChallenge  # noqa: Y015

@@ -56,6 +56,11 @@ class CertificateServiceStub:
                 request_serializer=locci_dot_v1_dot_certificate__pb2.UpdateCertificateRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_certificate__pb2.Certificate.FromString,
                 _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/locci.v1.CertificateService/RenewCertificate',
+                request_serializer=locci_dot_v1_dot_certificate__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_certificate__pb2.Certificate.FromString,
+                _registered_method=True)
         self.DeleteCertificate = channel.unary_unary(
                 '/locci.v1.CertificateService/DeleteCertificate',
                 request_serializer=locci_dot_v1_dot_certificate__pb2.DeleteCertificateRequest.SerializeToString,
@@ -95,6 +100,13 @@ class CertificateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificate(self, request, context):
+        """Orders an automatic one anew at once; the old one is shown until the new one is there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteCertificate(self, request, context):
         """Clients that ask for its names are shown another one, or the default certificate.
         """
@@ -123,6 +135,11 @@ def add_CertificateServiceServicer_to_server(servicer, server):
             'UpdateCertificate': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateCertificate,
                     request_deserializer=locci_dot_v1_dot_certificate__pb2.UpdateCertificateRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_certificate__pb2.Certificate.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=locci_dot_v1_dot_certificate__pb2.RenewCertificateRequest.FromString,
                     response_serializer=locci_dot_v1_dot_certificate__pb2.Certificate.SerializeToString,
             ),
             'DeleteCertificate': grpc.unary_unary_rpc_method_handler(
@@ -239,6 +256,33 @@ class CertificateService:
             target,
             '/locci.v1.CertificateService/UpdateCertificate',
             locci_dot_v1_dot_certificate__pb2.UpdateCertificateRequest.SerializeToString,
+            locci_dot_v1_dot_certificate__pb2.Certificate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.CertificateService/RenewCertificate',
+            locci_dot_v1_dot_certificate__pb2.RenewCertificateRequest.SerializeToString,
             locci_dot_v1_dot_certificate__pb2.Certificate.FromString,
             options,
             channel_credentials,

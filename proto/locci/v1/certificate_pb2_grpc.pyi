@@ -42,6 +42,8 @@ class CertificateServiceStub:
     """Refused when the key does not fit, the chain is broken, or it has ended."""
     UpdateCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.UpdateCertificateRequest, _certificate_pb2.Certificate]
     """The same checks as for a new one."""
+    RenewCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RenewCertificateRequest, _certificate_pb2.Certificate]
+    """Orders an automatic one anew at once; the old one is shown until the new one is there."""
     DeleteCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.DeleteCertificateRequest, _empty_pb2.Empty]
     """Clients that ask for its names are shown another one, or the default certificate."""
 
@@ -58,6 +60,8 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     """Refused when the key does not fit, the chain is broken, or it has ended."""
     UpdateCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.UpdateCertificateRequest, _certificate_pb2.Certificate]  # type: ignore[assignment]
     """The same checks as for a new one."""
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RenewCertificateRequest, _certificate_pb2.Certificate]  # type: ignore[assignment]
+    """Orders an automatic one anew at once; the old one is shown until the new one is there."""
     DeleteCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.DeleteCertificateRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Clients that ask for its names are shown another one, or the default certificate."""
 
@@ -95,6 +99,14 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.Certificate, _abc.Awaitable[_certificate_pb2.Certificate]]:
         """The same checks as for a new one."""
+
+    @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _certificate_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_certificate_pb2.Certificate, _abc.Awaitable[_certificate_pb2.Certificate]]:
+        """Orders an automatic one anew at once; the old one is shown until the new one is there."""
 
     @_abc_1.abstractmethod
     def DeleteCertificate(

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from control_plane.certificates import covers
+from control_plane.core.acme import covers
 from locci.v1 import (
     access_pb2,
     access_pb2_grpc,
