@@ -1,4 +1,4 @@
-"""Certificates that the fleet orders itself: one after the other, proven by its own DNS servers, renewed in time.
+"""Certificates that the fleet orders itself: one after the other, proven by its DNS servers and edges, renewed in time.
 
 An order lives in this process only. One that was broken off, by a crash or because another control plane leads now, is
 begun anew; the certificate that is there stays until the next one is.
@@ -17,7 +17,7 @@ from google.protobuf.wrappers_pb2 import BytesValue
 
 from control_plane import certificates, decode, metrics
 from control_plane.core import acme
-from control_plane.observed import Observed
+from control_plane.observed import Observed, SessionFacts
 from control_plane.ports import CertificateOrder, OrderingAuthority, Vault
 from control_plane.state import Batch, State
 from fleet.clock import Clock
@@ -146,8 +146,8 @@ class AutomaticCertificates:
         try:
             async with asyncio.timeout(_ORDER_DEADLINE_S):
                 authority = await self._connected()
-                order = await authority.order(due.hostnames)
-                await self._show(due, order)
+                order = await authority.order(due.hostnames, self._proven_by_http(due.hostnames))
+                await self._show(order)
                 chain_pem = await authority.finish(order)
         except LocciError as error:
             await self._note_failure(due, error.message)
@@ -165,44 +165,55 @@ class AutomaticCertificates:
             self._authority = self._connect(self._vault.open(self._state.acme_keys.need(name).value, name))
         return self._authority
 
-    async def _show(self, due: acme.Kept, order: CertificateOrder) -> None:
-        """Has every DNS server answer what the authority asks for."""
+    def _proven_by_http(self, hostnames: Sequence[str]) -> list[str]:
+        """Those in no zone of ours. Raises FAILED_PRECONDITION when one of them can be proven by DNS only."""
+        origins = [last_part(name) for name in self._state.zones]
+        result = [hostname for hostname in hostnames if acme.zone_of(hostname, origins) is None]
+        served = self._served()
+        for hostname in result:
+            if hostname not in served:
+                message = (
+                    f"{hostname} is in no zone that this fleet answers for ({', '.join(origins) or 'none'}), and no "
+                    "app has it: nothing can prove it to the authority; create its zone, or upload a certificate"
+                )
+                raise failed_precondition("NO_PROOF", message)
+        return result
+
+    async def _show(self, order: CertificateOrder) -> None:
+        """Has every DNS server, and every edge, answer what the authority asks for."""
         origins = [last_part(name) for name in self._state.zones]
 
         def build(batch: Batch) -> None:
             for owner, values in order.dns.items():
-                hostname = owner.partition(".")[2]
-                origin = acme.zone_of(hostname, origins)
-                if origin is None:
-                    message = (
-                        f"{hostname} is in no zone that this fleet answers for ({', '.join(origins) or 'none'}): "
-                        "nothing can prove it to the authority; create its zone, or upload a certificate"
-                    )
-                    raise failed_precondition("NO_ZONE", message)
-                row = certificate_pb2.DnsChallenge(origin=origin, values=values)
+                origin = acme.zone_of(owner.partition(".")[2], origins)
+                row = certificate_pb2.DnsChallenge(origin=origin or "", values=values)
                 batch.put(self._state.dns_challenges, f"dnsChallenges/{owner}", row)
+            for hostname, (token, answer) in order.http.items():
+                asked = certificate_pb2.HttpChallenge(hostname=hostname, token=token, key_authorization=answer)
+                batch.put(self._state.http_challenges, f"httpChallenges/{token}", asked)
 
-        if not order.dns:
-            return
         await self._state.transact(build)
         self._wake()
-        await self._spread(self._state.revision)
+        revision = self._state.revision
+        if order.dns:
+            await self._spread(node_pb2.NODE_ROLE_DNS, "DNS server", lambda facts: facts.accepted_revision >= revision)
+        if order.http:
+            await self._spread(node_pb2.NODE_ROLE_EDGE, "edge", lambda facts: facts.edge_revision >= revision)
 
-    async def _spread(self, revision: int) -> None:
-        """Returns when every DNS server that is connected answers by this revision."""
+    async def _spread(self, role: int, what: str, answers: Callable[[SessionFacts], bool]) -> None:
+        """Returns when every program of a role that is connected answers by what it is asked for."""
         until = self._clock.monotonic() + _SPREAD_DEADLINE_S
         while True:
-            servers = {
-                node: facts
-                for (node, role), facts in self._observed.sessions.items()
-                if role == node_pb2.NODE_ROLE_DNS and facts.connected
-            }
-            behind = sorted(node for node, facts in servers.items() if facts.accepted_revision < revision)
-            if servers and not behind:
+            there = {n: facts for (n, r), facts in self._observed.sessions.items() if r == role and facts.connected}
+            behind = sorted(node for node, facts in there.items() if not answers(facts))
+            if there and not behind:
                 return
             if self._clock.monotonic() > until:
-                what = f"DNS servers did not take it: {', '.join(behind)}" if behind else "no DNS server is connected"
-                raise failed_precondition("NOT_SPREAD", f"the proof could not be shown in DNS; {what}")
+                if there and role == node_pb2.NODE_ROLE_EDGE and len(behind) < len(there):
+                    # A host without an edge program serves nobody; the others are not to wait for it for ever.
+                    return
+                why = f"not taken by {', '.join(behind)}" if behind else f"no {what} is connected"
+                raise failed_precondition("NOT_SPREAD", f"the proof could not be shown by every {what}: {why}")
             await self._state.wait_change(0.2)
 
     async def _take(self, due: acme.Kept, authority: OrderingAuthority, chain_pem: str, key_pem: str) -> None:
@@ -262,8 +273,9 @@ class AutomaticCertificates:
 
     def _end(self, batch: Batch) -> None:
         """Nothing is asked for any more."""
-        for name in self._state.dns_challenges:
-            batch.delete(self._state.dns_challenges, name)
+        for table in (self._state.dns_challenges, self._state.http_challenges):
+            for name in table:
+                batch.delete(table, name)
 
     async def _ask_authority(self, now: float) -> None:
         """Whether it wants a certificate to be renewed earlier, as after it had to revoke many; one at a time."""

@@ -93,3 +93,9 @@ def zone_records(
             result.append(there)
         there.data.extend(f'"{value}"' for value in challenge.values)
     return result
+
+
+def http_proofs(state: State, hostnames: Collection[str]) -> resource_pb2.HttpProofs | None:
+    """What edges answer to a certificate authority that asks for these host names."""
+    found = [row for row in state.http_challenges.values() if row.hostname in hostnames]
+    return resource_pb2.HttpProofs(challenges=found) if found else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -176,9 +176,11 @@ class CertificateAuthority(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CertificateOrder:
-    """An order in progress. `dns` is what DNS has to answer: by owner of the TXT record, its strings."""
+    """An order in progress. `dns` is what DNS has to answer: by owner of the TXT record, its strings; `http` what edges
+    have to: by host name, token and answer."""
 
     dns: Mapping[str, tuple[str, ...]]
+    http: Mapping[str, tuple[str, str]]
     key_pem: str
     handle: object
     """What the authority's client needs to go on with it."""
@@ -188,8 +190,8 @@ class OrderingAuthority(Protocol):
     """A certificate authority of which certificates for host names are ordered (RFC 8555). Everything raises
     UNAVAILABLE (ACME_FAILED) with what the authority said."""
 
-    async def order(self, hostnames: tuple[str, ...]) -> CertificateOrder:
-        """Begins an order for a certificate with a key of its own."""
+    async def order(self, hostnames: tuple[str, ...], by_http: Collection[str]) -> CertificateOrder:
+        """Begins an order for a certificate with a key of its own. `by_http` are proven over HTTP, others by DNS."""
         ...
 
     async def finish(self, order: CertificateOrder) -> str:

@@ -205,6 +205,8 @@ class State:
         """By `certificates/{certificate}`: the private key in PEM, sealed."""
         self.dns_challenges = Table("dnsChallenges", certificate_pb2.DnsChallenge)
         """By `dnsChallenges/{owner}`: what a certificate authority asks DNS for while an order is in progress."""
+        self.http_challenges = Table("httpChallenges", certificate_pb2.HttpChallenge)
+        """By `httpChallenges/{token}`: what it asks edges for."""
         self.acme_keys = Table("acmeKeys", BytesValue)
         """By `acmeKeys/{hash of the directory's address}`: the account's private key in PEM, sealed."""
         self.registries = Table("registries", registry_pb2.Registry)

@@ -111,6 +111,8 @@ class Route:
     """The rest of what the edge is told about the cache, as it came."""
     purges: bytes = b""
     """What the edge may use no more of what it has stored, as it came."""
+    proofs: bytes = b""
+    """What the edge answers to a certificate authority, as it came."""
     peers: tuple[Peer, ...] = ()
     redirect: bool = False
     """Plain requests are sent to https."""

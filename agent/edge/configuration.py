@@ -47,6 +47,7 @@ def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
         route.tls.hsts.seconds,
         rules,
         purges.compiled(route.purges.floor, map(_mark, route.purges.marks), rules),
+        {one.token.encode(): one.key_authorization.encode() for one in route.proofs.challenges},
     )
 
 

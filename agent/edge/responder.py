@@ -109,6 +109,8 @@ class Responder(abc.ABC):
         if usual and head.target.partition(b"?")[0] == responses.HEALTH_PATH:
             self._send_health(request)
             return True
+        if usual and head.target.startswith(responses.ACME_PATH) and self._proven(request):
+            return True
         if request.wait_s:
             self._send_limited(request, exchange)
             return True
@@ -163,6 +165,18 @@ class Responder(abc.ABC):
             (b"X-Request-Id", request.id),
         ]
         self.send(request, responses.whole(status, b"application/json", body, state.wall(), member))
+
+    def _proven(self, request: Request) -> bool:
+        """Answers a certificate authority; False when it is the app that it asks, which may prove itself."""
+        route = self._state.route(request.head.host)
+        answer = route.proofs.get(request.head.target[len(responses.ACME_PATH) :]) if route is not None else None
+        if route is None or answer is None:
+            return False
+        request.app = route.app
+        request.cache_status = cache_status.forwarded(Forward.BYPASS, detail="proof")
+        member = [(cache_status.NAME, request.cache_status), (b"X-Request-Id", request.id)]
+        self.send(request, responses.whole(200, b"application/octet-stream", answer, self._state.wall(), member))
+        return True
 
     def _send_limited(self, request: Request, exchange: Exchange) -> None:
         """RFC 6585 section 4."""

@@ -6,6 +6,7 @@ The client underneath blocks: each call runs in a thread and ends within its own
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -55,9 +56,9 @@ class AcmeClient:
         self._key = jwk.JWKEC(key=key)
         self._client: Any = None
 
-    async def order(self, hostnames: tuple[str, ...]) -> CertificateOrder:
+    async def order(self, hostnames: tuple[str, ...], by_http: Collection[str]) -> CertificateOrder:
         """Begins an order for a certificate with a key of its own."""
-        result = await _called(self._order, hostnames)
+        result = await _called(self._order, hostnames, by_http)
         assert isinstance(result, CertificateOrder)
         return result
 
@@ -105,23 +106,28 @@ class AcmeClient:
             net.account = messages.RegistrationResource(uri=known.location, body=body)
         self._client = made
 
-    def _order(self, hostnames: tuple[str, ...]) -> CertificateOrder:
+    def _order(self, hostnames: tuple[str, ...], by_http: Collection[str]) -> CertificateOrder:
         self._connect()
         key = ec.generate_private_key(ec.SECP256R1())
         order = self._client.new_order(_signing_request(key, hostnames))
         dns: dict[str, list[str]] = {}
+        http: dict[str, tuple[str, str]] = {}
         answers = []
         for authorization in order.authorizations:
             if authorization.body.status == messages.STATUS_VALID:
                 continue
-            challenge = _dns_challenge(authorization)
-            owner = challenge_owner(authorization.body.identifier.value)
-            dns.setdefault(owner, []).append(challenge.chall.validation(self._key))
+            hostname = authorization.body.identifier.value
+            if hostname in by_http:
+                challenge = _challenge(authorization, challenges.HTTP01, "over HTTP (http-01)")
+                http[hostname] = challenge.chall.encode("token"), challenge.chall.validation(self._key)
+            else:
+                challenge = _challenge(authorization, challenges.DNS01, "by DNS (dns-01)")
+                dns.setdefault(challenge_owner(hostname), []).append(challenge.chall.validation(self._key))
             answers.append((challenge, challenge.chall.response(self._key)))
         form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         pem = key.private_bytes(serialization.Encoding.PEM, form, plain).decode()
         wanted = {owner: tuple(values) for owner, values in dns.items()}
-        return CertificateOrder(wanted, pem, _Handle(order, tuple(answers)))
+        return CertificateOrder(wanted, http, pem, _Handle(order, tuple(answers)))
 
     async def _proven(self, authorization: Any) -> None:
         while True:
@@ -150,11 +156,11 @@ def _signing_request(key: ec.EllipticCurvePrivateKey, hostnames: tuple[str, ...]
     return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def _dns_challenge(authorization: Any) -> Any:
+def _challenge(authorization: Any, kind: type, how: str) -> Any:
     for challenge in authorization.body.challenges:
-        if isinstance(challenge.chall, challenges.DNS01):
+        if isinstance(challenge.chall, kind):
             return challenge
-    raise _failed(f"the authority offers no proof of {authorization.body.identifier.value} by DNS (dns-01)")
+    raise _failed(f"the authority offers no proof of {authorization.body.identifier.value} {how}")
 
 
 async def _called(function: Any, *arguments: Any) -> Any:

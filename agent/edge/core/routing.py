@@ -51,6 +51,8 @@ class Route:
     """Answers over TLS tell browsers to stay with it for so long; 0 means that they do not."""
     rules: CacheRules = NO_RULES
     purges: Purges = NO_PURGES
+    proofs: Mapping[bytes, bytes] = field(default_factory=dict)
+    """By token, what a certificate authority is answered that asks for it (RFC 8555, section 8.3)."""
 
 
 @dataclass(frozen=True, slots=True)

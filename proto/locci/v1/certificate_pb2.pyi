@@ -342,3 +342,33 @@ class DnsChallenge(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DnsChallenge: _TypeAlias = DnsChallenge  # noqa: Y015
+
+@_typing.final
+class HttpChallenge(_message.Message):
+    """What is answered below `/.well-known/acme-challenge/` while an order for a certificate needs it; kept by token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    KEY_AUTHORIZATION_FIELD_NUMBER: _builtins.int
+    hostname: _builtins.str
+    """The host name that it proves."""
+    token: _builtins.str
+    """The last part of the path."""
+    key_authorization: _builtins.str
+    """The answer."""
+    def __init__(
+        self,
+        *,
+        hostname: _builtins.str = ...,
+        token: _builtins.str = ...,
+        key_authorization: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "key_authorization", b"key_authorization", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpChallenge: _TypeAlias = HttpChallenge  # noqa: Y015

@@ -66,6 +66,7 @@ class EdgeRoute(_message.Message):
     PEERS_FIELD_NUMBER: _builtins.int
     TLS_FIELD_NUMBER: _builtins.int
     PURGES_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     @_builtins.property
@@ -92,6 +93,10 @@ class EdgeRoute(_message.Message):
     def purges(self) -> _purge_pb2.PurgeMarks:
         """What it may use no more of what it has stored."""
 
+    @_builtins.property
+    def proofs(self) -> _resource_pb2.HttpProofs:
+        """What a certificate authority asks its host names for."""
+
     def __init__(
         self,
         *,
@@ -102,10 +107,11 @@ class EdgeRoute(_message.Message):
         peers: _abc.Iterable[_resource_pb2.PeerEndpoint] | None = ...,
         tls: _manifest_pb2.TlsPolicy | None = ...,
         purges: _purge_pb2.PurgeMarks | None = ...,
+        proofs: _resource_pb2.HttpProofs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

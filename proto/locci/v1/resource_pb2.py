@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from locci.v1 import certificate_pb2 as locci_dot_v1_dot_certificate__pb2
 from locci.v1 import container_pb2 as locci_dot_v1_dot_container__pb2
 from locci.v1 import drill_pb2 as locci_dot_v1_dot_drill__pb2
 from locci.v1 import manifest_pb2 as locci_dot_v1_dot_manifest__pb2
@@ -31,7 +32,7 @@ from locci.v1 import node_pb2 as locci_dot_v1_dot_node__pb2
 from locci.v1 import purge_pb2 as locci_dot_v1_dot_purge__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17locci/v1/resource.proto\x12\x08locci.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18locci/v1/container.proto\x1a\x14locci/v1/drill.proto\x1a\x17locci/v1/manifest.proto\x1a\x13locci/v1/node.proto\x1a\x14locci/v1/purge.proto\"\xa1\x05\n\x08Resource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\x0ctime_to_live\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x07replica\x18\n \x01(\x0b\x32\x15.locci.v1.ReplicaSpecH\x00\x12#\n\x05route\x18\x0b \x01(\x0b\x32\x12.locci.v1.AppRouteH\x00\x12)\n\x06region\x18\x0c \x01(\x0b\x32\x17.locci.v1.RegionRoutingH\x00\x12-\n\x08hostname\x18\r \x01(\x0b\x32\x19.locci.v1.HostnameRoutingH\x00\x12\"\n\x04zone\x18\x0e \x01(\x0b\x32\x12.locci.v1.ZoneDataH\x00\x12\'\n\tzone_keys\x18Z \x01(\x0b\x32\x12.locci.v1.ZoneKeysH\x00\x12\x34\n\x0b\x63\x65rtificate\x18P \x01(\x0b\x32\x1d.locci.v1.CertificateMaterialH\x00\x12*\n\x06secret\x18n \x01(\x0b\x32\x18.locci.v1.SecretMaterialH\x00\x12\x31\n\x0eregistry_login\x18p \x01(\x0b\x32\x17.locci.v1.RegistryLoginH\x00\x12)\n\x05\x66\x61ult\x18\xa0\x01 \x01(\x0b\x32\x17.locci.v1.InjectedFaultH\x00\x12.\n\x0c\x64rill_client\x18\xa1\x01 \x01(\x0b\x32\x15.locci.v1.DrillClientH\x00\x12\x30\n\ragent_version\x18\x96\x01 \x01(\x0b\x32\x16.locci.v1.AgentVersionH\x00\x12%\n\x05image\x18\x91\x01 \x01(\x0b\x32\x13.locci.v1.ImageHoldH\x00\x42\x06\n\x04\x62ody\"\xb7\x06\n\x0bReplicaSpec\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\r\x12\x0f\n\x07release\x18\x03 \x01(\x04\x12\x11\n\tspec_hash\x18\x04 \x01(\t\x12\r\n\x05image\x18\x05 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x06 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x07 \x03(\t\x12+\n\x03\x65nv\x18\x08 \x03(\x0b\x32\x1e.locci.v1.ReplicaSpec.EnvEntry\x12\x1d\n\x05ports\x18\t \x03(\x0b\x32\x0e.locci.v1.Port\x12\"\n\treadiness\x18\n \x01(\x0b\x32\x0f.locci.v1.Probe\x12!\n\x08liveness\x18\x0b \x01(\x0b\x32\x0f.locci.v1.Probe\x12+\n\tresources\x18\x0c \x01(\x0b\x32\x18.locci.v1.ResourceLimits\x12/\n\x0cstop_timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x64rain\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x07volumes\x18\x46 \x03(\x0b\x32\x10.locci.v1.Volume\x12#\n\x05\x66iles\x18G \x03(\x0b\x32\x14.locci.v1.ConfigFile\x12+\n\x08security\x18H \x01(\x0b\x32\x19.locci.v1.SecurityOptions\x12!\n\x07ulimits\x18I \x03(\x0b\x32\x10.locci.v1.Ulimit\x12\x0c\n\x04user\x18J \x01(\t\x12\x13\n\x0bworking_dir\x18K \x01(\t\x12+\n\x0clog_rotation\x18L \x01(\x0b\x32\x15.locci.v1.LogRotation\x12\x31\n\x0cverification\x18M \x01(\x0b\x32\x1b.locci.v1.ImageVerification\x12.\n\x0b\x66\x65nce_after\x18\x32 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x07secrets\x18n \x03(\x0b\x32\x15.locci.v1.SecretMount\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd9\x01\n\x08\x41ppRoute\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x11\n\thostnames\x18\x02 \x03(\t\x12$\n\x05\x63\x61\x63he\x18\x03 \x01(\x0b\x32\x15.locci.v1.CachePolicy\x12%\n\x05peers\x18\x04 \x03(\x0b\x32\x16.locci.v1.PeerEndpoint\x12 \n\x03tls\x18P \x01(\x0b\x32\x13.locci.v1.TlsPolicy\x12%\n\x06purges\x18\x82\x01 \x01(\x0b\x32\x14.locci.v1.PurgeMarks\x12\x17\n\x0eonly_spec_hash\x18\x8f\x01 \x01(\t\"F\n\rRegistryLogin\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\"E\n\x0eSecretMaterial\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x12\n\x05value\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\"\x1a\n\tImageHold\x12\r\n\x05image\x18\x01 \x01(\t\"\x1f\n\x0c\x41gentVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\"\x9f\x01\n\x13\x43\x65rtificateMaterial\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x11\n\thostnames\x18\x02 \x03(\t\x12\x11\n\tchain_pem\x18\x03 \x01(\t\x12\x1c\n\x0fprivate_key_pem\x18\x04 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0cPeerEndpoint\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x18\n\x10healthy_replicas\x18\x04 \x01(\r\"k\n\x10\x45ndpointEvidence\x12\x0f\n\x07vantage\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x13\n\x0bin_rotation\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xcb\x01\n\x0c\x45\x64geEndpoint\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12*\n\tcondition\x18\x03 \x01(\x0e\x32\x17.locci.v1.NodeCondition\x12\x12\n\nprobe_port\x18\x04 \x01(\r\x12,\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\x1a.locci.v1.EndpointEvidence\x12,\n\x08override\x18Z \x01(\x0b\x32\x1a.locci.v1.EndpointOverride\"\x8a\x01\n\x10\x45ndpointOverride\x12$\n\x04mode\x18\x01 \x01(\x0e\x32\x16.locci.v1.OverrideMode\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xc9\x01\n\rRegionRouting\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08latitude\x18\x02 \x01(\x01\x12\x11\n\tlongitude\x18\x03 \x01(\x01\x12\x11\n\tcontinent\x18\x04 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x05 \x01(\t\x12\x15\n\rjurisdictions\x18\x06 \x03(\t\x12\x10\n\x08networks\x18\x07 \x03(\t\x12%\n\x05\x65\x64ges\x18\x08 \x03(\x0b\x32\x16.locci.v1.EdgeEndpoint\x12\x0f\n\x07\x62ias_km\x18Z \x01(\x01\"J\n\x10HostnameEndpoint\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x18\n\x10healthy_replicas\x18\x03 \x01(\r\"\x89\x01\n\x0fHostnameRouting\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12(\n\x07routing\x18\x03 \x01(\x0b\x32\x17.locci.v1.RoutingPolicy\x12-\n\tendpoints\x18\x04 \x03(\x0b\x32\x1a.locci.v1.HostnameEndpoint\"1\n\nNameServer\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"\xe8\x01\n\x08ZoneData\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cnegative_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x0cname_servers\x18\x06 \x03(\x0b\x32\x14.locci.v1.NameServer\x12&\n\x07records\x18Z \x03(\x0b\x32\x15.locci.v1.ZoneRecords\";\n\x08ZoneKeys\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x1f\n\x04keys\x18\x02 \x03(\x0b\x32\x11.locci.v1.ZoneKey\"3\n\x07ZoneKey\x12\x18\n\x0bprivate_key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\"`\n\x0bZoneRecords\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x64\x61ta\x18\x04 \x03(\t\"V\n\x0cNodeSnapshot\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12%\n\tresources\x18\x02 \x03(\x0b\x32\x12.locci.v1.Resource\x12\r\n\x05\x65poch\x18\x03 \x01(\x04*s\n\x0cOverrideMode\x12\x1d\n\x19OVERRIDE_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OVERRIDE_MODE_IN\x10\x01\x12\x15\n\x11OVERRIDE_MODE_OUT\x10\x02\x12\x17\n\x13OVERRIDE_MODE_DRAIN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17locci/v1/resource.proto\x12\x08locci.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alocci/v1/certificate.proto\x1a\x18locci/v1/container.proto\x1a\x14locci/v1/drill.proto\x1a\x17locci/v1/manifest.proto\x1a\x13locci/v1/node.proto\x1a\x14locci/v1/purge.proto\"\xa1\x05\n\x08Resource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\x0ctime_to_live\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x07replica\x18\n \x01(\x0b\x32\x15.locci.v1.ReplicaSpecH\x00\x12#\n\x05route\x18\x0b \x01(\x0b\x32\x12.locci.v1.AppRouteH\x00\x12)\n\x06region\x18\x0c \x01(\x0b\x32\x17.locci.v1.RegionRoutingH\x00\x12-\n\x08hostname\x18\r \x01(\x0b\x32\x19.locci.v1.HostnameRoutingH\x00\x12\"\n\x04zone\x18\x0e \x01(\x0b\x32\x12.locci.v1.ZoneDataH\x00\x12\'\n\tzone_keys\x18Z \x01(\x0b\x32\x12.locci.v1.ZoneKeysH\x00\x12\x34\n\x0b\x63\x65rtificate\x18P \x01(\x0b\x32\x1d.locci.v1.CertificateMaterialH\x00\x12*\n\x06secret\x18n \x01(\x0b\x32\x18.locci.v1.SecretMaterialH\x00\x12\x31\n\x0eregistry_login\x18p \x01(\x0b\x32\x17.locci.v1.RegistryLoginH\x00\x12)\n\x05\x66\x61ult\x18\xa0\x01 \x01(\x0b\x32\x17.locci.v1.InjectedFaultH\x00\x12.\n\x0c\x64rill_client\x18\xa1\x01 \x01(\x0b\x32\x15.locci.v1.DrillClientH\x00\x12\x30\n\ragent_version\x18\x96\x01 \x01(\x0b\x32\x16.locci.v1.AgentVersionH\x00\x12%\n\x05image\x18\x91\x01 \x01(\x0b\x32\x13.locci.v1.ImageHoldH\x00\x42\x06\n\x04\x62ody\"\xb7\x06\n\x0bReplicaSpec\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\r\x12\x0f\n\x07release\x18\x03 \x01(\x04\x12\x11\n\tspec_hash\x18\x04 \x01(\t\x12\r\n\x05image\x18\x05 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x06 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x07 \x03(\t\x12+\n\x03\x65nv\x18\x08 \x03(\x0b\x32\x1e.locci.v1.ReplicaSpec.EnvEntry\x12\x1d\n\x05ports\x18\t \x03(\x0b\x32\x0e.locci.v1.Port\x12\"\n\treadiness\x18\n \x01(\x0b\x32\x0f.locci.v1.Probe\x12!\n\x08liveness\x18\x0b \x01(\x0b\x32\x0f.locci.v1.Probe\x12+\n\tresources\x18\x0c \x01(\x0b\x32\x18.locci.v1.ResourceLimits\x12/\n\x0cstop_timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x64rain\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x07volumes\x18\x46 \x03(\x0b\x32\x10.locci.v1.Volume\x12#\n\x05\x66iles\x18G \x03(\x0b\x32\x14.locci.v1.ConfigFile\x12+\n\x08security\x18H \x01(\x0b\x32\x19.locci.v1.SecurityOptions\x12!\n\x07ulimits\x18I \x03(\x0b\x32\x10.locci.v1.Ulimit\x12\x0c\n\x04user\x18J \x01(\t\x12\x13\n\x0bworking_dir\x18K \x01(\t\x12+\n\x0clog_rotation\x18L \x01(\x0b\x32\x15.locci.v1.LogRotation\x12\x31\n\x0cverification\x18M \x01(\x0b\x32\x1b.locci.v1.ImageVerification\x12.\n\x0b\x66\x65nce_after\x18\x32 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x07secrets\x18n \x03(\x0b\x32\x15.locci.v1.SecretMount\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x02\n\x08\x41ppRoute\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x11\n\thostnames\x18\x02 \x03(\t\x12$\n\x05\x63\x61\x63he\x18\x03 \x01(\x0b\x32\x15.locci.v1.CachePolicy\x12%\n\x05peers\x18\x04 \x03(\x0b\x32\x16.locci.v1.PeerEndpoint\x12 \n\x03tls\x18P \x01(\x0b\x32\x13.locci.v1.TlsPolicy\x12%\n\x06purges\x18\x82\x01 \x01(\x0b\x32\x14.locci.v1.PurgeMarks\x12\x17\n\x0eonly_spec_hash\x18\x8f\x01 \x01(\t\x12%\n\x06proofs\x18\xdc\x01 \x01(\x0b\x32\x14.locci.v1.HttpProofs\"9\n\nHttpProofs\x12+\n\nchallenges\x18\x01 \x03(\x0b\x32\x17.locci.v1.HttpChallenge\"F\n\rRegistryLogin\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\"E\n\x0eSecretMaterial\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x12\n\x05value\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\"\x1a\n\tImageHold\x12\r\n\x05image\x18\x01 \x01(\t\"\x1f\n\x0c\x41gentVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\"\x9f\x01\n\x13\x43\x65rtificateMaterial\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x11\n\thostnames\x18\x02 \x03(\t\x12\x11\n\tchain_pem\x18\x03 \x01(\t\x12\x1c\n\x0fprivate_key_pem\x18\x04 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0cPeerEndpoint\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x18\n\x10healthy_replicas\x18\x04 \x01(\r\"k\n\x10\x45ndpointEvidence\x12\x0f\n\x07vantage\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x13\n\x0bin_rotation\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xcb\x01\n\x0c\x45\x64geEndpoint\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12*\n\tcondition\x18\x03 \x01(\x0e\x32\x17.locci.v1.NodeCondition\x12\x12\n\nprobe_port\x18\x04 \x01(\r\x12,\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\x1a.locci.v1.EndpointEvidence\x12,\n\x08override\x18Z \x01(\x0b\x32\x1a.locci.v1.EndpointOverride\"\x8a\x01\n\x10\x45ndpointOverride\x12$\n\x04mode\x18\x01 \x01(\x0e\x32\x16.locci.v1.OverrideMode\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xc9\x01\n\rRegionRouting\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08latitude\x18\x02 \x01(\x01\x12\x11\n\tlongitude\x18\x03 \x01(\x01\x12\x11\n\tcontinent\x18\x04 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x05 \x01(\t\x12\x15\n\rjurisdictions\x18\x06 \x03(\t\x12\x10\n\x08networks\x18\x07 \x03(\t\x12%\n\x05\x65\x64ges\x18\x08 \x03(\x0b\x32\x16.locci.v1.EdgeEndpoint\x12\x0f\n\x07\x62ias_km\x18Z \x01(\x01\"J\n\x10HostnameEndpoint\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x18\n\x10healthy_replicas\x18\x03 \x01(\r\"\x89\x01\n\x0fHostnameRouting\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12(\n\x07routing\x18\x03 \x01(\x0b\x32\x17.locci.v1.RoutingPolicy\x12-\n\tendpoints\x18\x04 \x03(\x0b\x32\x1a.locci.v1.HostnameEndpoint\"1\n\nNameServer\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"\xe8\x01\n\x08ZoneData\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cnegative_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x0cname_servers\x18\x06 \x03(\x0b\x32\x14.locci.v1.NameServer\x12&\n\x07records\x18Z \x03(\x0b\x32\x15.locci.v1.ZoneRecords\";\n\x08ZoneKeys\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x1f\n\x04keys\x18\x02 \x03(\x0b\x32\x11.locci.v1.ZoneKey\"3\n\x07ZoneKey\x12\x18\n\x0bprivate_key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\"`\n\x0bZoneRecords\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x64\x61ta\x18\x04 \x03(\t\"V\n\x0cNodeSnapshot\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12%\n\tresources\x18\x02 \x03(\x0b\x32\x12.locci.v1.Resource\x12\r\n\x05\x65poch\x18\x03 \x01(\x04*s\n\x0cOverrideMode\x12\x1d\n\x19OVERRIDE_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OVERRIDE_MODE_IN\x10\x01\x12\x15\n\x11OVERRIDE_MODE_OUT\x10\x02\x12\x17\n\x13OVERRIDE_MODE_DRAIN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,50 +49,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CERTIFICATEMATERIAL'].fields_by_name['private_key_pem']._serialized_options = b'\200\001\001'
   _globals['_ZONEKEY'].fields_by_name['private_key']._loaded_options = None
   _globals['_ZONEKEY'].fields_by_name['private_key']._serialized_options = b'\200\001\001'
-  _globals['_OVERRIDEMODE']._serialized_start=3857
-  _globals['_OVERRIDEMODE']._serialized_end=3972
-  _globals['_RESOURCE']._serialized_start=219
-  _globals['_RESOURCE']._serialized_end=892
-  _globals['_REPLICASPEC']._serialized_start=895
-  _globals['_REPLICASPEC']._serialized_end=1718
-  _globals['_REPLICASPEC_ENVENTRY']._serialized_start=1676
-  _globals['_REPLICASPEC_ENVENTRY']._serialized_end=1718
-  _globals['_APPROUTE']._serialized_start=1721
-  _globals['_APPROUTE']._serialized_end=1938
-  _globals['_REGISTRYLOGIN']._serialized_start=1940
-  _globals['_REGISTRYLOGIN']._serialized_end=2010
-  _globals['_SECRETMATERIAL']._serialized_start=2012
-  _globals['_SECRETMATERIAL']._serialized_end=2081
-  _globals['_IMAGEHOLD']._serialized_start=2083
-  _globals['_IMAGEHOLD']._serialized_end=2109
-  _globals['_AGENTVERSION']._serialized_start=2111
-  _globals['_AGENTVERSION']._serialized_end=2142
-  _globals['_CERTIFICATEMATERIAL']._serialized_start=2145
-  _globals['_CERTIFICATEMATERIAL']._serialized_end=2304
-  _globals['_PEERENDPOINT']._serialized_start=2306
-  _globals['_PEERENDPOINT']._serialized_end=2393
-  _globals['_ENDPOINTEVIDENCE']._serialized_start=2395
-  _globals['_ENDPOINTEVIDENCE']._serialized_end=2502
-  _globals['_EDGEENDPOINT']._serialized_start=2505
-  _globals['_EDGEENDPOINT']._serialized_end=2708
-  _globals['_ENDPOINTOVERRIDE']._serialized_start=2711
-  _globals['_ENDPOINTOVERRIDE']._serialized_end=2849
-  _globals['_REGIONROUTING']._serialized_start=2852
-  _globals['_REGIONROUTING']._serialized_end=3053
-  _globals['_HOSTNAMEENDPOINT']._serialized_start=3055
-  _globals['_HOSTNAMEENDPOINT']._serialized_end=3129
-  _globals['_HOSTNAMEROUTING']._serialized_start=3132
-  _globals['_HOSTNAMEROUTING']._serialized_end=3269
-  _globals['_NAMESERVER']._serialized_start=3271
-  _globals['_NAMESERVER']._serialized_end=3320
-  _globals['_ZONEDATA']._serialized_start=3323
-  _globals['_ZONEDATA']._serialized_end=3555
-  _globals['_ZONEKEYS']._serialized_start=3557
-  _globals['_ZONEKEYS']._serialized_end=3616
-  _globals['_ZONEKEY']._serialized_start=3618
-  _globals['_ZONEKEY']._serialized_end=3669
-  _globals['_ZONERECORDS']._serialized_start=3671
-  _globals['_ZONERECORDS']._serialized_end=3767
-  _globals['_NODESNAPSHOT']._serialized_start=3769
-  _globals['_NODESNAPSHOT']._serialized_end=3855
+  _globals['_OVERRIDEMODE']._serialized_start=3983
+  _globals['_OVERRIDEMODE']._serialized_end=4098
+  _globals['_RESOURCE']._serialized_start=247
+  _globals['_RESOURCE']._serialized_end=920
+  _globals['_REPLICASPEC']._serialized_start=923
+  _globals['_REPLICASPEC']._serialized_end=1746
+  _globals['_REPLICASPEC_ENVENTRY']._serialized_start=1704
+  _globals['_REPLICASPEC_ENVENTRY']._serialized_end=1746
+  _globals['_APPROUTE']._serialized_start=1749
+  _globals['_APPROUTE']._serialized_end=2005
+  _globals['_HTTPPROOFS']._serialized_start=2007
+  _globals['_HTTPPROOFS']._serialized_end=2064
+  _globals['_REGISTRYLOGIN']._serialized_start=2066
+  _globals['_REGISTRYLOGIN']._serialized_end=2136
+  _globals['_SECRETMATERIAL']._serialized_start=2138
+  _globals['_SECRETMATERIAL']._serialized_end=2207
+  _globals['_IMAGEHOLD']._serialized_start=2209
+  _globals['_IMAGEHOLD']._serialized_end=2235
+  _globals['_AGENTVERSION']._serialized_start=2237
+  _globals['_AGENTVERSION']._serialized_end=2268
+  _globals['_CERTIFICATEMATERIAL']._serialized_start=2271
+  _globals['_CERTIFICATEMATERIAL']._serialized_end=2430
+  _globals['_PEERENDPOINT']._serialized_start=2432
+  _globals['_PEERENDPOINT']._serialized_end=2519
+  _globals['_ENDPOINTEVIDENCE']._serialized_start=2521
+  _globals['_ENDPOINTEVIDENCE']._serialized_end=2628
+  _globals['_EDGEENDPOINT']._serialized_start=2631
+  _globals['_EDGEENDPOINT']._serialized_end=2834
+  _globals['_ENDPOINTOVERRIDE']._serialized_start=2837
+  _globals['_ENDPOINTOVERRIDE']._serialized_end=2975
+  _globals['_REGIONROUTING']._serialized_start=2978
+  _globals['_REGIONROUTING']._serialized_end=3179
+  _globals['_HOSTNAMEENDPOINT']._serialized_start=3181
+  _globals['_HOSTNAMEENDPOINT']._serialized_end=3255
+  _globals['_HOSTNAMEROUTING']._serialized_start=3258
+  _globals['_HOSTNAMEROUTING']._serialized_end=3395
+  _globals['_NAMESERVER']._serialized_start=3397
+  _globals['_NAMESERVER']._serialized_end=3446
+  _globals['_ZONEDATA']._serialized_start=3449
+  _globals['_ZONEDATA']._serialized_end=3681
+  _globals['_ZONEKEYS']._serialized_start=3683
+  _globals['_ZONEKEYS']._serialized_end=3742
+  _globals['_ZONEKEY']._serialized_start=3744
+  _globals['_ZONEKEY']._serialized_end=3795
+  _globals['_ZONERECORDS']._serialized_start=3797
+  _globals['_ZONERECORDS']._serialized_end=3893
+  _globals['_NODESNAPSHOT']._serialized_start=3895
+  _globals['_NODESNAPSHOT']._serialized_end=3981
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from locci.v1 import certificate_pb2 as _certificate_pb2
 from locci.v1 import container_pb2 as _container_pb2
 from locci.v1 import drill_pb2 as _drill_pb2
 from locci.v1 import manifest_pb2 as _manifest_pb2
@@ -351,6 +352,7 @@ class AppRoute(_message.Message):
     TLS_FIELD_NUMBER: _builtins.int
     PURGES_FIELD_NUMBER: _builtins.int
     ONLY_SPEC_HASH_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     only_spec_hash: _builtins.str
@@ -375,6 +377,10 @@ class AppRoute(_message.Message):
     def purges(self) -> _purge_pb2.PurgeMarks:
         """What the edge may use no more of what it has stored; part of the snapshot, so that a node that was away learns it."""
 
+    @_builtins.property
+    def proofs(self) -> Global___HttpProofs:
+        """What a certificate authority asks its host names for while certificates are ordered."""
+
     def __init__(
         self,
         *,
@@ -385,14 +391,39 @@ class AppRoute(_message.Message):
         tls: _manifest_pb2.TlsPolicy | None = ...,
         purges: _purge_pb2.PurgeMarks | None = ...,
         only_spec_hash: _builtins.str = ...,
+        proofs: Global___HttpProofs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppRoute: _TypeAlias = AppRoute  # noqa: Y015
+
+@_typing.final
+class HttpProofs(_message.Message):
+    """Answers that prove host names to a certificate authority over HTTP (RFC 8555, section 8.3)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def challenges(self) -> _containers.RepeatedCompositeFieldContainer[_certificate_pb2.HttpChallenge]:
+        """Each one's token, and what is answered for it."""
+
+    def __init__(
+        self,
+        *,
+        challenges: _abc.Iterable[_certificate_pb2.HttpChallenge] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenges", b"challenges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpProofs: _TypeAlias = HttpProofs  # noqa: Y015
 
 @_typing.final
 class RegistryLogin(_message.Message):

@@ -75,6 +75,8 @@ class Host:
         self.found: dict[str, bool] = {}
         self.counts: list[agent_pb2.DrillClientCounts] = []
         self._events: list[event_pb2.Event] = []
+        self.edge_revision = self._edge_said = 0
+        """By which revision its edge serves."""
         self.leases: dict[str, float] = {}
         self.asked: list[agent_pb2.OpenLogs] = []
         self.written = self.written_to_end = 0
@@ -178,8 +180,10 @@ class Host:
         gone = [n for n in self._said if n not in now]
         self._said = now
         events, self._events = self._events, []
-        told = changed or gone or events
-        return agent_pb2.Status(replicas=changed, gone=gone, events=events) if told else None
+        told = changed or gone or events or self.edge_revision != self._edge_said
+        self._edge_said = self.edge_revision
+        status = agent_pb2.Status(replicas=changed, gone=gone, events=events, edge_revision=self.edge_revision)
+        return status if told else None
 
     def tell(self, kind: str, subject: str, message: str) -> None:
         """Says that something happened on the host."""
