@@ -1,4 +1,4 @@
-"""`locci-dns`: run, join, status, explain."""
+"""`locci-dns`: run, join, status, explain, check."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("name", metavar="NAME")
     explain.add_argument("--from", dest="client", required=True, metavar="ADDRESS", help="the client's address")
     explain.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    check = commands.add_parser("check", parents=[common], help="what is wrong with how zones are delegated")
+    check.add_argument(
+        "zones", nargs="*", metavar="ZONE", help="its origin; every zone of this host when it is missing"
+    )
+    check.add_argument("--parent", action="append", default=[], metavar="ADDRESS", help="a server of the zone above")
+    check.add_argument(
+        "--resolver", default="", metavar="ADDRESS", help="who finds the parent; the system's if missing"
+    )
+    check.add_argument("--port", type=int, default=53, help="where name servers listen")
+    check.add_argument("-o", "--output", choices=("text", "json"), default="text")
     return parser
 
 
@@ -66,6 +76,8 @@ def _run(options: argparse.Namespace) -> None:
         case "explain":
             answer = _ask(settings, {"command": "explain", "name": options.name, "from": options.client})
             print(json.dumps(answer, indent=2) if options.output == "json" else explained(answer))
+        case "check":
+            _check(settings, options)
 
 
 # What only some commands need is imported by them: `status` and `explain` must not take seconds on a busy host.
@@ -78,6 +90,27 @@ def _serve(settings: DnsSettings) -> None:
 
     telemetry.configure_logging("locci-dns", level=settings.log_level)
     uvloop.run(serve(settings))
+
+
+def _check(settings: DnsSettings, options: argparse.Namespace) -> None:
+    """Prints what is wrong; ends with 1 when clients are not served."""
+    from fleet.snapshot import SnapshotFile
+    from routing import delegation
+    from routing.core.delegation import Level
+
+    around = delegation.Around(options.port, tuple(options.parent), options.resolver)
+    snapshot = SnapshotFile(settings.state_dir / "snapshot").load()
+    failed, rows = False, []
+    for zone in delegation.expected_of(snapshot, options.zones):
+        for found in asyncio.run(delegation.check(zone, around)):
+            failed = failed or found.level is Level.ERROR
+            rows.append({"zone": zone.origin, "level": found.level.value, "message": found.message})
+    if options.output == "json":
+        print(json.dumps(rows, indent=2))
+    else:
+        print("\n".join(f"{row['zone']}  {row['level']:<8} {row['message']}" for row in rows))
+    if failed:
+        sys.exit(1)
 
 
 def _ask(settings: DnsSettings, request: dict[str, str]) -> dict[str, Any]:
