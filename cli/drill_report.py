@@ -8,8 +8,8 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 
-PROBED_WITHIN_S: Final = 2.15
-"""From a cut to the last probe that proves it, with the default settings of DNS servers (routing/core/cadence.py)."""
+PROVEN_WITHIN_S: Final = 2.15
+"""From a cut to the last probe that proves it, where no DNS server has said it: by the default settings of theirs."""
 _CLIENT_RETRY_S: Final = 1.0
 _CLIENT_WAIT_S: Final = 3.0
 """A synthetic client waits so long for an answer before it counts as failed (agent/drill_clients.py)."""
@@ -41,11 +41,16 @@ def seconds_of(text: str) -> float:
     return float(text.removesuffix("s") or 0)
 
 
-def bound_s(stage: str, ttl_s: float) -> float | None:
+def proven_within_s(told: Json) -> float:
+    """How long the slowest DNS server needs to prove a cut, by its settings, as a run or the routing table says."""
+    return seconds_of(told.get("cut_proven_within", "")) or PROVEN_WITHIN_S
+
+
+def bound_s(stage: str, ttl_s: float, proven_s: float) -> float | None:
     """The worst case of the configuration: probes, then what resolvers keep, then a client's next try."""
     if stage == "withdrawn":
-        return PROBED_WITHIN_S
-    return PROBED_WITHIN_S + ttl_s + _CLIENT_RETRY_S if stage == "rerouted" else None
+        return proven_s
+    return proven_s + ttl_s + _CLIENT_RETRY_S if stage == "rerouted" else None
 
 
 def stages(run: Json, ttl_s: float) -> list[Stage]:
@@ -57,7 +62,9 @@ def stages(run: Json, ttl_s: float) -> list[Stage]:
         field, default_s = _OBJECTIVES.get(name, ("", 0.0))
         objective_s = seconds_of(spec.get(field, "")) or default_s if field else None
         after_s = seconds_of(mark.get("after", ""))
-        found.append(Stage(name, after_s, str(mark.get("detail", "")), objective_s, bound_s(name, ttl_s)))
+        found.append(
+            Stage(name, after_s, str(mark.get("detail", "")), objective_s, bound_s(name, ttl_s, proven_within_s(run)))
+        )
     return sorted(found, key=lambda stage: stage.after_s)
 
 
@@ -152,7 +159,7 @@ def _requests(run: Json) -> str:
 def _gap_bound(run: Json, ttl_s: float) -> str:
     """The worst case for a client beside what was measured; empty where the time to live is not known."""
     gaps = [seconds_of(client.get("longest_gap", "")) for client in run.get("clients", [])]
-    bound = bound_s("rerouted", ttl_s)
+    bound = bound_s("rerouted", ttl_s, proven_within_s(run))
     if not gaps or not ttl_s or bound is None:
         return ""
     limit_s = bound + _CLIENT_WAIT_S

@@ -14,6 +14,7 @@ from control_plane.core.drill import TERMINAL, Guards, Mark, Run, Sight, State, 
 from control_plane.core.drill_times import MINUTE_S, blocked_by, due
 from control_plane.core.drills import Objectives
 from control_plane.core.model import Condition
+from control_plane.fleet_resources import cut_proven_within
 from control_plane.observed import Observed
 from control_plane.state import Batch
 from control_plane.state import State as Store
@@ -168,6 +169,8 @@ def new_run(state: Store, drill: drill_pb2.Drill, now: float) -> drill_pb2.Drill
     numbers = (int(last_part(n)) for n in state.drill_runs if n.startswith(f"{drill.name}/"))
     row = drill_pb2.DrillRun(name=f"{drill.name}/runs/{1 + max(numbers, default=0)}", spec=drill.spec)
     row.create_time.CopyFrom(decode.timestamp(now))
+    if (proven := cut_proven_within(state)) is not None:
+        row.cut_proven_within.CopyFrom(proven)
     return row
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from google.protobuf import duration_pb2
+
 from control_plane import certificates as owned
 from control_plane import decode, zone_files
 from control_plane import zone_keys as keys
@@ -13,7 +15,7 @@ from control_plane.core.purges import place
 from control_plane.ports import Vault
 from control_plane.state import State
 from fleet.ids import last_part
-from locci.v1 import purge_pb2, resource_pb2, zone_pb2
+from locci.v1 import node_pb2, purge_pb2, resource_pb2, zone_pb2
 
 _CHALLENGE_TTL_S: Final = 1.0
 
@@ -99,3 +101,16 @@ def http_proofs(state: State, hostnames: Collection[str]) -> resource_pb2.HttpPr
     """What edges answer to a certificate authority that asks for these host names."""
     found = [row for row in state.http_challenges.values() if row.hostname in hostnames]
     return resource_pb2.HttpProofs(challenges=found) if found else None
+
+
+def cut_proven_within(state: State) -> duration_pb2.Duration | None:
+    """How long the slowest DNS server of the fleet needs to prove a cut, by its settings; None while none says so."""
+    told = (
+        session.cut_proven_within.seconds + session.cut_proven_within.nanos / 1e9
+        for node in state.nodes.values()
+        if node.condition != node_pb2.NODE_CONDITION_REVOKED
+        for session in node.sessions
+        if session.role == node_pb2.NODE_ROLE_DNS
+    )
+    longest_s = max(told, default=0.0)
+    return decode.duration(longest_s) if longest_s else None

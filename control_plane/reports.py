@@ -296,6 +296,7 @@ class Arrivals:
         session.connected = True
         session.connect_time.CopyFrom(decode.timestamp(arrival.wall))
         session.program_version = hello.program_version
+        session.cut_proven_within.CopyFrom(hello.cut_proven_within)
         if hello.HasField("facts"):
             row.facts.CopyFrom(hello.facts)
         if hello.addresses:

@@ -107,7 +107,11 @@ class Publication:
     def table(self) -> routing_pb2.RoutingTable:
         """The routing table that DNS servers hold together."""
         return routing_pb2.RoutingTable(
-            revision=self.revision, zones=self.zones, regions=self.regions, hostnames=self.hostnames
+            revision=self.revision,
+            zones=self.zones,
+            regions=self.regions,
+            hostnames=self.hostnames,
+            cut_proven_within=fleet_resources.cut_proven_within(self._state),
         )
 
     @cached_property

@@ -81,6 +81,7 @@ class DnsApp:
             consumer=self._feed,
             resource_types=RESOURCE_TYPES,
             facts=lambda: host_facts.node_facts(settings.state_dir),
+            cut_proven_s=cadence.cut_proven_s,
             clock=self._clock,
             rng=random.Random(),
         )

@@ -36,6 +36,7 @@ def show_(output: Output = Format.TABLE) -> None:
         return
     line(f"revision {routing.get('revision', 0)}")
     line("")
+    proven_s = drill_report.proven_within_s(routing)
     zones = [
         (zone["origin"], str(zone.get("serial", 0)), ",".join(s["hostname"] for s in zone.get("name_servers", [])))
         for zone in routing.get("zones", [])
@@ -47,7 +48,7 @@ def show_(output: Output = Format.TABLE) -> None:
     line("")
     table(
         ["HOSTNAME", "APP", "POLICY", "TTL", "FAILOVER WITHIN", "HEALTHY REPLICAS BY NODE"],
-        map(_hostname, routing.get("hostnames", [])),
+        [_hostname(found, proven_s) for found in routing.get("hostnames", [])],
     )
 
 
@@ -57,11 +58,11 @@ def _edge(region: Json, edge: Json) -> list[str]:
     return [region["region"], edge["node"], condition, ",".join(edge.get("addresses", [])), "; ".join(against)]
 
 
-def _hostname(hostname: Json) -> list[str]:
+def _hostname(hostname: Json, proven_s: float) -> list[str]:
     routing = hostname.get("routing", {})
     replicas = ",".join(f"{e['node']}={e.get('healthy_replicas', 0)}" for e in hostname.get("endpoints", []))
     policy = word(routing.get("policy", ""), "STEERING_POLICY_")
-    bound_s = drill_report.bound_s("rerouted", drill_report.seconds_of(routing.get("ttl", "")))
+    bound_s = drill_report.bound_s("rerouted", drill_report.seconds_of(routing.get("ttl", "")), proven_s)
     within = f"{bound_s:.1f}s"
     return [hostname["hostname"], hostname.get("app", ""), policy, routing.get("ttl", ""), within, replicas]
 

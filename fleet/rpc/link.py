@@ -100,14 +100,17 @@ class NodeLink:
         leases_renewed: Callable[[frozenset[str], float], None] = lambda _names, _at: None,
         logs: LogSource | None = None,
         commands: CommandSource | None = None,
+        cut_proven_s: float = 0.0,
     ):
         """`events_recorded` is told which events of the consumer's statuses the control plane has in its store,
-        `leases_renewed` which replicas this node may go on to run, counted from which moment of the monotonic clock."""
+        `leases_renewed` which replicas this node may go on to run, counted from which moment of the monotonic clock.
+        `cut_proven_s` is for DNS servers: the worst case from a cut to its proof."""
         self._role = role
         self._events_recorded = events_recorded
         self._leases_renewed = leases_renewed
         self._logs = logs
         self._commands = commands
+        self._cut_proven_s = cut_proven_s
         self._side_calls: SideCalls | None = None
         self._beats: OrderedDict[int, float] = OrderedDict()
         """When each of the last heartbeats was made, on the monotonic clock, before it could be sent."""
@@ -223,6 +226,8 @@ class NodeLink:
             facts=self._facts(),
             paced=True,
         )
+        if self._cut_proven_s:
+            hello.cut_proven_within.FromMilliseconds(round(self._cut_proven_s * 1000))
         for name, resource in self.snapshot.resources.items():
             hello.held.add(name=name, version=resource.version)
         return hello

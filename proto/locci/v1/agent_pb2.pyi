@@ -106,6 +106,7 @@ class Hello(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    CUT_PROVEN_WITHIN_FIELD_NUMBER: _builtins.int
     PACED_FIELD_NUMBER: _builtins.int
     role: _node_pb2.NodeRole.ValueType
     """The role that the program serves; a node with both roles holds two streams."""
@@ -139,6 +140,10 @@ class Hello(_message.Message):
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses at which clients reach it; empty leaves them as they are."""
 
+    @_builtins.property
+    def cut_proven_within(self) -> _duration_pb2.Duration:
+        """A DNS server: so long after the cut of a link its probes have proven it at the latest, by its settings."""
+
     def __init__(
         self,
         *,
@@ -153,11 +158,12 @@ class Hello(_message.Message):
         revision: _builtins.int = ...,
         facts: _node_pb2.NodeFacts | None = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        cut_proven_within: _duration_pb2.Duration | None = ...,
         paced: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cut_proven_within", b"cut_proven_within", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "boot_id", b"boot_id", "epoch", b"epoch", "facts", b"facts", "held", b"held", "instance_id", b"instance_id", "paced", b"paced", "program_version", b"program_version", "resource_types", b"resource_types", "revision", b"revision", "role", b"role", "snapshot_hash", b"snapshot_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "boot_id", b"boot_id", "cut_proven_within", b"cut_proven_within", "epoch", b"epoch", "facts", b"facts", "held", b"held", "instance_id", b"instance_id", "paced", b"paced", "program_version", b"program_version", "resource_types", b"resource_types", "revision", b"revision", "role", b"role", "snapshot_hash", b"snapshot_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -483,6 +483,7 @@ class DrillRun(_message.Message):
     SIGNED_REPORT_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     CLIENTS_FIELD_NUMBER: _builtins.int
+    CUT_PROVEN_WITHIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `drills/{drill}/runs/{number}`."""
     requests: _builtins.int
@@ -529,6 +530,10 @@ class DrillRun(_message.Message):
     def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillClientRegion]:
         """What synthetic clients saw, by region and host."""
 
+    @_builtins.property
+    def cut_proven_within(self) -> _duration_pb2.Duration:
+        """So long after the fault the probes of every DNS server had to have proven it, by their settings when it was created."""
+
     def __init__(
         self,
         *,
@@ -548,10 +553,11 @@ class DrillRun(_message.Message):
         signed_report: _builtins.str = ...,
         signature: _builtins.bytes = ...,
         clients: _abc.Iterable[Global___DrillClientRegion] | None = ...,
+        cut_proven_within: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fault_time", b"fault_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "fault_time", b"fault_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "clients", b"clients", "create_time", b"create_time", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "clients", b"clients", "create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

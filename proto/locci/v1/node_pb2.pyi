@@ -156,6 +156,7 @@ class NodeSession(_message.Message):
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
     REFUSED_REASON_FIELD_NUMBER: _builtins.int
     PROGRAM_VERSION_FIELD_NUMBER: _builtins.int
+    CUT_PROVEN_WITHIN_FIELD_NUMBER: _builtins.int
     role: Global___NodeRole.ValueType
     """The role that the program serves."""
     epoch: _builtins.int
@@ -180,6 +181,10 @@ class NodeSession(_message.Message):
     def last_seen_time(self) -> _timestamp_pb2.Timestamp:
         """When the last message came."""
 
+    @_builtins.property
+    def cut_proven_within(self) -> _duration_pb2.Duration:
+        """Of a DNS server: so long after the cut of a link its probes have proven it at the latest, by its settings."""
+
     def __init__(
         self,
         *,
@@ -193,10 +198,11 @@ class NodeSession(_message.Message):
         applied_revision: _builtins.int = ...,
         refused_reason: _builtins.str = ...,
         program_version: _builtins.str = ...,
+        cut_proven_within: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "last_seen_time", b"last_seen_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "cut_proven_within", b"cut_proven_within", "last_seen_time", b"last_seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_revision", b"accepted_revision", "applied_revision", b"applied_revision", "connect_time", b"connect_time", "connected", b"connected", "epoch", b"epoch", "last_seen_time", b"last_seen_time", "program_version", b"program_version", "refused_reason", b"refused_reason", "role", b"role", "sent_revision", b"sent_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_revision", b"accepted_revision", "applied_revision", b"applied_revision", "connect_time", b"connect_time", "connected", b"connected", "cut_proven_within", b"cut_proven_within", "epoch", b"epoch", "last_seen_time", b"last_seen_time", "program_version", b"program_version", "refused_reason", b"refused_reason", "role", b"role", "sent_revision", b"sent_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

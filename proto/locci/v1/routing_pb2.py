@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from locci.v1 import resource_pb2 as locci_dot_v1_dot_resource__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16locci/v1/routing.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17locci/v1/resource.proto\"\x9b\x01\n\x0cRoutingTable\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12!\n\x05zones\x18\x02 \x03(\x0b\x32\x12.locci.v1.ZoneData\x12(\n\x07regions\x18\x03 \x03(\x0b\x32\x17.locci.v1.RegionRouting\x12,\n\thostnames\x18\x04 \x03(\x0b\x32\x19.locci.v1.HostnameRouting\"\x18\n\x16GetRoutingTableRequest\"\xd3\x02\n\x0fRoutingOverride\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06target\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x04mode\x18\x03 \x01(\x0e\x32\x16.locci.v1.OverrideModeB\x04\xe2\x41\x01\x02\x12\x0f\n\x07percent\x18\x04 \x01(\r\x12,\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x15\n\x07\x63reator\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\n \x01(\x04\x42\x04\xe2\x41\x01\x03\"\x81\x01\n\x19SetRoutingOverrideRequest\x12\x39\n\x10routing_override\x18\x01 \x01(\x0b\x32\x19.locci.v1.RoutingOverrideB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"f\n\x1bListRoutingOverridesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"m\n\x1cListRoutingOverridesResponse\x12\x34\n\x11routing_overrides\x18\x01 \x03(\x0b\x32\x19.locci.v1.RoutingOverride\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x1c\x44\x65leteRoutingOverrideRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xe8\x01\n\x0eRoutingService\x12\x65\n\x0fGetRoutingTable\x12 .locci.v1.GetRoutingTableRequest\x1a\x16.locci.v1.RoutingTable\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/routingTable\x12o\n\x11WatchRoutingTable\x12 .locci.v1.GetRoutingTableRequest\x1a\x16.locci.v1.RoutingTable\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/routingTable:watch0\x01\x32\xa9\x03\n\x16RoutingOverrideService\x12\x83\x01\n\x14ListRoutingOverrides\x12%.locci.v1.ListRoutingOverridesRequest\x1a&.locci.v1.ListRoutingOverridesResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/routingOverrides\x12\x88\x01\n\x12SetRoutingOverride\x12#.locci.v1.SetRoutingOverrideRequest\x1a\x19.locci.v1.RoutingOverride\"2\x82\xd3\xe4\x93\x02,\"\x18/v1/routingOverrides:set:\x10routing_override\x12~\n\x15\x44\x65leteRoutingOverride\x12&.locci.v1.DeleteRoutingOverrideRequest\x1a\x16.google.protobuf.Empty\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/{name=routingOverrides/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16locci/v1/routing.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17locci/v1/resource.proto\"\xd2\x01\n\x0cRoutingTable\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12!\n\x05zones\x18\x02 \x03(\x0b\x32\x12.locci.v1.ZoneData\x12(\n\x07regions\x18\x03 \x03(\x0b\x32\x17.locci.v1.RegionRouting\x12,\n\thostnames\x18\x04 \x03(\x0b\x32\x19.locci.v1.HostnameRouting\x12\x35\n\x11\x63ut_proven_within\x18\xf0\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x18\n\x16GetRoutingTableRequest\"\xd3\x02\n\x0fRoutingOverride\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06target\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x04mode\x18\x03 \x01(\x0e\x32\x16.locci.v1.OverrideModeB\x04\xe2\x41\x01\x02\x12\x0f\n\x07percent\x18\x04 \x01(\r\x12,\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x15\n\x07\x63reator\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\n \x01(\x04\x42\x04\xe2\x41\x01\x03\"\x81\x01\n\x19SetRoutingOverrideRequest\x12\x39\n\x10routing_override\x18\x01 \x01(\x0b\x32\x19.locci.v1.RoutingOverrideB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"f\n\x1bListRoutingOverridesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"m\n\x1cListRoutingOverridesResponse\x12\x34\n\x11routing_overrides\x18\x01 \x03(\x0b\x32\x19.locci.v1.RoutingOverride\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x1c\x44\x65leteRoutingOverrideRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xe8\x01\n\x0eRoutingService\x12\x65\n\x0fGetRoutingTable\x12 .locci.v1.GetRoutingTableRequest\x1a\x16.locci.v1.RoutingTable\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/routingTable\x12o\n\x11WatchRoutingTable\x12 .locci.v1.GetRoutingTableRequest\x1a\x16.locci.v1.RoutingTable\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/routingTable:watch0\x01\x32\xa9\x03\n\x16RoutingOverrideService\x12\x83\x01\n\x14ListRoutingOverrides\x12%.locci.v1.ListRoutingOverridesRequest\x1a&.locci.v1.ListRoutingOverridesResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/routingOverrides\x12\x88\x01\n\x12SetRoutingOverride\x12#.locci.v1.SetRoutingOverrideRequest\x1a\x19.locci.v1.RoutingOverride\"2\x82\xd3\xe4\x93\x02,\"\x18/v1/routingOverrides:set:\x10routing_override\x12~\n\x15\x44\x65leteRoutingOverride\x12&.locci.v1.DeleteRoutingOverrideRequest\x1a\x16.google.protobuf.Empty\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/{name=routingOverrides/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,21 +68,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTINGOVERRIDESERVICE'].methods_by_name['DeleteRoutingOverride']._loaded_options = None
   _globals['_ROUTINGOVERRIDESERVICE'].methods_by_name['DeleteRoutingOverride']._serialized_options = b'\202\323\344\223\002\037*\035/v1/{name=routingOverrides/*}'
   _globals['_ROUTINGTABLE']._serialized_start=219
-  _globals['_ROUTINGTABLE']._serialized_end=374
-  _globals['_GETROUTINGTABLEREQUEST']._serialized_start=376
-  _globals['_GETROUTINGTABLEREQUEST']._serialized_end=400
-  _globals['_ROUTINGOVERRIDE']._serialized_start=403
-  _globals['_ROUTINGOVERRIDE']._serialized_end=742
-  _globals['_SETROUTINGOVERRIDEREQUEST']._serialized_start=745
-  _globals['_SETROUTINGOVERRIDEREQUEST']._serialized_end=874
-  _globals['_LISTROUTINGOVERRIDESREQUEST']._serialized_start=876
-  _globals['_LISTROUTINGOVERRIDESREQUEST']._serialized_end=978
-  _globals['_LISTROUTINGOVERRIDESRESPONSE']._serialized_start=980
-  _globals['_LISTROUTINGOVERRIDESRESPONSE']._serialized_end=1089
-  _globals['_DELETEROUTINGOVERRIDEREQUEST']._serialized_start=1091
-  _globals['_DELETEROUTINGOVERRIDEREQUEST']._serialized_end=1141
-  _globals['_ROUTINGSERVICE']._serialized_start=1144
-  _globals['_ROUTINGSERVICE']._serialized_end=1376
-  _globals['_ROUTINGOVERRIDESERVICE']._serialized_start=1379
-  _globals['_ROUTINGOVERRIDESERVICE']._serialized_end=1804
+  _globals['_ROUTINGTABLE']._serialized_end=429
+  _globals['_GETROUTINGTABLEREQUEST']._serialized_start=431
+  _globals['_GETROUTINGTABLEREQUEST']._serialized_end=455
+  _globals['_ROUTINGOVERRIDE']._serialized_start=458
+  _globals['_ROUTINGOVERRIDE']._serialized_end=797
+  _globals['_SETROUTINGOVERRIDEREQUEST']._serialized_start=800
+  _globals['_SETROUTINGOVERRIDEREQUEST']._serialized_end=929
+  _globals['_LISTROUTINGOVERRIDESREQUEST']._serialized_start=931
+  _globals['_LISTROUTINGOVERRIDESREQUEST']._serialized_end=1033
+  _globals['_LISTROUTINGOVERRIDESRESPONSE']._serialized_start=1035
+  _globals['_LISTROUTINGOVERRIDESRESPONSE']._serialized_end=1144
+  _globals['_DELETEROUTINGOVERRIDEREQUEST']._serialized_start=1146
+  _globals['_DELETEROUTINGOVERRIDEREQUEST']._serialized_end=1196
+  _globals['_ROUTINGSERVICE']._serialized_start=1199
+  _globals['_ROUTINGSERVICE']._serialized_end=1431
+  _globals['_ROUTINGOVERRIDESERVICE']._serialized_start=1434
+  _globals['_ROUTINGOVERRIDESERVICE']._serialized_end=1859
 # @@protoc_insertion_point(module_scope)

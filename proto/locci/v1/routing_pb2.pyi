@@ -31,6 +31,7 @@ class RoutingTable(_message.Message):
     ZONES_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     HOSTNAMES_FIELD_NUMBER: _builtins.int
+    CUT_PROVEN_WITHIN_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's revision that it shows."""
     @_builtins.property
@@ -45,6 +46,10 @@ class RoutingTable(_message.Message):
     def hostnames(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.HostnameRouting]:
         """Hostnames."""
 
+    @_builtins.property
+    def cut_proven_within(self) -> _duration_pb2.Duration:
+        """So long after the cut of a link the probes of every DNS server have proven it, by their settings; unset while none has said so."""
+
     def __init__(
         self,
         *,
@@ -52,10 +57,11 @@ class RoutingTable(_message.Message):
         zones: _abc.Iterable[_resource_pb2.ZoneData] | None = ...,
         regions: _abc.Iterable[_resource_pb2.RegionRouting] | None = ...,
         hostnames: _abc.Iterable[_resource_pb2.HostnameRouting] | None = ...,
+        cut_proven_within: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cut_proven_within", b"cut_proven_within"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostnames", b"hostnames", "regions", b"regions", "revision", b"revision", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_proven_within", b"cut_proven_within", "hostnames", b"hostnames", "regions", b"regions", "revision", b"revision", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

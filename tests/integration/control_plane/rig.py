@@ -75,6 +75,7 @@ class Host:
         self.found: dict[str, bool] = {}
         self.counts: list[agent_pb2.DrillClientCounts] = []
         self._events: list[event_pb2.Event] = []
+        self.cut_proven_s = 0.0
         self.edge_revision = self._edge_said = 0
         """By which revision its edge serves."""
         self.leases: dict[str, float] = {}
@@ -98,6 +99,7 @@ class Host:
             clock=SystemClock(),
             rng=random.Random(1),
             leases_renewed=self._leased,
+            cut_proven_s=self.cut_proven_s,
             logs=self.logs,
         )
         self.accepted(self.link.snapshot)

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from fleet.signed_report import is_genuine
-from locci.v1 import agent_pb2, app_pb2, drill_pb2, event_pb2, operation_pb2, operation_pb2_grpc
+from locci.v1 import agent_pb2, app_pb2, drill_pb2, event_pb2, operation_pb2, operation_pb2_grpc, routing_pb2
 from tests.integration.control_plane.rig import Host, Rig, error_of, manifest, running, until
 
 RUN = drill_pb2.DrillRun
@@ -176,3 +176,20 @@ async def test_an_agent_that_does_not_inject_it_ends_the_run(rig: Rig) -> None:
     eu.tell("FaultRefused", "drills/cut/runs/1", "this host's policy does not allow it")
     ended = await in_state(rig, RUN.STATE_RECOVERING, RUN.STATE_ABORTED)
     assert "eu-1: this host's policy" in ended.abort_reason
+
+
+async def test_the_slowest_dns_server_decides_the_bound(rig: Rig) -> None:
+    for node, proven_s in (("dns-8", 2.15), ("dns-9", 4.15)):
+        host = await rig.host(node, "eu", dns=True)
+        await host.disconnect()
+        host.cut_proven_s = proven_s
+        host.connect()
+
+    async def told_s() -> float:
+        table = await rig.routing.GetRoutingTable(routing_pb2.GetRoutingTableRequest())
+        return table.cut_proven_within.seconds + table.cut_proven_within.nanos / 1e9
+
+    async def slowest() -> bool:
+        return await told_s() == 4.15
+
+    await until(slowest, "the bound of the slower one")

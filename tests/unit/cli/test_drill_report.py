@@ -33,8 +33,13 @@ def test_stages_stand_beside_objective_and_bound() -> None:
         ("withdrawn", 1.8, 3.0),
         ("rerouted", 3.4, 10.0),
     ]
-    assert bound_s("withdrawn", 2.0) == 2.15
-    assert round(bound_s("rerouted", 2.0) or 0, 2) == 5.15
+    assert bound_s("withdrawn", 2.0, 2.15) == 2.15
+    assert round(bound_s("rerouted", 2.0, 2.15) or 0, 2) == 5.15
+
+
+def test_the_bound_follows_from_what_dns_servers_said() -> None:
+    told = RUN | {"cut_proven_within": "4.150s"}
+    assert [s.bound_s for s in stages(told, 2.0)] == [None, 4.15, 7.15]
 
 
 def test_the_text_is_for_people() -> None:
