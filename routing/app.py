@@ -89,6 +89,7 @@ class DnsApp:
         self._unsaved = asyncio.Event()
         self._udp: list[UdpListener] = []
         keys = load_keys(Path(settings.transfer_keys)) if settings.transfer_keys else None
+        self.engine.keys = keys or {}
         permission = Permission(tuple(settings.transfer_networks), keys)
         self.transfers = Transfers(permission, lambda: self.engine.table)
         self._notifier = Notifier([parse_listen(text, "notify") for text in settings.notify])

@@ -8,7 +8,9 @@ from typing import assert_never
 import structlog
 
 from fleet.clock import Clock
+from routing.adapters import signed_queries
 from routing.adapters.hot_answers import HotAnswers
+from routing.adapters.transfers import Keys
 from routing.core import failover
 from routing.core.answer import Manners, Responder
 from routing.core.evidence import Target
@@ -51,6 +53,8 @@ class Engine:
         self.brain = brain
         self.manners = manners or Manners()
         self.limiter = limiter or RateLimiter(0)
+        self.keys: Keys = {}
+        """Whose signed queries get signed answers."""
         self.hot = hot
         if hot is not None:
             jar = self.manners.jar
@@ -81,7 +85,10 @@ class Engine:
 
     def respond(self, data: bytes, source: bytes, tcp: bool) -> bytes | None:
         """The answer to a query, limited and counted."""
-        answer = self.responder.respond(data, source, tcp)
+        if signed_queries.TSIG in data:
+            answer = signed_queries.answer(data, source, tcp, self.keys, self.responder.respond)
+        else:
+            answer = self.responder.respond(data, source, tcp)
         if answer is not None and not tcp and self.limiter.per_second:
             answer = self._limited(data, source, answer)
         if answer is None:
@@ -95,7 +102,7 @@ class Engine:
     def respond_and_teach(self, data: bytes, source: bytes) -> bytes | None:
         """The answer over UDP to a query that the hot loop has left; it will know the like of it."""
         answer = self.respond(data, source, False)
-        if self.hot is not None and answer is not None:
+        if self.hot is not None and answer is not None and signed_queries.TSIG not in data:
             lesson = self.responder.lesson(data, source)
             if lesson is not None:
                 self.hot.learn(lesson)

@@ -100,11 +100,11 @@ class Transfers:
         try:
             query = dns.message.from_wire(data, keyring=dict(self._permission.keys or {}), ignore_trailing=False)
         except dns.message.UnknownTSIGKey:
-            return [_refusal(data, dns.rcode.NOTAUTH)]
+            return [refusal(data, dns.rcode.NOTAUTH)]
         except dns.exception.DNSException as error:
             self.refused += 1
             log.warning("transfer_refused", reason=str(error) or type(error).__name__)
-            return [_refusal(data, dns.rcode.NOTAUTH if b"\x00\xfa\x00\xff" in data else dns.rcode.FORMERR)]
+            return [refusal(data, dns.rcode.NOTAUTH if b"\x00\xfa\x00\xff" in data else dns.rcode.FORMERR)]
         if not self._may(query, source):
             self.refused += 1
             return None
@@ -113,7 +113,7 @@ class Transfers:
         if zone is None or zone.keys:
             # Signed answers are made as they are given: a copy without signatures would be taken for an attack.
             self.refused += 1
-            return [_refusal(data, dns.rcode.NOTAUTH if zone is None else dns.rcode.REFUSED)]
+            return [refusal(data, dns.rcode.NOTAUTH if zone is None else dns.rcode.REFUSED)]
         self.served += 1
         return _messages(query, zone, names, self._table().regions)
 
@@ -127,7 +127,7 @@ def _is_transfer(data: bytes) -> bool:
     return len(data) >= 17 and not data[2] & 0xF8 and data[end : end + 2] in (wire.AXFR, wire.IXFR)
 
 
-def _refusal(data: bytes, rcode: dns.rcode.Rcode) -> bytes:
+def refusal(data: bytes, rcode: dns.rcode.Rcode) -> bytes:
     """An answer without records; the question is as it was."""
     end = data.find(0, 12) + 5
     flags = wire.QR | int(rcode)

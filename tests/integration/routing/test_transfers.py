@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import socket
 from pathlib import Path
 
 import dns.message
 import dns.query
+import dns.rcode
 import dns.rdatatype
 import dns.tsigkeyring
 import dns.xfr
@@ -59,6 +61,38 @@ async def test_dig_gets_the_whole_zone_with_a_key_and_not_without(rig: Rig) -> N
         assert "Transfer failed" in await dig(port, "example.org", "AXFR", *key)
         assert "IN\tSOA" in await dig(port, "example.net", "IXFR=1", *key)
         assert app.transfers.served == 2
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+async def test_a_signed_question_gets_a_signed_answer(rig: Rig, compiled: bool) -> None:
+    rig.keep(declared(rig.edges.port))
+    async with rig.running(transfer_keys=keys(rig), compiled=compiled) as app:
+        (port,) = app.ports
+        ask = {"udp": dns.query.udp, "tcp": dns.query.tcp}
+        for transport, name in itertools.product(ask, ("example.net", "hello.example.net", "nowhere.example.net")):
+            for edns in (-1, 0):
+                query = dns.message.make_query(name, "SOA", use_edns=edns)
+                query.use_tsig(dns.tsigkeyring.from_text({"xfer.example": ("hmac-sha256", SECRET)}))
+                answer = await asyncio.to_thread(ask[transport], query, "127.0.0.1", port=port, timeout=10)
+                assert answer.had_tsig, "dnspython has checked the signature"
+                assert (answer.edns >= 0) == (edns >= 0)
+                assert bool(answer.answer) == (name == "example.net")
+        for name, secret in (("xfer.example", base64.b64encode(b"x" * 32).decode()), ("other.example", SECRET)):
+            query = dns.message.make_query("example.net", "SOA")
+            query.use_tsig(dns.tsigkeyring.from_text({name: ("hmac-sha256", secret)}))
+            wire = query.to_wire()
+            refused = await asyncio.to_thread(exchange, wire, port)
+            assert refused[:2] == wire[:2]
+            assert refused[3] & 15 == dns.rcode.NOTAUTH
+        assert "IN\tSOA" in await dig(port, "example.net", "SOA"), "unsigned questions are answered as before"
+
+
+def exchange(wire: bytes, port: int) -> bytes:
+    """The answer to a datagram, as it came."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.sendto(wire, ("127.0.0.1", port))
+        return client.recv(4096)
 
 
 async def test_by_network_in_many_messages(rig: Rig) -> None:
