@@ -39,7 +39,7 @@ _AFFINITIES_MAX = 32
 _WEIGHT_OF_AFFINITY_MAX = 100
 
 _WEIGHT_MAX = 1000
-_PLACE = re.compile(r"[A-Z]{2}|continent:[A-Z]{2}|\*")
+_PLACE = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?|continent:[A-Z]{2}|\*")
 _PORT_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,14})")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -468,5 +468,6 @@ def _check_geo(routing: Routing, around: Surroundings) -> None:
             raise invalid(at, f"{at}: a rule names places and the regions that serve them")
         wrong = next((place for place in places if not _PLACE.fullmatch(place)), None)
         if wrong is not None:
-            message = f"{at}.places: {wrong!r} is neither a country as in DE, nor a continent as in continent:EU, nor *"
+            known = "a country as in DE, a subdivision as in US-CA, a continent as in continent:EU, and *"
+            message = f"{at}.places: {wrong!r} is no place; known are {known}"
             raise invalid(f"{at}.places", message)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import maxminddb
@@ -64,18 +65,18 @@ def open_lookup(path: Path) -> GeoLookup:
 
 def place_of(record: Mapping[str, object]) -> Place | None:
     """The place in a record: its coordinates, else the middle of its country; None when it has neither."""
-    country, continent = _country(record), _continent(record)
+    country, continent, subdivision = _country(record), _continent(record), _subdivision(record)
     inner = record.get("location")
     coordinates = inner if isinstance(inner, Mapping) else record
     try:
         latitude, longitude = float(str(coordinates["latitude"])), float(str(coordinates["longitude"]))
         # A hundredth of a degree is a kilometre; finer would only make more buckets.
         if abs(latitude) <= 90 and abs(longitude) <= 180:
-            return Place(round(latitude, 2), round(longitude, 2), country, "", "geo database", continent)
+            return Place(round(latitude, 2), round(longitude, 2), country, "", "geo database", continent, subdivision)
     except (KeyError, ValueError):
         pass
     if country in MIDDLES:
-        return Place(*MIDDLES[country], country, "", "geo database (country)", continent)
+        return Place(*MIDDLES[country], country, "", "geo database (country)", continent, subdivision)
     return None
 
 
@@ -99,3 +100,17 @@ def _continent(record: Mapping[str, object]) -> str:
         if isinstance(value, str) and len(value) == 2:
             return value.upper()
     return ""
+
+
+def _subdivision(record: Mapping[str, object]) -> str:
+    """The subdivision by ISO 3166-2: `subdivision_code` or `region_code` when flat, `subdivisions[0].iso_code` in
+    GeoIP2. Names without a code, as some flat files have them, say nothing."""
+    country = _country(record)
+    found: object = record.get("subdivision_code") or record.get("region_code")
+    listed = record.get("subdivisions")
+    if isinstance(listed, Sequence) and listed and isinstance(listed[0], Mapping):
+        found = listed[0].get("iso_code")
+    if not country or not isinstance(found, str):
+        return ""
+    code = found.upper().removeprefix(f"{country}-")
+    return f"{country}-{code}" if re.fullmatch("[A-Z0-9]{1,3}", code) else ""

@@ -34,15 +34,19 @@ class Place:
     region: str = ""
     source: str = ""
     continent: str = ""
+    subdivision: str = ""
+    """Of the country, by ISO 3166-2, as in US-CA."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """What a bucket stands for: its regions, nearest first, and, on a map by country, its country and continent."""
+    """What a bucket stands for: its regions, nearest first, and, on a map by country, its country, continent and
+    subdivision."""
 
     order: tuple[str, ...] | None = None
     country: str = ""
     continent: str = ""
+    subdivision: str = ""
 
 
 GeoLookup = Callable[[str], tuple[Place | None, int]]
@@ -75,7 +79,7 @@ class PlaceMap:
         self._ranges = {family: _flatten(regions, family) for family in Family}
         self._spots: list[Spot] = [Spot()]
         self._bucket_of_spot: dict[Spot, int] = {}
-        self._bucket_of_place: dict[tuple[float, float, str, str, str], int] = {}
+        self._bucket_of_place: dict[Place, int] = {}
         for region in sorted(regions):
             here = regions[region]
             self._intern(Spot(nearest_first(here.latitude, here.longitude, regions, region)))
@@ -155,14 +159,14 @@ class PlaceMap:
     def _bucket_of(self, place: Place | None) -> int:
         if place is None:
             return 0
-        key = (place.latitude, place.longitude, place.region, place.country, place.continent)
-        bucket = self._bucket_of_place.get(key)
+        bucket = self._bucket_of_place.get(place)
         if bucket is None:
             order = nearest_first(place.latitude, place.longitude, self._regions, place.region)
-            bucket = self._intern(Spot(order, place.country, place.continent) if self._by_country else Spot(order))
+            spot = Spot(order, place.country, place.continent, place.subdivision) if self._by_country else Spot(order)
+            bucket = self._intern(spot)
             if len(self._bucket_of_place) >= _MEMO_MAX:
                 self._bucket_of_place.clear()
-            self._bucket_of_place[key] = bucket
+            self._bucket_of_place[place] = bucket
         return bucket
 
     def _intern(self, spot: Spot) -> int:

@@ -100,8 +100,8 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class GeoRule:
-    """Places (countries as in "DE", continents as in "continent:EU", `*` for everywhere) and the regions that serve
-    their clients, most wanted first."""
+    """Places (countries as in "DE", subdivisions as in "US-CA", continents as in "continent:EU", `*` for everywhere)
+    and the regions that serve their clients, most wanted first."""
 
     places: tuple[str, ...]
     regions: tuple[str, ...]

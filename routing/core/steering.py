@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, assert_never
 
 from routing.core.model import Condition, Family, GeoRule, Hostname, OverrideMode, Policy, Region, TargetKey
 
@@ -92,6 +92,7 @@ class Client:
     country: str = ""
     continent: str = ""
     slot: int = 0
+    subdivision: str = ""
 
 
 def drawn(slot: int, weights: Mapping[str, int], candidates: Sequence[str]) -> tuple[str, ...]:
@@ -209,10 +210,12 @@ def _order(hostname: Hostname, candidates: Sequence[str], client: Client) -> Ste
             if rule is None:
                 return Step("order", nearest, (), "no rule for the client's place: nearest first")
             return Step("order", _listed_first(rule.regions, nearest), (), f"by the rule for {', '.join(rule.places)}")
-        case _:
+        case Policy.NEAREST | Policy.ALL:
             if client.order is None:
                 return Step("order", tuple(candidates), (), "the client's place is unknown")
             return Step("order", tuple(region for region in client.order if region in candidates), (), "nearest first")
+        case _:
+            assert_never(hostname.policy)
 
 
 def _listed_first(listed: Sequence[str], candidates: Sequence[str]) -> tuple[str, ...]:
@@ -220,7 +223,7 @@ def _listed_first(listed: Sequence[str], candidates: Sequence[str]) -> tuple[str
 
 
 def _rule_for(hostname: Hostname, client: Client) -> GeoRule | None:
-    here = {"*", client.country, f"continent:{client.continent}"} - {"", "continent:"}
+    here = {"*", client.subdivision, client.country, f"continent:{client.continent}"} - {"", "continent:"}
     return next((rule for rule in hostname.geo if here & set(rule.places)), None)
 
 

@@ -809,7 +809,9 @@ class GeoRule(_message.Message):
     REGIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def places(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Places: ISO 3166-1 alpha-2 country codes in upper case, as in "DE", or continents as in "continent:EU"; `*` is everywhere."""
+        """Places: country codes of ISO 3166-1 in upper case, as in "DE", subdivisions of ISO 3166-2, as in "US-CA", or continents as in
+        "continent:EU"; `*` is everywhere. Of several rules that match the first counts: put subdivisions before their country.
+        """
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -33,6 +33,25 @@ def test_records(record: dict[str, object], place: Place | None) -> None:
     assert place_of(record) == place
 
 
+@pytest.mark.parametrize(
+    ("record", "subdivision"),
+    [
+        ({"country": {"iso_code": "US"}, "subdivisions": [{"iso_code": "CA"}]}, "US-CA"),
+        ({"country": {"iso_code": "GB"}, "subdivisions": [{"iso_code": "ENG"}, {"iso_code": "LND"}]}, "GB-ENG"),
+        ({"country_code": "US", "subdivision_code": "us-ny"}, "US-NY"),
+        ({"country_code": "FR", "region_code": "75"}, "FR-75"),
+        ({"country_code": "US", "state1": "California"}, ""),
+        ({"country_code": "US", "subdivision_code": "California"}, ""),
+        ({"country_code": "US", "subdivisions": []}, ""),
+        ({"country_code": "US", "subdivisions": "CA"}, ""),
+    ],
+)
+def test_subdivisions(record: dict[str, object], subdivision: str) -> None:
+    place = place_of(record | {"latitude": 1.0, "longitude": 2.0})
+    assert place is not None
+    assert place.subdivision == subdivision
+
+
 def test_a_file(tmp_path: Path) -> None:
     path = tmp_path / "geo.mmdb"
     write(path, {"198.51.100.0/24": {"country_code": "AU"}, "2001:db8::/32": {"latitude": 1.0, "longitude": 2.0}})

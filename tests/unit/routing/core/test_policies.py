@@ -94,6 +94,14 @@ def test_the_first_rule_that_matches_counts(country: str, continent: str, lost: 
     assert answer(GEO, client, without(lost) if lost else ROTATION) == expected
 
 
+def test_a_subdivision_is_told_from_its_country() -> None:
+    hostname = replace(GEO, geo=(GeoRule(("US-CA",), (AP,)), GeoRule(("US",), (US,)), GeoRule(("*",), (EU,))))
+    assert answer(hostname, Client((EU, US, AP), "US", "NA", subdivision="US-CA")) == AP
+    assert answer(hostname, Client((EU, US, AP), "US", "NA", subdivision="US-NY")) == US
+    assert answer(hostname, Client((EU, US, AP), "US", "NA")) == US
+    assert answer(hostname, Client((EU, US, AP), "CA", "NA")) == EU
+
+
 def test_without_a_rule_the_nearest_serves() -> None:
     hostname = replace(GEO, geo=RULES[:1])
     assert answer(hostname, Client((AP, US, EU), "JP", "AS")) == AP
