@@ -101,13 +101,14 @@ class AutomaticCertificates:
                 row.wanted,
                 row.expire_time.seconds,
                 decode.seconds_of(row.order_time),
+                row.failures,
             )
             for name, row in self._state.certificates.items()
         ]
 
     def _tidy(self, batch: Batch, served: set[str], now: float) -> None:
         """New rows for host names without a certificate, none for those that are not needed, and a word on each that
-        ends soon. What a broken-off order left in DNS goes."""
+        ends soon. What a broken-off order left with DNS servers and edges goes."""
         self._end(batch)
         kept = self._kept()
         for name in acme.unused(served, kept, now):

@@ -104,7 +104,8 @@ def duration(seconds: float) -> Duration:
     return result
 
 
-def _span(value: Duration) -> float:
+def span_s(value: Duration) -> float:
+    """Seconds, of any duration that the wire can carry."""
     return value.seconds + value.nanos / 1e9
 
 
@@ -117,8 +118,8 @@ def _cache_policy(message: manifest_pb2.CachePolicy) -> CachePolicy:
         query_sort=key.query_sort,
         headers=tuple(key.headers),
         cookies=tuple(key.cookies),
-        negative_s=_span(message.negative_ttl),
-        heuristic_max_s=_span(message.heuristic_max),
+        negative_s=span_s(message.negative_ttl),
+        heuristic_max_s=span_s(message.heuristic_max),
         compress=message.compress,
     )
 
@@ -164,11 +165,11 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
         cache_disabled=message.cache.disabled,
         cache_object_bytes_max=message.cache.max_object_bytes,
         tls_redirect=message.tls.redirect,
-        hsts_s=_span(message.tls.hsts),
+        hsts_s=span_s(message.tls.hsts),
         cache_policy=_cache_policy(message.cache),
         routing=Routing(
             policy=_known(_STEERINGS, message.routing.policy, "manifest.routing.policy"),
-            ttl_s=_span(message.routing.ttl),
+            ttl_s=span_s(message.routing.ttl),
             order=tuple(message.routing.order),
             fail_closed=message.routing.fail_closed,
             jurisdictions=tuple(message.routing.jurisdictions),
@@ -176,7 +177,7 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
             geo=tuple((tuple(rule.places), tuple(rule.regions)) for rule in message.routing.geo),
         ),
         limits=Limits(message.resources.cpu_millis, message.resources.memory_bytes, message.resources.pids),
-        stop_timeout_s=_span(message.stop_timeout),
+        stop_timeout_s=span_s(message.stop_timeout),
         labels=dict(message.labels),
         kind=_known(_KINDS, message.kind, "manifest.kind"),
         container=container_options(message),
@@ -211,9 +212,9 @@ def _probe(probe: manifest_pb2.Probe) -> Probe:
         port="" if method == "exec" else getattr(probe, method).port,
         path=probe.http.path,
         host=probe.http.host,
-        interval_s=_span(probe.interval),
-        timeout_s=_span(probe.timeout),
-        start_period_s=_span(probe.start_period),
+        interval_s=span_s(probe.interval),
+        timeout_s=span_s(probe.timeout),
+        start_period_s=span_s(probe.start_period),
         healthy_after=probe.healthy_after,
         unhealthy_after=probe.unhealthy_after,
         service=probe.grpc.service,
@@ -227,12 +228,12 @@ def _placement(placement: manifest_pb2.Placement) -> Placement:
         per_region=placement.replicas_per_region,
         total=placement.replicas,
         constraints=tuple(Constraint(c.label, tuple(c.values), c.exclude) for c in placement.constraints),
-        lost_after_s=_span(placement.lost_after),
+        lost_after_s=span_s(placement.lost_after),
         on_rejoin=_known(_REJOINS, placement.on_rejoin, "manifest.placement.on_rejoin"),
         singleton=placement.singleton,
         spread=placement.spread,
         affinities=tuple(Affinity(a.label, tuple(a.values), a.app, a.weight) for a in placement.affinities),
-        fence_after_s=_span(placement.fence_after),
+        fence_after_s=span_s(placement.fence_after),
     )
 
 
@@ -244,19 +245,19 @@ def _rollout_policy(policy: manifest_pb2.RolloutPolicy) -> RolloutPolicy:
         }.get(policy.strategy, "rolling"),  # type: ignore[arg-type]
         max_surge=policy.max_surge,
         max_unavailable=policy.max_unavailable,
-        healthy_for_s=_span(policy.healthy_for),
-        health_deadline_s=_span(policy.health_deadline),
-        progress_deadline_s=_span(policy.progress_deadline),
+        healthy_for_s=span_s(policy.healthy_for),
+        health_deadline_s=span_s(policy.health_deadline),
+        progress_deadline_s=span_s(policy.progress_deadline),
         auto_rollback=not policy.no_auto_rollback,
-        drain_s=_span(policy.drain),
+        drain_s=span_s(policy.drain),
         canary_replicas=policy.canary_replicas,
-        canary_bake_s=_span(policy.canary_bake),
+        canary_bake_s=span_s(policy.canary_bake),
         manual_promotion=policy.manual_promotion,
         canary_percent=policy.canary_percent,
         canary_regions=tuple(policy.canary_regions),
-        hold_s=_span(policy.hold),
-        prefetch_deadline_s=_span(policy.prefetch_deadline),
-        waves=tuple(Wave(tuple(wave.regions), _span(wave.bake)) for wave in policy.waves),
+        hold_s=span_s(policy.hold),
+        prefetch_deadline_s=span_s(policy.prefetch_deadline),
+        waves=tuple(Wave(tuple(wave.regions), span_s(wave.bake)) for wave in policy.waves),
     )
 
 

@@ -106,7 +106,7 @@ def http_proofs(state: State, hostnames: Collection[str]) -> resource_pb2.HttpPr
 def cut_proven_within(state: State) -> duration_pb2.Duration | None:
     """How long the slowest DNS server of the fleet needs to prove a cut, by its settings; None while none says so."""
     told = (
-        session.cut_proven_within.seconds + session.cut_proven_within.nanos / 1e9
+        decode.span_s(session.cut_proven_within)
         for node in state.nodes.values()
         if node.condition != node_pb2.NODE_CONDITION_REVOKED
         for session in node.sessions

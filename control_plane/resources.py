@@ -429,8 +429,8 @@ class Publication:
 
     def _zone(self, origin: str) -> resource_pb2.ZoneData:
         zone = self._state.zones.need(f"zones/{origin}")
-        ttl_s = zone.ttl.seconds + zone.ttl.nanos / 1e9
-        negative_ttl_s = zone.negative_ttl.seconds + zone.negative_ttl.nanos / 1e9
+        ttl_s = decode.span_s(zone.ttl)
+        negative_ttl_s = decode.span_s(zone.negative_ttl)
         return resource_pb2.ZoneData(
             origin=origin,
             serial=self._state.zone_contents.revision(origin) % 2**32,

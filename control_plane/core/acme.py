@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-RENEW_AT_SHARE: Final = 2 / 3
+_RENEW_AT_SHARE: Final = 2 / 3
 """Of a certificate's life, where the authority suggests no time."""
+_EXPIRING_SHARE: Final = 1 / 6
+"""When so much of a certificate's life is left, whoever looks after it is told."""
 _RETRY_S: Final = 60.0
 _RETRY_MAX_S: Final = 6 * 3600.0
 _ID_LENGTH_MAX: Final = 63
-EXPIRING_SHARE: Final = 1 / 6
-"""When so much of a certificate's life is left, whoever looks after it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Kept:
     wanted: bool
     expire_at: float
     order_at: float
+    failures: int = 0
+    """Orders in a row that failed."""
 
 
 def covers(pattern: str, hostname: str) -> bool:
@@ -39,8 +41,12 @@ def covers(pattern: str, hostname: str) -> bool:
 
 
 def stands_for(kept: Kept, hostname: str, now: float) -> bool:
-    """Whether a host name needs no other certificate: it is on order, or good."""
-    return (kept.automatic or kept.expire_at > now) and any(covers(name, hostname) for name in kept.hostnames)
+    """Whether a host name needs no other certificate: it is good, or on order.
+
+    One that an operator asked for and that cannot be had, as a wildcard without a zone, keeps no host name waiting.
+    """
+    on_order = kept.automatic and not (kept.wanted and kept.failures)
+    return (on_order or kept.expire_at > now) and any(covers(name, hostname) for name in kept.hostnames)
 
 
 def missing(served: Iterable[str], kept: Sequence[Kept], now: float) -> list[str]:
@@ -77,8 +83,9 @@ def due(served: Collection[str], kept: Sequence[Kept], now: float) -> Kept | Non
 
 def renew_at(begin_at: float, expire_at: float, suggested_at: float | None) -> float:
     """When to renew: as the authority suggests, else at two thirds of its life."""
-    latest = begin_at + (expire_at - begin_at) * RENEW_AT_SHARE
-    return latest if suggested_at is None else min(suggested_at, expire_at)
+    if suggested_at is not None:
+        return min(suggested_at, expire_at)
+    return begin_at + (expire_at - begin_at) * _RENEW_AT_SHARE
 
 
 def retry_after_s(failures: int, jitter: float) -> float:
@@ -90,7 +97,7 @@ def retry_after_s(failures: int, jitter: float) -> float:
 
 def is_expiring(begin_at: float, expire_at: float, now: float) -> bool:
     """Whether little of its life is left."""
-    return expire_at - now < (expire_at - begin_at) * EXPIRING_SHARE
+    return expire_at - now < (expire_at - begin_at) * _EXPIRING_SHARE
 
 
 def certificate_id(hostname: str) -> str:

@@ -80,7 +80,7 @@ class OperatorTokenService:
         path = "operator_token"
         if not given.role or given.role not in access_pb2.OperatorRole.values():
             raise invalid(f"{path}.role", f"{path}.role: say what it may do: viewer, deployer, operator or admin")
-        ttl_s = given.ttl.seconds + given.ttl.nanos / 1e9 or _TTL_S
+        ttl_s = decode.span_s(given.ttl) or _TTL_S
         if not 1 <= ttl_s <= _TTL_S_MAX:
             raise invalid(f"{path}.ttl", f"{path}.ttl: {ttl_s:g} s must be from 1 s to 10 years")
         if len(given.display_name) > _NAME_MAX:

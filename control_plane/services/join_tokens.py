@@ -73,7 +73,7 @@ class JoinTokenService:
                 raise invalid(path, f"{path}: {role} is no role; use NODE_ROLE_EDGE or NODE_ROLE_DNS")
         if given.node_id:
             check_id(given.node_id, "join_token.node_id", NODE_ID_LENGTH_MAX)
-        ttl_s = given.ttl.seconds + given.ttl.nanos / 1e9 or TTL_S_DEFAULT
+        ttl_s = decode.span_s(given.ttl) or TTL_S_DEFAULT
         if not 0 < ttl_s <= TTL_S_MAX:
             raise invalid("join_token.ttl", f"join_token.ttl: {ttl_s:g}s must be more than 0 and at most 30 days")
         now = self._context.clock.wall()

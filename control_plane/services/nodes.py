@@ -151,7 +151,7 @@ class NodeService:
 
     async def drain_node(self, request: node_pb2.DrainNodeRequest, caller: Caller) -> node_pb2.Node:
         parse(request.name, "nodes/*")
-        deadline_s = request.deadline.seconds + request.deadline.nanos / 1e9 or _DRAIN_S
+        deadline_s = decode.span_s(request.deadline) or _DRAIN_S
         if not 1 <= deadline_s <= _DRAIN_S_MAX:
             raise invalid("deadline", f"deadline: {deadline_s:g} s must be from 1 s to 24 h")
 

@@ -66,7 +66,7 @@ class RoutingOverrideService:
         if drain != bool(given.percent) or given.percent > 100:
             message = f"{path}.percent: {given.percent}: a drain needs 1 to 100, and nothing else takes it"
             raise invalid(f"{path}.percent", message)
-        ttl_s = given.ttl.seconds + given.ttl.nanos / 1e9 or _TTL_S
+        ttl_s = decode.span_s(given.ttl) or _TTL_S
         if not 1 <= ttl_s <= _TTL_S_MAX:
             raise invalid(f"{path}.ttl", f"{path}.ttl: {ttl_s:g} s must be from 1 s to 30 days")
         if len(given.reason) > _REASON_MAX:

@@ -145,7 +145,7 @@ def _check(zone: zone_pb2.Zone) -> None:
     if zone.contact and zone.contact.count("@") != 1:
         raise invalid("zone.contact", f"zone.contact: {zone.contact!r} is no mail address")
     for path, value in (("zone.ttl", zone.ttl), ("zone.negative_ttl", zone.negative_ttl)):
-        if not 0 <= value.seconds + value.nanos / 1e9 <= _TTL_S_MAX:
+        if not 0 <= decode.span_s(value) <= _TTL_S_MAX:
             raise invalid(path, f"{path}: {value.seconds}s must be at most 7 days")
 
 

@@ -22,6 +22,9 @@ def test_a_host_name_without_a_good_certificate_is_missing_one() -> None:
     assert acme.missing(["a.test", "b.test"], [own], now=10.0) == ["a.test", "b.test"], "an uploaded one that ended"
     assert acme.missing(["a.test"], [own, kept("auto", "a.test")], now=11.0) == [], "it is on order"
     assert acme.missing(["x.a.test", "y.x.a.test"], [kept("w", "*.a.test", wanted=True)], 0.0) == ["y.x.a.test"]
+    failing = kept("w", "*.a.test", wanted=True, failures=1)
+    assert acme.missing(["x.a.test"], [failing], 0.0) == ["x.a.test"], "it waits for no wildcard that cannot be had"
+    assert acme.missing(["a.test"], [kept("auto", "a.test", failures=3)], 0.0) == [], "its own is tried again"
 
 
 def test_the_one_that_ends_first_is_ordered_first_and_none_that_nobody_needs() -> None:
