@@ -88,6 +88,7 @@ class Agent:
         self._shell = Shell(
             engine=engine,
             policy=self._policy,
+            mirrors=settings.mirrors,
             outbox=self._outbox,
             images=ImageLog(settings.state_dir / "images.json"),
             identity=identity,

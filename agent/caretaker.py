@@ -93,11 +93,11 @@ class Caretaker:
         if figures.engine_reason:
             return
         try:
-            needed = {*wanted, *await self._engine.images_in_use()}
+            needed = {*wanted, *await self._engine.images.in_use()}
             disk_used = figures.disk_used or 0.0
             for image in removable(self._images.last_wanted_s, needed=needed, disk_used=disk_used, now_s=now_s):
-                if image not in self._wanted():
-                    await self._engine.remove_image(image)
+                if image.partition("@")[2] not in {name.partition("@")[2] for name in self._wanted()}:
+                    await self._engine.images.remove(image)
                     self._images.removed(image)
                     log.info("image_removed", image=image)
             await asyncio.to_thread(self._images.save)

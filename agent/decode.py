@@ -36,6 +36,7 @@ RESOURCE_TYPES: Final = (
     "drillclients",
     "faults",
     "images",
+    "mirrors",
     "registries",
     "replicas",
     "routes",
@@ -101,6 +102,12 @@ def logins(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
     return {login.host: (login.username, login.password) for login in found}
 
 
+def mirrors(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
+    """By host of a registry, hosts with the same content."""
+    found = (resource.registry_mirrors for resource in snapshot.of_type("mirrors").values())
+    return {one.host: tuple(one.mirrors) for one in found}
+
+
 def resource_types(policy: LocalPolicy) -> tuple[str, ...]:
     """What the node asks for: nothing of drills when its policy forbids them."""
     return tuple(kind for kind in RESOURCE_TYPES if kind not in ("drillclients", "faults") or policy.drills)
@@ -135,6 +142,10 @@ def _resource_problems(
         case "agent_version":
             if not VERSION.fullmatch(resource.agent_version.version):
                 yield f"version: {resource.agent_version.version!r} is no version"
+        case "registry_mirrors":
+            for host in (resource.registry_mirrors.host, *resource.registry_mirrors.mirrors):
+                if not _HOST.fullmatch(host):
+                    yield f"host: {host!r} is no registry"
         case "registry_login":
             if not (_HOST.fullmatch(resource.registry_login.host) and resource.registry_login.username):
                 yield f"host: {resource.registry_login.host!r} is no registry, or there is no user name"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from fleet.settings import ProgramSettings
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?")
 
 
 class AgentSettings(ProgramSettings):
@@ -25,6 +28,8 @@ class AgentSettings(ProgramSettings):
     """Where Docker Engine listens."""
     policy_file: Path = Path("/etc/locci/policy.toml")
     """What this host allows, whatever the control plane says; without the file, the defaults (docs/agent.md)."""
+    mirrors: dict[str, list[str]] = Field(default_factory=dict)
+    """By host of a registry, hosts with the same content that are asked before it, and before the fleet's mirrors."""
     sandboxes: int = Field(default=4, ge=0, le=64)
     """Network namespaces made ahead of time, for fast starts."""
     install_dir: Path = Path("/opt/locci")
@@ -33,3 +38,11 @@ class AgentSettings(ProgramSettings):
     """Holds the address or folder from which versions are fetched; without it, only installed ones are switched to."""
     metrics_listen: str = "127.0.0.1:7446"
     """/metrics and /healthz, `address:port`; empty for none."""
+
+    @field_validator("mirrors")
+    @classmethod
+    def _hosts(cls, mirrors: dict[str, list[str]]) -> dict[str, list[str]]:
+        for host in (*mirrors, *(mirror for found in mirrors.values() for mirror in found)):
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is no registry, as in registry.example.net:5000")
+        return mirrors

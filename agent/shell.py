@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -61,8 +61,9 @@ from agent.core.messages import (
     Ticked,
     WakeAt,
 )
+from agent.core.mirrors import combined
 from agent.core.model import Identity
-from agent.core.policy import LocalPolicy
+from agent.core.policy import LocalPolicy, allows_image
 from agent.core.summary import sentence
 from agent.drill_clients import DrillClients
 from agent.metrics import Metrics
@@ -87,6 +88,7 @@ class Shell:
         *,
         engine: Engine,
         policy: LocalPolicy,
+        mirrors: Mapping[str, Sequence[str]],
         outbox: Outbox,
         images: ImageLog,
         identity: IdentityDirectory,
@@ -100,6 +102,8 @@ class Shell:
     ):
         self._engine = engine
         self._policy = policy
+        self._mirrors = mirrors
+        engine.images.passed_over = self._mirror_passed_over
         self.images = images
         self.usage: dict[str, Usage] = {}
         self._beats = 0
@@ -168,10 +172,21 @@ class Shell:
             WantedVersion(self._data_path).follow(target.agent_version)
         except OSError as error:
             log.error("agent_version_not_kept", version=target.agent_version, reason=error.strerror)
-        self._engine.logins = decode.logins(snapshot)
+        self._want_registries(snapshot)
         self.post(SnapshotAccepted(target))
         self.drill_clients.want(snapshot)
         self.want_faults(decode_faults.wanted(snapshot, self._policy))
+
+    def _want_registries(self, snapshot: Snapshot) -> None:
+        told = decode.mirrors(snapshot)
+        self._engine.images.logins = decode.logins(snapshot)
+        self._engine.images.mirrors_of = lambda image: combined(
+            image, self._mirrors, told, lambda name: allows_image(self._policy, name)
+        )
+
+    def _mirror_passed_over(self, mirror: str, reason: str) -> None:
+        message = f"images are not pulled from mirror {mirror} for a while: {reason}"
+        self.record(RecordEvent("MirrorPassedOver", "warning", (), message, {}))
 
     def complete_status(self) -> agent_pb2.Status:
         return self.reporter.complete()
@@ -310,8 +325,7 @@ class Shell:
 
     async def _pull(self, image: str) -> None:
         try:
-            await self._engine.pull(image)
-            self.images.pulled(image, self._clock.wall())
+            self.images.pulled(await self._engine.images.pull(image), self._clock.wall())
             self.post(ImagePulled(image))
         except PullError as error:
             self.post(PullFailed(image, error.failure, error.detail, engine_lost=error.lost))

@@ -189,6 +189,7 @@ REGISTRIES: Final[list[Column]] = [
     ("REGISTRY", lambda r: last(r["name"])),
     ("HOST", lambda r: r.get("host", "")),
     ("USERNAME", lambda r: r.get("username", "")),
+    ("MIRRORS", lambda r: ", ".join(mirror["host"] for mirror in r.get("mirrors", []))),
     ("AGE", lambda r: age(r.get("create_time"))),
 ]
 USAGE: Final[list[Column]] = [

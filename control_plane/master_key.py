@@ -64,7 +64,7 @@ async def replace(directory: Path, state: State) -> int:
 
     def build(batch: Batch) -> int:
         count = 0
-        for table, context in _sealed(state):
+        for table, context in sealed_tables(state):
             for name, row in table.items():
                 wrapped = old.rewrap(row.value, context(name), new)
                 batch.put(table, name, BytesValue(value=wrapped), table.revision(name))
@@ -78,12 +78,13 @@ async def replace(directory: Path, state: State) -> int:
     return count
 
 
-def _sealed(state: State) -> list[tuple[Table[Any], Callable[[str], str]]]:
+def sealed_tables(state: State) -> list[tuple[Table[Any], Callable[[str], str]]]:
     """Each table of sealed values, and the context under which the value of a name is sealed."""
     return [
         (state.secret_values, lambda name: name),
         (state.certificate_keys, lambda name: f"{name}/key"),
         (state.registry_passwords, lambda name: f"{name}/password"),
+        (state.acme_keys, lambda name: name),
         (state.authority_keys, lambda name: f"{name}/key"),
         (state.zone_keys, lambda name: f"zoneKeys/{name.removeprefix('zones/')}"),
     ]

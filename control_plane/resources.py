@@ -34,6 +34,7 @@ TYPES: Final = {
         "regions",
         "certificates",
         "secrets",
+        "mirrors",
         "registries",
         "faults",
         "drillclients",
@@ -189,9 +190,12 @@ class Publication:
                 result.update(_named(self._secrets(replicas)))
         if "images" in types:
             result.update(self._images.get(f"nodes/{node_id}", {}))
-        if "registries" in types and self._vault is not None and result:
-            images = {r.replica.image or r.image.image for r in result.values()}
-            result.update(_named(logins.resources(self._state, self._vault, images)))
+        images = {r.replica.image or r.image.image for r in result.values()} - {""}
+        region = self._nodes[node_id].region if node_id in self._nodes else ""
+        if "registries" in types and self._vault is not None and images:
+            result.update(_named(logins.resources(self._state, self._vault, region, images)))
+        if "mirrors" in types and images:
+            result.update(_named(logins.mirrors(self._state, region, images)))
         if "faults" in types:
             result.update(self._faults.get(f"nodes/{node_id}", {}))
         if "drillclients" in types:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import docker
-import requests
 
 from agent.adapters import containers as shapes
 from agent.adapters.containers import LABEL_NODE, LABEL_VOLUME, joined_sandbox
-from agent.adapters.docker_client import Client, Clients, Pull
-from agent.adapters.engine_errors import EngineError, PullError, explain, pull_failure
+from agent.adapters.docker_client import Client, Clients
+from agent.adapters.engine_errors import EngineError, explain
+from agent.adapters.images import Images
 from agent.adapters.sandboxes import Sandboxes
 from agent.adapters.secret_files import SecretFiles
 from agent.adapters.threads import Threads
-from agent.core.model import Container, Identity, PullFailure, Replica
-from agent.core.plan import ENDS_MAX, PULLS_MAX, STARTS_MAX
+from agent.core.model import Container, Identity, Replica
+from agent.core.plan import ENDS_MAX, STARTS_MAX
 from agent.core.sandboxes import Sandbox
 from fleet.files import write_atomic
 
@@ -45,12 +44,10 @@ class Engine:
         self._files = files
         self._secrets = SecretFiles(secret_files)
         self._clients = Clients(base_url)
-        self.logins: Mapping[str, tuple[str, str]] = {}
-        """By host of a registry, user name and password."""
+        self.images = Images(self._clients, base_url)
         self.sandboxes = Sandboxes(self._clients, node, sandboxes)
         self._starting = Threads("start", STARTS_MAX)
         self._ending = Threads("end", ENDS_MAX)
-        self._pulling = Threads("pull", PULLS_MAX)
         self._looking = Threads("look", 2)
         self._asking = Threads("exec", EXEC_THREADS)
 
@@ -61,22 +58,6 @@ class Engine:
         sandboxes = shapes.sandboxes_of(listed)
         found = (shapes.container_of(summary, sandboxes) for summary in listed)
         return tuple(container for container in found if container is not None)
-
-    async def pull(self, image: str) -> None:
-        """Brings an image here unless it is. Raises PullError; cancelling gives the pull up."""
-        pull = Pull(image, self.logins.get(image.partition("/")[0]))
-        try:
-            await self._pulling.run(lambda: pull.run(self._clients.get()))
-        except asyncio.CancelledError:
-            await self._looking.run(pull.cancel)
-            raise
-        except PullError:
-            raise
-        except Exception as error:
-            explained = explain(error, self._base_url)
-            timed_out = isinstance(error, requests.exceptions.ReadTimeout)
-            failure = PullFailure.TIMED_OUT if timed_out else pull_failure(explained.reason)
-            raise PullError(failure, explained.reason, lost=explained.lost and not timed_out) from error
 
     async def create_and_start(self, replica: Replica) -> Container:
         """A fresh container that runs, or did for a moment. What could not be started is removed again."""
@@ -121,19 +102,6 @@ class Engine:
 
         await self._end(call)
         self.sandboxes.changed()
-
-    async def images_in_use(self) -> frozenset[str]:
-        """The images that containers on this host were made of, as their makers named them."""
-        listed = await self._call(self._looking, lambda client: client.containers(all=True))
-        return frozenset(summary["Image"] for summary in listed)
-
-    async def remove_image(self, image: str) -> None:
-        """Removes an image; one that is gone is fine. The engine refuses one that a container needs."""
-        try:
-            await self._call(self._looking, lambda client: client.remove_image(image))
-        except EngineError as error:
-            if not error.missing:
-                raise
 
     async def run_in(self, container_id: str, command: tuple[str, ...], timeout_s: float) -> str:
         """Why a command in the container did not end with exit code 0, in a sentence; empty when it did."""
@@ -191,7 +159,7 @@ class Engine:
         secret_files = self._secrets.write(_folder_of(replica.identity), replica.options.secret_files)
         settings = shapes.host_settings(replica, self._folder(replica.identity), box.id if box else "", secret_files)
         container_id = client.create_container(
-            image=replica.image,
+            image=self.images.name_of(replica.image),
             name=f"locci-{replica.app}-{replica.ordinal}-{replica.release}-{secrets.token_hex(3)}",
             entrypoint=list(replica.command) or None,
             command=list(replica.args) or None,

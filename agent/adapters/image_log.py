@@ -33,9 +33,10 @@ class ImageLog:
             del self.last_wanted_s[min(self.last_wanted_s, key=lambda i: self.last_wanted_s[i])]
 
     def wanted(self, images: Iterable[str], wall_s: float) -> None:
-        """These are wanted now."""
-        for image in images:
-            if image in self.last_wanted_s:
+        """These are wanted now, whatever registry or mirror they came from."""
+        digests = {image.partition("@")[2] for image in images}
+        for image in self.last_wanted_s:
+            if image.partition("@")[2] in digests:
                 self.last_wanted_s[image] = wall_s
 
     def removed(self, image: str) -> None:

@@ -20,14 +20,16 @@ def removable(
     """The images that may go, the longest unwanted first.
 
     `last_wanted_s` has the time at which each was wanted last, by wall clock; what lies in the future, as after a
-    jump of the clock, counts as now. `needed` are wanted now, or a container was made of them: they always stay.
+    jump of the clock, counts as now. `needed` are wanted now, or a container was made of them: they always stay,
+    whatever registry or mirror they came from.
     """
     pressed = disk_used >= PRESSURE
     kept = KEPT_UNDER_PRESSURE if pressed else KEPT_PER_REPOSITORY
     spare: dict[str, int] = {}
     found: list[str] = []
+    digests = {image.partition("@")[2] for image in needed}
     for image in sorted(last_wanted_s, key=lambda i: (-last_wanted_s[i], i)):
-        if image in needed:
+        if image.partition("@")[2] in digests:
             continue
         repository = image.partition("@")[0]
         spare[repository] = spare.get(repository, 0) + 1

@@ -33,11 +33,16 @@ class LocalPolicy:
 DEFAULT_POLICY: Final = LocalPolicy()
 
 
+def allows_image(policy: LocalPolicy, image: str) -> bool:
+    """Whether images may be pulled by such a name."""
+    repository = image.partition("@")[0]
+    return any(fnmatchcase(repository, pattern) for pattern in policy.registries)
+
+
 def violations(policy: LocalPolicy, image: str, options: Options) -> Iterator[str]:
     """What a replica asks for that the host does not allow, in sentences that name the rule."""
-    repository = image.partition("@")[0]
-    if not any(fnmatchcase(repository, pattern) for pattern in policy.registries):
-        yield f"image: this host's policy (registries) does not allow {repository}"
+    if not allows_image(policy, image):
+        yield f"image: this host's policy (registries) does not allow {image.partition('@')[0]}"
     for volume in options.volumes:
         if volume.kind == "host" and not any(_below(volume.source, allowed) for allowed in policy.host_paths):
             yield f"volumes: this host's policy (host_paths) does not allow {volume.source}"

@@ -1,4 +1,4 @@
-"""Logins at registries: kept, replaced, forgotten; their passwords are never given out."""
+"""Registries, their logins and mirrors: kept, replaced, forgotten; passwords are never given out."""
 
 from __future__ import annotations
 
@@ -42,20 +42,19 @@ class RegistryService:
         async def act() -> registry_pb2.Registry:
             name = f"registries/{check_id(request.registry_id, 'registry_id', _ID_LENGTH_MAX)}"
             given = request.registry
-            row = registry_pb2.Registry(name=name, host=given.host, username=given.username)
+            row = registry_pb2.Registry(name=name, host=given.host, username=given.username, mirrors=given.mirrors)
             row.create_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
-            logins.examine(row, given.password)
+            logins.examine(row, given.password, set(self._state.regions))
 
             def build(batch: Batch) -> None:
                 if name in self._state.registries:
                     raise already_exists(name)
                 same = next((other.name for other in self._state.registries.values() if other.host == row.host), "")
                 if same:
-                    raise already_exists(name, f"{same} is the login at {row.host} already: replace that one")
+                    raise already_exists(name, f"{same} is for {row.host} already: replace that one")
                 if not request.validate_only:
                     self._put(batch, row, given.password)
-                    message = f"{caller.principal} keeps a login at {row.host} for {row.username}"
-                    batch.event("RegistryCreated", message, name)
+                    batch.event("RegistryCreated", f"{caller.principal} keeps {_what(row)}", name)
 
             await self._context.change(build)
             return row if request.validate_only else self._state.registries.need(name)
@@ -73,14 +72,17 @@ class RegistryService:
                 message = f"registry.host: {row.name} is for {row.host}: make another for another host"
                 raise invalid("registry.host", message)
             row.username = given.username
-            logins.examine(row, given.password)
+            del row.mirrors[:]
+            row.mirrors.extend(given.mirrors)
+            password = given.password or self._password(row)
+            logins.examine(row, password, set(self._state.regions))
 
             def build(batch: Batch) -> None:
                 self._state.registries.need(given.name)
                 check_etag(given.name, given.etag, self._state.registries.revision(given.name))
                 if not request.validate_only:
-                    self._put(batch, row, given.password)
-                    batch.event("RegistryUpdated", f"{caller.principal} replaced the login at {row.host}", row.name)
+                    self._put(batch, row, password)
+                    batch.event("RegistryUpdated", f"{caller.principal} keeps {_what(row)} now", row.name)
 
             await self._context.change(build)
             return row if request.validate_only else self._state.registries.need(given.name)
@@ -94,11 +96,25 @@ class RegistryService:
             row = self._state.registries.need(request.name)
             batch.delete(self._state.registries, request.name)
             batch.delete(self._state.registry_passwords, request.name)
-            batch.event("RegistryDeleted", f"{caller.principal} forgot the login at {row.host}", request.name)
+            batch.event("RegistryDeleted", f"{caller.principal} forgot {_what(row)}", request.name)
 
         await self._context.change(build)
         return empty_pb2.Empty()
 
+    def _password(self, row: registry_pb2.Registry) -> str:
+        """The one that is kept, for a login that goes on."""
+        found = logins.login(self._state, self._context.vault, row.host) if row.username else None
+        return found[1] if found is not None else ""
+
     def _put(self, batch: Batch, row: registry_pb2.Registry, password: str) -> None:
         batch.put(self._state.registries, row.name, row)
-        batch.put(self._state.registry_passwords, row.name, logins.seal(self._context.vault, row.name, password))
+        if row.username:
+            batch.put(self._state.registry_passwords, row.name, logins.seal(self._context.vault, row.name, password))
+        else:
+            batch.delete(self._state.registry_passwords, row.name)
+
+
+def _what(row: registry_pb2.Registry) -> str:
+    login = f"a login at {row.host} for {row.username}" if row.username else ""
+    mirrors = f"mirrors of {row.host}: {', '.join(mirror.host for mirror in row.mirrors)}" if row.mirrors else ""
+    return " and ".join(filter(None, (login, mirrors)))

@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17locci/v1/registry.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x01\n\x08Registry\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x16\n\x08username\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x08password\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"`\n\x15ListRegistriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"Y\n\x16ListRegistriesResponse\x12&\n\nregistries\x18\x01 \x03(\x0b\x32\x12.locci.v1.Registry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x12GetRegistryRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x89\x01\n\x15\x43reateRegistryRequest\x12\x19\n\x0bregistry_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x08registry\x18\x02 \x01(\x0b\x32\x12.locci.v1.RegistryB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"n\n\x15UpdateRegistryRequest\x12*\n\x08registry\x18\x01 \x01(\x0b\x32\x12.locci.v1.RegistryB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"+\n\x15\x44\x65leteRegistryRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xb0\x04\n\x0fRegistryService\x12k\n\x0eListRegistries\x12\x1f.locci.v1.ListRegistriesRequest\x1a .locci.v1.ListRegistriesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/registries\x12`\n\x0bGetRegistry\x12\x1c.locci.v1.GetRegistryRequest\x1a\x12.locci.v1.Registry\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=registries/*}\x12g\n\x0e\x43reateRegistry\x12\x1f.locci.v1.CreateRegistryRequest\x1a\x12.locci.v1.Registry\" \x82\xd3\xe4\x93\x02\x1a\"\x0e/v1/registries:\x08registry\x12y\n\x0eUpdateRegistry\x12\x1f.locci.v1.UpdateRegistryRequest\x1a\x12.locci.v1.Registry\"2\x82\xd3\xe4\x93\x02,2 /v1/{registry.name=registries/*}:\x08registry\x12j\n\x0e\x44\x65leteRegistry\x12\x1f.locci.v1.DeleteRegistryRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/v1/{name=registries/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17locci/v1/registry.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x08Registry\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x19\n\x08password\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12*\n\x07mirrors\x18\xac\x01 \x03(\x0b\x32\x18.locci.v1.RegistryMirror\"5\n\x0eRegistryMirror\x12\x12\n\x04host\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07regions\x18\x02 \x03(\t\"`\n\x15ListRegistriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"Y\n\x16ListRegistriesResponse\x12&\n\nregistries\x18\x01 \x03(\x0b\x32\x12.locci.v1.Registry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x12GetRegistryRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x89\x01\n\x15\x43reateRegistryRequest\x12\x19\n\x0bregistry_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x08registry\x18\x02 \x01(\x0b\x32\x12.locci.v1.RegistryB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"n\n\x15UpdateRegistryRequest\x12*\n\x08registry\x18\x01 \x01(\x0b\x32\x12.locci.v1.RegistryB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"+\n\x15\x44\x65leteRegistryRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xb0\x04\n\x0fRegistryService\x12k\n\x0eListRegistries\x12\x1f.locci.v1.ListRegistriesRequest\x1a .locci.v1.ListRegistriesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/registries\x12`\n\x0bGetRegistry\x12\x1c.locci.v1.GetRegistryRequest\x1a\x12.locci.v1.Registry\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=registries/*}\x12g\n\x0e\x43reateRegistry\x12\x1f.locci.v1.CreateRegistryRequest\x1a\x12.locci.v1.Registry\" \x82\xd3\xe4\x93\x02\x1a\"\x0e/v1/registries:\x08registry\x12y\n\x0eUpdateRegistry\x12\x1f.locci.v1.UpdateRegistryRequest\x1a\x12.locci.v1.Registry\"2\x82\xd3\xe4\x93\x02,2 /v1/{registry.name=registries/*}:\x08registry\x12j\n\x0e\x44\x65leteRegistry\x12\x1f.locci.v1.DeleteRegistryRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/v1/{name=registries/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +37,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REGISTRY'].fields_by_name['name']._loaded_options = None
   _globals['_REGISTRY'].fields_by_name['name']._serialized_options = b'\342A\001\010'
-  _globals['_REGISTRY'].fields_by_name['username']._loaded_options = None
-  _globals['_REGISTRY'].fields_by_name['username']._serialized_options = b'\342A\001\002'
   _globals['_REGISTRY'].fields_by_name['password']._loaded_options = None
   _globals['_REGISTRY'].fields_by_name['password']._serialized_options = b'\200\001\001\342A\001\004'
   _globals['_REGISTRY'].fields_by_name['create_time']._loaded_options = None
   _globals['_REGISTRY'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_REGISTRY'].fields_by_name['revision']._loaded_options = None
   _globals['_REGISTRY'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_REGISTRYMIRROR'].fields_by_name['host']._loaded_options = None
+  _globals['_REGISTRYMIRROR'].fields_by_name['host']._serialized_options = b'\342A\001\002'
   _globals['_GETREGISTRYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETREGISTRYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CREATEREGISTRYREQUEST'].fields_by_name['registry_id']._loaded_options = None
@@ -66,19 +66,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYSERVICE'].methods_by_name['DeleteRegistry']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['DeleteRegistry']._serialized_options = b'\202\323\344\223\002\031*\027/v1/{name=registries/*}'
   _globals['_REGISTRY']._serialized_start=163
-  _globals['_REGISTRY']._serialized_end=351
-  _globals['_LISTREGISTRIESREQUEST']._serialized_start=353
-  _globals['_LISTREGISTRIESREQUEST']._serialized_end=449
-  _globals['_LISTREGISTRIESRESPONSE']._serialized_start=451
-  _globals['_LISTREGISTRIESRESPONSE']._serialized_end=540
-  _globals['_GETREGISTRYREQUEST']._serialized_start=542
-  _globals['_GETREGISTRYREQUEST']._serialized_end=582
-  _globals['_CREATEREGISTRYREQUEST']._serialized_start=585
-  _globals['_CREATEREGISTRYREQUEST']._serialized_end=722
-  _globals['_UPDATEREGISTRYREQUEST']._serialized_start=724
-  _globals['_UPDATEREGISTRYREQUEST']._serialized_end=834
-  _globals['_DELETEREGISTRYREQUEST']._serialized_start=836
-  _globals['_DELETEREGISTRYREQUEST']._serialized_end=879
-  _globals['_REGISTRYSERVICE']._serialized_start=882
-  _globals['_REGISTRYSERVICE']._serialized_end=1442
+  _globals['_REGISTRY']._serialized_end=389
+  _globals['_REGISTRYMIRROR']._serialized_start=391
+  _globals['_REGISTRYMIRROR']._serialized_end=444
+  _globals['_LISTREGISTRIESREQUEST']._serialized_start=446
+  _globals['_LISTREGISTRIESREQUEST']._serialized_end=542
+  _globals['_LISTREGISTRIESRESPONSE']._serialized_start=544
+  _globals['_LISTREGISTRIESRESPONSE']._serialized_end=633
+  _globals['_GETREGISTRYREQUEST']._serialized_start=635
+  _globals['_GETREGISTRYREQUEST']._serialized_end=675
+  _globals['_CREATEREGISTRYREQUEST']._serialized_start=678
+  _globals['_CREATEREGISTRYREQUEST']._serialized_end=815
+  _globals['_UPDATEREGISTRYREQUEST']._serialized_start=817
+  _globals['_UPDATEREGISTRYREQUEST']._serialized_end=927
+  _globals['_DELETEREGISTRYREQUEST']._serialized_start=929
+  _globals['_DELETEREGISTRYREQUEST']._serialized_end=972
+  _globals['_REGISTRYSERVICE']._serialized_start=975
+  _globals['_REGISTRYSERVICE']._serialized_end=1535
 # @@protoc_insertion_point(module_scope)

@@ -77,6 +77,7 @@ class Resource(_message.Message):
     DRILL_CLIENT_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    REGISTRY_MIRRORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
     replicas, routes, regions, hostnames, zones and faults, each with its own body below.
@@ -141,6 +142,10 @@ class Resource(_message.Message):
         reported as a replica's status is, by this name; ready means that it is held.
         """
 
+    @_builtins.property
+    def registry_mirrors(self) -> Global___RegistryMirrors:
+        """`mirrors/{registry}`: where else to pull a registry's images from. Role edge."""
+
     def __init__(
         self,
         *,
@@ -160,12 +165,13 @@ class Resource(_message.Message):
         drill_client: _drill_pb2.DrillClient | None = ...,
         agent_version: Global___AgentVersion | None = ...,
         image: Global___ImageHold | None = ...,
+        registry_mirrors: Global___RegistryMirrors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "drill_client", "agent_version", "image"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "drill_client", "agent_version", "image", "registry_mirrors"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -454,6 +460,34 @@ class RegistryLogin(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegistryLogin: _TypeAlias = RegistryLogin  # noqa: Y015
+
+@_typing.final
+class RegistryMirrors(_message.Message):
+    """Mirrors of a registry, for the nodes that pull from there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    MIRRORS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """The registry, as image references name it."""
+    @_builtins.property
+    def mirrors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts with the same content, in the order in which to ask them."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        mirrors: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "mirrors", b"mirrors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryMirrors: _TypeAlias = RegistryMirrors  # noqa: Y015
 
 @_typing.final
 class SecretMaterial(_message.Message):

@@ -1,7 +1,8 @@
-"""Images from a registry that wants a login."""
+"""Images from a registry that wants a login, and from mirrors."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from lab.preflight import find_tools
 from locci.v1 import replica_pb2, resource_pb2
 from tests.fakes.passwords import htpasswd
 from tests.fakes.ports import free_port
-from tests.integration.agent.rig import Rig, eventually, named, replica
+from tests.integration.agent.rig import Rig, containers, eventually, named, replica
+from tests.integration.engine_fixture import REGISTRY
 
 pytestmark = pytest.mark.lab
 
@@ -58,3 +60,42 @@ async def test_an_image_is_pulled_by_the_login_that_came_with_it(rig: Rig, priva
     assert PASSWORD not in rig.log
     for path in (path for path in rig.state.rglob("*") if path.is_file() and path.name != "snapshot.pb"):
         assert PASSWORD.encode() not in path.read_bytes(), path
+
+
+def mirrors(image: str, *hosts: str) -> resource_pb2.Resource:
+    body = resource_pb2.RegistryMirrors(host=image.partition("/")[0], mirrors=hosts)
+    return named(resource_pb2.Resource(name="mirrors/main", registry_mirrors=body))
+
+
+def at(image: str, host: str) -> str:
+    """The image's name at another host."""
+    return f"{host}/{image.partition('/')[2]}"
+
+
+async def test_a_mirror_with_a_login_stands_in_for_a_registry_that_is_away(rig: Rig, private: str) -> None:
+    mirror = private.partition("/")[0]
+    image = at(private, REGISTRY)
+    await asyncio.to_thread(rig.host.kill_registry)
+    try:
+        rig.start()
+        rig.control_plane.want(replica(image), mirrors(image, mirror), login(private, PASSWORD))
+        await eventually(rig.control_plane.ready, "it runs from the mirror")
+        before = await containers(rig.host)
+        await rig.kill()
+        rig.start()
+        rig.control_plane.want(replica(image), replica(image, ordinal=1))
+        await eventually(lambda: rig.control_plane.ready("replicas/web/1/1"), "it is here, although no mirror is known")
+        assert before.items() <= (await containers(rig.host)).items()
+    finally:
+        await asyncio.to_thread(rig.host.start_registry)
+
+
+async def test_mirrors_that_are_away_or_lack_the_image_hold_nothing_up(rig: Rig, image: str) -> None:
+    away, forbidden = f"127.0.0.1:{free_port()}", "elsewhere.example.net"
+    (rig.folder / "policy.toml").write_text('registries = ["127.0.0.1:*"]\n')
+    rig.start()
+    rig.control_plane.want(replica(image), mirrors(image, forbidden, away))
+    await eventually(rig.control_plane.ready, "it is pulled from the registry itself")
+    await eventually(lambda: "MirrorPassedOver" in rig.control_plane.events, "and the mirror is told of")
+    assert away in rig.log
+    assert forbidden not in rig.log

@@ -289,8 +289,8 @@ class Rig:
         """Enrols and connects a host, and waits until it is ready."""
         roles = [node_pb2.NODE_ROLE_DNS if dns else node_pb2.NODE_ROLE_EDGE]
         directory = await self.enrol(await self.token(region, roles=roles), node, address)
-        held = ["certificates", "drillclients", "faults", "images", "registries", "replicas", "routes", "secrets"]
-        types = ["regions", "hostnames", "zones", "zonekeys"] if dns else held
+        held = ["certificates", "drillclients", "faults", "images", "mirrors", "registries", "replicas", "routes"]
+        types = ["regions", "hostnames", "zones", "zonekeys"] if dns else [*held, "secrets"]
         host = Host(directory, self.path / f"{node}.snapshot", roles[0], types)
         self.hosts[node] = host
         host.connect()

@@ -12,9 +12,12 @@ import aiohttp
 import grpc
 import pytest
 from cryptography import x509
+from google.protobuf.wrappers_pb2 import BytesValue
 
 from control_plane.http.listener import start_http
+from control_plane.master_key import sealed_tables
 from control_plane.shared import replace_master_key
+from control_plane.state import Table
 from fleet import identity
 from fleet.errors import LocciError
 from fleet.identity import IdentityDirectory
@@ -132,6 +135,9 @@ async def test_a_certificate_of_a_retired_authority_is_refused(tmp_path: Path) -
 
 async def test_a_new_master_key(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
+        tables = [table for table in vars(rig.plane.state).values() if isinstance(table, Table)]
+        sealed = {table.kind for table in tables if table.message is BytesValue} - {"requests"}
+        assert {table.kind for table, _ in sealed_tables(rig.plane.state)} == sealed, "every one is sealed anew"
         secrets = secret_pb2_grpc.SecretServiceStub(rig.channel)
         request = secret_pb2.CreateSecretRequest(secret_id="db", value=b"canary")
         await secrets.CreateSecret(request)

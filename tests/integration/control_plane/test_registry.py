@@ -9,11 +9,13 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from control_plane import logins
 from control_plane.adapters.registry import RegistryClient
 from fleet.errors import LocciError
 from locci.v1 import app_pb2, registry_pb2, registry_pb2_grpc
@@ -179,7 +181,7 @@ async def test_a_login_is_used_for_what_wants_one(tmp_path: Path) -> None:
             await rig.start()
             await rig.region("eu")
             node = await rig.host("eu-1", "eu")
-            logins = registry_pb2_grpc.RegistryServiceStub(rig.channel)
+            registries = registry_pb2_grpc.RegistryServiceStub(rig.channel)
             wanted = app_pb2.ApplyAppRequest(manifest=manifest(image=f"{host}/hello:1"))
 
             async def answer() -> str:
@@ -191,13 +193,15 @@ async def test_a_login_is_used_for_what_wants_one(tmp_path: Path) -> None:
             await until(listening, "the registry listens")
             assert "it wants a login; keep a login with `locci registries create`" in await answer()
             given = registry_pb2.Registry(host=host, username="puller", password="wrong")
-            made = await logins.CreateRegistry(registry_pb2.CreateRegistryRequest(registry_id="main", registry=given))
+            made = await registries.CreateRegistry(
+                registry_pb2.CreateRegistryRequest(registry_id="main", registry=given)
+            )
             assert (made.name, made.host, made.password) == ("registries/main", host, "")
             assert "it answered 401" in await answer()
             other = registry_pb2.CreateRegistryRequest(registry_id="other", registry=given)
-            assert "registries/main is the login" in str((await error_of(logins.CreateRegistry(other))).details())
+            assert "registries/main is for" in str((await error_of(registries.CreateRegistry(other))).details())
             given = registry_pb2.Registry(name="registries/main", username="puller", password="canary-password")
-            await logins.UpdateRegistry(registry_pb2.UpdateRegistryRequest(registry=given))
+            await registries.UpdateRegistry(registry_pb2.UpdateRegistryRequest(registry=given))
             assert "has no such image" in await answer()
 
             # A host gets it together with the first image from there, and loses it with the last.
@@ -207,7 +211,7 @@ async def test_a_login_is_used_for_what_wants_one(tmp_path: Path) -> None:
             await rig.apps.ApplyApp(wanted)
             await until(lambda: "registries/main" in node.resources, "the host has the login")
             assert node.resources["registries/main"].registry_login.password == "canary-password"
-            listed = await logins.ListRegistries(registry_pb2.ListRegistriesRequest())
+            listed = await registries.ListRegistries(registry_pb2.ListRegistriesRequest())
             assert b"canary-password" not in listed.SerializeToString()
             for file in (file for file in rig.settings.data_dir.rglob("*") if file.is_file()):
                 assert b"canary-password" not in file.read_bytes(), file
@@ -216,10 +220,54 @@ async def test_a_login_is_used_for_what_wants_one(tmp_path: Path) -> None:
             for bad in ({"host": "a b"}, {"host": "", "username": ""}, {"host": "x.test", "username": "a:b"}):
                 fields = {"username": "u", "password": "p", **bad}
                 request = registry_pb2.CreateRegistryRequest(registry_id="x", registry=registry_pb2.Registry(**fields))
-                assert (await error_of(logins.CreateRegistry(request))).code().name == "INVALID_ARGUMENT"
+                assert (await error_of(registries.CreateRegistry(request))).code().name == "INVALID_ARGUMENT"
     finally:
         process.terminate()
         await asyncio.wait_for(process.wait(), 10)
+
+
+async def test_mirrors_reach_the_nodes_of_their_regions_with_their_logins(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        nodes = {}
+        for region in ("eu", "us"):
+            await rig.region(region)
+            nodes[region] = await rig.host(f"{region}-1", region)
+        registries = registry_pb2_grpc.RegistryServiceStub(rig.channel)
+
+        async def create(registry_id: str, **fields: Any) -> registry_pb2.Registry:
+            request = registry_pb2.CreateRegistryRequest(
+                registry_id=registry_id, registry=registry_pb2.Registry(**fields)
+            )
+            return await registries.CreateRegistry(request)
+
+        everywhere = registry_pb2.RegistryMirror(host="far.test")
+        near = registry_pb2.RegistryMirror(host="near.test:5000", regions=["regions/eu"])
+        await create("main", host="registry.test", mirrors=[near, everywhere])
+        await create("near", host="near.test:5000", username="puller", password="canary-password")
+        await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=manifest(image="registry.test/hello:1")))
+        await until(lambda: all("mirrors/main" in node.resources for node in nodes.values()), "both know mirrors")
+        assert list(nodes["eu"].resources["mirrors/main"].registry_mirrors.mirrors) == ["near.test:5000", "far.test"]
+        assert list(nodes["us"].resources["mirrors/main"].registry_mirrors.mirrors) == ["far.test"]
+        assert nodes["eu"].resources["registries/near"].registry_login.username == "puller"
+        assert "registries/main" not in nodes["eu"].resources, "there is no login at the registry itself"
+        assert "registries/near" not in nodes["us"].resources
+
+        # An update without a password keeps the one that is there; without a user name there is no login any more.
+        change = registry_pb2.Registry(name="registries/near", username="puller", mirrors=[everywhere])
+        await registries.UpdateRegistry(registry_pb2.UpdateRegistryRequest(registry=change))
+        assert logins.login(rig.plane.state, rig.plane.vault, "near.test:5000") == ("puller", "canary-password")
+        change = registry_pb2.Registry(name="registries/near", mirrors=[everywhere])
+        await registries.UpdateRegistry(registry_pb2.UpdateRegistryRequest(registry=change))
+        assert logins.login(rig.plane.state, rig.plane.vault, "near.test:5000") is None
+        await until(lambda: "registries/near" not in nodes["eu"].resources, "the host has it no more")
+        for bad, word in (
+            ([registry_pb2.RegistryMirror(host="x.test")], "given twice"),
+            ([registry_pb2.RegistryMirror(host="a b")], "is no host"),
+            ([registry_pb2.RegistryMirror(host="b.test", regions=["regions/xx"])], "there is no regions/xx"),
+            ([registry_pb2.RegistryMirror(host=f"m{n}.test") for n in range(9)], "at most 8"),
+        ):
+            error = await error_of(create("x", host="x.test", mirrors=bad))
+            assert word in str(error.details())
 
 
 async def test_a_login_is_never_sent_in_clear_to_elsewhere() -> None:

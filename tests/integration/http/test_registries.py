@@ -21,5 +21,13 @@ def test_logins_are_kept_replaced_and_forgotten(locci: CommandLine) -> None:
     assert (done.returncode, "other" in done.stdout) == (0, True), done.stderr
     for listed in (("registries", "ls", "-o", "yaml"), ("audit", "ls", "-o", "json"), ("events", "-o", "json")):
         assert PASSWORD not in locci(*listed).stdout
+    done = locci("registries", "replace", "main", "--mirror", "near.example.net:5000", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["username"], [mirror["host"] for mirror in row["mirrors"]]) == ("", ["near.example.net:5000"])
+    assert "near.example.net:5000" in locci("registries", "ls").stdout
+    assert locci("registries", "replace", "main").returncode == 2
+    done = locci("registries", "replace", "main", "--mirror", "near.example.net=nowhere")
+    assert (done.returncode, "there is no regions/nowhere" in done.stderr) == (1, True), done.stderr
     assert locci("registries", "rm", "main").returncode == 0
     assert locci("registries", "rm", "main").returncode == 4
