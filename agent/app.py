@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -116,6 +117,7 @@ class Agent:
             commands=ContainerCommands(settings.docker_host, node, allowed=self._policy.commands).run,
         )
         self._shell.wake_link = self._link.wake
+        self._shell.other_disks = self._engine_disk
         journal = FaultJournal(settings.state_dir / JOURNAL_NAME)
         self._faults = FaultKeeper(journal, Breaker(settings.state_dir), self._shell.record)
         self._shell.want_faults = self._faults.want
@@ -206,10 +208,7 @@ class Agent:
         }
 
     def _figures(self) -> HostFigures:
-        beat = host_facts.heartbeat(self._settings.state_dir)
-        world = self._shell.machine.world
-        unreachable = PullFailure.UNREACHABLE.value
-        failing = [s.reason for s in world.pull_setbacks.values() if unreachable in s.reason]
+        beat = host_facts.heartbeat(self._settings.state_dir, *self._engine_disk())
         return HostFigures(
             disk_used=beat.disk_used,
             memory_used=beat.memory_used,
@@ -217,8 +216,17 @@ class Agent:
             clock_offset_s=self._link.clock_offset_s,
             certificate_left_s=self._identity.certificate().not_valid_after_utc.timestamp() - time.time(),
             engine_reason=self._shell.machine.engine_reason,
-            registry_reason=failing[0] if failing else "",
+            registry_reason=self._pull_reason(PullFailure.UNREACHABLE),
+            space_reason=self._pull_reason(PullFailure.NO_SPACE),
         )
+
+    def _engine_disk(self) -> tuple[Path, ...]:
+        return () if self._events.data_root is None else (self._events.data_root,)
+
+    def _pull_reason(self, failure: PullFailure) -> str:
+        """Why an image cannot be pulled, where it is that; empty where none fails so."""
+        setbacks = self._shell.machine.world.pull_setbacks.values()
+        return next((setback.reason for setback in setbacks if failure.value in setback.reason), "")
 
     def _usage_of(self, resource: str) -> dict[str, float]:
         used = self._shell.usage.get(resource)

@@ -13,7 +13,7 @@ from agent.adapters.engine_errors import EngineError
 from agent.adapters.image_log import ImageLog
 from agent.adapters.usage import Usage, UsageReader
 from agent.core.conditions import Condition, HostFigures, changed, judge
-from agent.core.images import removable
+from agent.core.images import PRESSURE, removable
 from agent.core.messages import RecordEvent
 from fleet import telemetry
 from fleet.clock import Clock
@@ -61,7 +61,7 @@ class Caretaker:
             now = self._clock.monotonic()
             self.look_at_host(now)
             await self.look_at_usage(now)
-            if now >= images_at:
+            if now >= images_at or _is_pressed(self._figures()):
                 images_at = now + IMAGES_EVERY_S
                 await self.look_at_images()
             await self._clock.sleep(CONDITIONS_EVERY_S)
@@ -94,8 +94,8 @@ class Caretaker:
             return
         try:
             needed = {*wanted, *await self._engine.images.in_use()}
-            disk_used = figures.disk_used or 0.0
-            for image in removable(self._images.last_wanted_s, needed=needed, disk_used=disk_used, now_s=now_s):
+            pressed = _is_pressed(figures)
+            for image in removable(self._images.last_wanted_s, needed=needed, pressed=pressed, now_s=now_s):
                 if image.partition("@")[2] not in {name.partition("@")[2] for name in self._wanted()}:
                     await self._engine.images.remove(image)
                     self._images.removed(image)
@@ -103,3 +103,7 @@ class Caretaker:
             await asyncio.to_thread(self._images.save)
         except (EngineError, OSError) as error:
             log.warning("images_not_kept", **{telemetry.REASON: str(error)})
+
+
+def _is_pressed(figures: HostFigures) -> bool:
+    return bool(figures.space_reason) or (figures.disk_used or 0.0) >= PRESSURE

@@ -131,6 +131,8 @@ class Shell:
         """Called when there is something to tell the control plane."""
         self.want_faults: Callable[[list[Fault]], None] = lambda faults: None
         """Called with the faults that an accepted snapshot wants."""
+        self.other_disks: Callable[[], tuple[Path, ...]] = tuple
+        """Paths on disks, besides the one of the agent's state, whose filling counts."""
 
     def post(self, event: Event) -> None:
         """Takes an event; it is handled soon, in order. On the event loop only."""
@@ -208,7 +210,7 @@ class Shell:
         return None
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
-        beat = host_facts.heartbeat(self._data_path)
+        beat = host_facts.heartbeat(self._data_path, *self.other_disks())
         self._beats += 1
         if asleep_s() - self._asleep_s > _ASLEEP_S:
             self._asleep_s = asleep_s()

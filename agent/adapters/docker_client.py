@@ -17,6 +17,7 @@ from agent.core.model import PullFailure
 CALL_TIMEOUT_S: Final = 30
 PULL_SILENCE_S: Final = 60
 PULL_DEADLINE_S: Final = 600.0
+_RETRYING: Final = "Retrying in"
 
 
 class Client(docker.APIClient):
@@ -67,10 +68,15 @@ class Clients:
 class Pull:
     """A pull under way in a thread, which `cancel` ends from any other."""
 
-    def __init__(self, image: str, login: tuple[str, str] | None = None):
-        """`login` is user name and password at the image's registry; without it the host's own, if it has any."""
+    def __init__(self, image: str, login: tuple[str, str] | None = None, *, patient: bool = True):
+        """`login` is user name and password at the image's registry; without it the host's own, if it has any.
+
+        The engine tries a download that breaks off five times, for more than a minute; unless `patient`, the first time
+        ends the pull.
+        """
         self.image = image
         self._login = login
+        self._patient = patient
         self.cancelled = threading.Event()
         self._stream: CancellableStream[dict[str, Any]] | None = None
 
@@ -88,6 +94,9 @@ class Pull:
                 raise PullError(PullFailure.OTHER, "given up")
             if "error" in message:
                 raise PullError(pull_failure(message["error"]), message["error"].strip())
+            if not self._patient and message.get("status", "").startswith(_RETRYING):
+                self.cancel()
+                raise PullError(PullFailure.UNREACHABLE, "the download broke off")
             if time.monotonic() > end:
                 self.cancel()
                 raise PullError(PullFailure.TIMED_OUT, f"more than {PULL_DEADLINE_S:g} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from agent.adapters.containers import LABEL_NODE, LABEL_SANDBOX, identity_of
@@ -35,6 +36,8 @@ class EngineEvents:
         self._closed = threading.Event()
         self.docker_version = ""
         """Version of the engine; empty while it cannot be reached."""
+        self.data_root: Path | None = None
+        """Where the engine keeps images and containers; None until it was reached."""
 
     def start(self) -> None:
         """Begins to listen."""
@@ -61,6 +64,7 @@ class EngineEvents:
     def _listen(self, client: Client) -> None:
         filters = {"type": "container", "label": f"{LABEL_NODE}={self._node}", "event": ["die", "destroy", "start"]}
         version = client.version()["Version"]
+        self.data_root = Path(client.info()["DockerRootDir"])
         stream = client.events(filters=filters, decode=True)
         self.docker_version = version
         # Only now, that nothing can be missed any more, is a listing of use.

@@ -37,12 +37,12 @@ def facts(docker_version: str, data_path: Path) -> node_pb2.NodeFacts:
     )
 
 
-def heartbeat(data_path: Path) -> agent_pb2.Heartbeat:
-    """How busy the host is now."""
+def heartbeat(*data_paths: Path) -> agent_pb2.Heartbeat:
+    """How busy the host is now; of the disks that the paths are on, the fullest counts."""
     return agent_pb2.Heartbeat(
         load=os.getloadavg()[0] / (os.cpu_count() or 1),
         memory_used=psutil.virtual_memory().percent / 100,
-        disk_used=psutil.disk_usage(str(_existing(data_path))).percent / 100,
+        disk_used=max(psutil.disk_usage(str(_existing(path))).percent for path in data_paths) / 100,
     )
 
 

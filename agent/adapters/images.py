@@ -84,10 +84,11 @@ class Images:
         """From the first source that gives it. What the registry itself says counts, and what mirrors say is added."""
         own: PullError | None = None
         said: list[str] = []
-        for source in self._mirrors.sources(image, mirrors, time.monotonic()):
+        sources = self._mirrors.sources(image, mirrors, time.monotonic())
+        for source in sources:
             host = host_of(source)
             try:
-                await self._fetch_from(source)
+                await self._fetch_from(source, patient=source == sources[-1])
             except PullError as error:
                 if error.lost or error.failure is PullFailure.NO_SPACE:
                     raise
@@ -103,8 +104,8 @@ class Images:
         assert own is not None
         raise PullError(own.failure, "; ".join([own.detail, *said])) from own
 
-    async def _fetch_from(self, source: str) -> None:
-        pull = Pull(source, self.logins.get(host_of(source)))
+    async def _fetch_from(self, source: str, patient: bool) -> None:
+        pull = Pull(source, self.logins.get(host_of(source)), patient=patient)
         try:
             await self._pulling.run(lambda: pull.run(self._clients.get()))
         except asyncio.CancelledError:

@@ -21,6 +21,8 @@ class HostFigures:
     """Why Docker Engine cannot be used; empty when it can."""
     registry_reason: str = ""
     """Why an image cannot be pulled, when that is the registry's fault; empty when nothing is known against it."""
+    space_reason: str = ""
+    """Why an image cannot be pulled, when there is no space for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,10 @@ def _verdicts(figures: HostFigures, before: Mapping[str, Condition]) -> Iterable
 
     disk, memory, load = figures.disk_used, figures.memory_used, figures.load_per_cpu
     offset, left_s = figures.clock_offset_s, figures.certificate_left_s
-    yield from verdict("DiskSpace", DISK, disk, f"{disk or 0:.0%} of the disk is used; {DISK.bad:.0%} is too much")
+    if figures.space_reason:
+        yield "DiskSpace", False, figures.space_reason
+    else:
+        yield from verdict("DiskSpace", DISK, disk, f"{disk or 0:.0%} of the disk is used; {DISK.bad:.0%} is too much")
     yield from verdict("Memory", MEMORY, memory, f"{memory or 0:.0%} of memory is used; {MEMORY.bad:.0%} is too much")
     yield from verdict("Load", LOAD, load, f"the load is {load or 0:.1f} per processor; {LOAD.bad:g} is too much")
     words = (

@@ -14,16 +14,13 @@ PRESSURE: Final = 0.85
 """Share of the disk from which on space counts more than the ease of going back."""
 
 
-def removable(
-    last_wanted_s: Mapping[str, float], *, needed: Collection[str], disk_used: float, now_s: float
-) -> list[str]:
+def removable(last_wanted_s: Mapping[str, float], *, needed: Collection[str], pressed: bool, now_s: float) -> list[str]:
     """The images that may go, the longest unwanted first.
 
     `last_wanted_s` has the time at which each was wanted last, by wall clock; what lies in the future, as after a
     jump of the clock, counts as now. `needed` are wanted now, or a container was made of them: they always stay,
-    whatever registry or mirror they came from.
+    whatever registry or mirror they came from. `pressed`: space counts more than the ease of going back.
     """
-    pressed = disk_used >= PRESSURE
     kept = KEPT_UNDER_PRESSURE if pressed else KEPT_PER_REPOSITORY
     spare: dict[str, int] = {}
     found: list[str] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import secrets
@@ -34,6 +35,9 @@ REGISTRY = "127.0.0.1:5000"
 REMOVALS_MAX = 4
 REMOVAL_S = 15
 READY_DEADLINE_S = 30.0
+HOSTS_MAX = 4
+"""Hosts of one process that may be there at the same time."""
+_HOSTS = itertools.count()
 
 WEB = (
     "trap 'exit 0' TERM; [ -z \"$DELAY\" ] || sleep $DELAY; "
@@ -46,11 +50,11 @@ class EngineHost:
     """One host: dockerd, containerd, a registry with images to pull by digest, and a way in."""
 
     def __init__(self, root: Path, live_restore: bool = True):
-        self.name = f"te{os.getpid() % 100_000}{secrets.token_hex(1)}"
+        self.name = f"te{os.getpid() % 100_000}{secrets.token_hex(2)}"
         self.layout = Layout(root).check()
         self.namespace = f"locci-{self.name}-h"
         self.socket = f"unix://{self.layout.docker_socket('h')}"
-        number = os.getpid() % 16_000
+        number = (os.getpid() * HOSTS_MAX + next(_HOSTS) % HOSTS_MAX) % 16_000
         self._network = f"10.213.{number // 64}.{number % 64 * 4}"
         self.outside = self._address(1)
         """This process, as seen from the host."""
@@ -64,7 +68,7 @@ class EngineHost:
         """Starts everything."""
         self.layout.pids.mkdir(parents=True)
         self.layout.logs.mkdir()
-        self.layout.host("h").mkdir(parents=True)
+        self.layout.host("h").mkdir(parents=True, exist_ok=True)
         self._tools = preflight.find_tools(self.layout.root)
         link = f"lt{self.name[2:]}"
         run(["ip", "netns", "add", self.namespace])
@@ -137,6 +141,10 @@ class EngineHost:
             image = f"{repository}@{digest}"
             client.remove_image(f"{repository}:{tag}", force=True)
             return image
+
+    def traffic_control(self, *words: str) -> None:
+        """`tc qdisc` on this host."""
+        run(self.command("tc", "qdisc", *words))
 
     def containers(self) -> dict[str, str]:
         """Ids of all containers with their state, except the networks that an agent makes ahead of time."""

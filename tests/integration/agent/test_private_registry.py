@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import subprocess
 from collections.abc import Iterator
 
@@ -22,8 +23,8 @@ USER, PASSWORD = "puller", "canary-registry-password"
 
 
 @pytest.fixture
-def private(rig: Rig, image: str) -> Iterator[str]:
-    """The image's name at a registry with the same content that lets only one in."""
+def mirror(rig: Rig) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A registry with the same content that lets only one in: its host, and its process."""
     folder, port = rig.folder / "private", free_port()
     folder.mkdir()
     (folder / "htpasswd").write_text(htpasswd(USER, PASSWORD))
@@ -33,12 +34,18 @@ def private(rig: Rig, image: str) -> Iterator[str]:
     argv = rig.host.command(find_tools(folder).registry, "serve", str(folder / "registry.yml"))
     with (folder / "log").open("ab") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
         try:
-            yield image.replace("127.0.0.1:5000", f"127.0.0.1:{port}")
+            yield f"127.0.0.1:{port}", process
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
+
+
+@pytest.fixture
+def private(mirror: tuple[str, subprocess.Popen[bytes]], image: str) -> str:
+    """The image's name there."""
+    return at(image, mirror[0])
 
 
 def login(image: str, password: str) -> resource_pb2.Resource:
@@ -99,3 +106,26 @@ async def test_mirrors_that_are_away_or_lack_the_image_hold_nothing_up(rig: Rig,
     await eventually(lambda: "MirrorPassedOver" in rig.control_plane.events, "and the mirror is told of")
     assert away in rig.log
     assert forbidden not in rig.log
+
+
+async def test_a_mirror_that_dies_in_the_middle_of_a_pull(
+    rig: Rig, mirror: tuple[str, subprocess.Popen[bytes]]
+) -> None:
+    host, process = mirror
+    image = await asyncio.to_thread(rig.host.push, "slow", {"www/noise": secrets.token_hex(10 << 20)})
+    shape = ("replace", "dev", "lo", "root", "tbf", "rate", "32mbit", "burst", "256kb", "latency", "400ms")
+    try:
+        await asyncio.to_thread(rig.host.traffic_control, *shape)
+        rig.start()
+        rig.control_plane.want(replica(image), mirrors(image, host), login(at(image, host), PASSWORD))
+        pulling = replica_pb2.REPLICA_PHASE_PULLING
+        await eventually(lambda: any(s.phase == pulling for s in rig.control_plane.seen), "it is being pulled")
+        await asyncio.sleep(0.7)
+        assert not rig.control_plane.ready()
+        process.kill()
+        await asyncio.sleep(0.1)
+    finally:
+        await asyncio.to_thread(rig.host.traffic_control, "del", "dev", "lo", "root")
+    await eventually(rig.control_plane.ready, "the registry itself takes over at once", 20)
+    assert "MirrorPassedOver" in rig.control_plane.events
+    assert "the download broke off" in rig.log

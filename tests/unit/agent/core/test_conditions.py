@@ -25,6 +25,12 @@ def test_a_full_disk_turns_once_and_returns_with_hysteresis() -> None:
     assert before["DiskSpace"].since == 4.0
 
 
+def test_an_image_that_does_not_fit_is_trouble_whatever_the_disk_shows() -> None:
+    after = judge(HostFigures(disk_used=0.5, space_reason="it does not fit"), {}, 1.0)
+    assert (after["DiskSpace"].ok, after["DiskSpace"].message) == (False, "it does not fit")
+    assert judge(HostFigures(disk_used=0.5), after, 2.0)["DiskSpace"].ok
+
+
 def test_each_figure_has_its_bound() -> None:
     bad = HostFigures(0.95, 0.99, 9.0, -5.0, 60.0, "it is gone", "no route to host")
     after = judge(bad, {}, 1.0)
