@@ -24,6 +24,7 @@ from agent.adapters.fault_journal import FaultJournal
 from agent.adapters.image_log import ImageLog
 from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
+from agent.adapters.signatures import Signatures
 from agent.adapters.state import StateFile, StateLock
 from agent.adapters.status_socket import StatusSocket
 from agent.caretaker import Caretaker
@@ -35,7 +36,7 @@ from agent.outbox import Outbox
 from agent.settings import AgentSettings
 from agent.shell import Shell
 from fleet import telemetry
-from fleet.clock import SystemClock
+from fleet.clock import Clock, SystemClock
 from fleet.errors import invalid
 from fleet.identity import IdentityDirectory
 from fleet.rpc.link import NodeLink
@@ -68,7 +69,7 @@ class Agent:
     def __init__(self, settings: AgentSettings, identity: IdentityDirectory):
         clock, rng = SystemClock(), random.Random()
         facts = identity.facts()
-        node = facts.node
+        self._node = facts.node
         self._settings = settings
         self._identity = identity
         self._metrics = Metrics()
@@ -79,17 +80,24 @@ class Agent:
         self._policy = policy_file.load(settings.policy_file)
         engine = Engine(
             settings.docker_host,
-            node,
+            self._node,
             facts.region,
             settings.state_dir / FILES_NAME,
             settings.run_dir / "secrets",
             sandboxes=settings.sandboxes,
         )
         self._engine = engine
+        self._signatures = Signatures(
+            settings.state_dir / "signatures",
+            engine.registry_settings,
+            engine.images.login,
+            engine.images.sources,
+        )
         self._shell = Shell(
             engine=engine,
             policy=self._policy,
             mirrors=settings.mirrors,
+            signatures=self._signatures,
             outbox=self._outbox,
             images=ImageLog(settings.state_dir / "images.json"),
             identity=identity,
@@ -101,21 +109,8 @@ class Agent:
             prober=lambda post: Prober(post, clock, rng, engine.run_in),
             metrics=self._metrics,
         )
-        self._events = EngineEvents(settings.docker_host, node, self._shell.post_from_thread, rng)
-        self._link = NodeLink(
-            role=node_pb2.NODE_ROLE_EDGE,
-            identity=identity,
-            file=SnapshotFile(settings.state_dir / SNAPSHOT_NAME),
-            consumer=self._shell,
-            resource_types=decode.resource_types(self._policy),
-            facts=lambda: host_facts.facts(self._events.docker_version, settings.state_dir),
-            clock=clock,
-            rng=rng,
-            events_recorded=self._shell.events_recorded,
-            leases_renewed=self._shell.leases_renewed,
-            logs=ContainerLogs(settings.docker_host, node).read,
-            commands=ContainerCommands(settings.docker_host, node, allowed=self._policy.commands).run,
-        )
+        self._events = EngineEvents(settings.docker_host, self._node, self._shell.post_from_thread, rng)
+        self._link = self._make_link(clock, rng)
         self._shell.wake_link = self._link.wake
         self._shell.other_disks = self._engine_disk
         journal = FaultJournal(settings.state_dir / JOURNAL_NAME)
@@ -124,6 +119,7 @@ class Agent:
         self._caretaker = Caretaker(
             engine=engine,
             images=self._shell.images,
+            signatures=self._signatures,
             clock=clock,
             figures=self._figures,
             wanted=self._wanted_images,
@@ -135,6 +131,22 @@ class Agent:
         self._metrics.link_connected.set_function(lambda: float(self._link.connected))
         self._status = StatusSocket(settings.run_dir / "agent.sock", self.status)
 
+    def _make_link(self, clock: Clock, rng: random.Random) -> NodeLink:
+        return NodeLink(
+            role=node_pb2.NODE_ROLE_EDGE,
+            identity=self._identity,
+            file=SnapshotFile(self._settings.state_dir / SNAPSHOT_NAME),
+            consumer=self._shell,
+            resource_types=decode.resource_types(self._policy),
+            facts=lambda: host_facts.facts(self._events.docker_version, self._settings.state_dir),
+            clock=clock,
+            rng=rng,
+            events_recorded=self._shell.events_recorded,
+            leases_renewed=self._shell.leases_renewed,
+            logs=ContainerLogs(self._settings.docker_host, self._node).read,
+            commands=ContainerCommands(self._settings.docker_host, self._node, allowed=self._policy.commands).run,
+        )
+
     async def run(self) -> None:
         """Runs until a signal asks for the end."""
         stop = asyncio.Event()
@@ -143,6 +155,7 @@ class Agent:
             loop.add_signal_handler(number, stop.set)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._shell.close)
+            stack.push_async_callback(self._signatures.close)
             stack.push_async_callback(self._faults.close)
             for part in (self._shell.edge, self._status):
                 await part.start()

@@ -11,6 +11,7 @@ import structlog
 from agent.adapters.engine import Engine
 from agent.adapters.engine_errors import EngineError
 from agent.adapters.image_log import ImageLog
+from agent.adapters.signatures import Signatures
 from agent.adapters.usage import Usage, UsageReader
 from agent.core.conditions import Condition, HostFigures, changed, judge
 from agent.core.images import PRESSURE, removable
@@ -32,6 +33,7 @@ class Caretaker:
         *,
         engine: Engine,
         images: ImageLog,
+        signatures: Signatures,
         clock: Clock,
         figures: Callable[[], HostFigures],
         wanted: Callable[[], Collection[str]],
@@ -44,6 +46,7 @@ class Caretaker:
         `record` takes events, `show` all conditions when one turned, `show_usage` what each resource uses."""
         self._engine = engine
         self._images = images
+        self._signatures = signatures
         self._clock = clock
         self._figures = figures
         self._wanted = wanted
@@ -101,6 +104,7 @@ class Caretaker:
                     self._images.removed(image)
                     log.info("image_removed", image=image)
             await asyncio.to_thread(self._images.save)
+            await asyncio.to_thread(self._signatures.forget, wanted)
         except (EngineError, OSError) as error:
             log.warning("images_not_kept", **{telemetry.REASON: str(error)})
 

@@ -18,6 +18,7 @@ from agent.core.options import (
     Ulimit,
     Volume,
 )
+from fleet.signatures import KEYS_MAX, load_key
 from locci.v1 import container_pb2, resource_pb2
 
 FILE_BYTES_MAX: Final = 256 * 1024
@@ -52,8 +53,13 @@ def problems(spec: resource_pb2.ReplicaSpec) -> Iterator[str]:
     for limit in spec.ulimits:
         if not _ULIMIT.fullmatch(limit.name) or limit.soft < 0 or (limit.hard and limit.hard < limit.soft):
             yield f"ulimits: {limit.name!r} is no limit from 0 up, or its hard bound is below its soft one"
-    if spec.verification.public_keys:
-        yield "verification: this agent cannot verify signatures, and starts nothing that is to be verified"
+    if len(spec.verification.public_keys) > KEYS_MAX:
+        yield f"verification: more than {KEYS_MAX} keys"
+    for index, pem in enumerate(spec.verification.public_keys[:KEYS_MAX]):
+        try:
+            load_key(pem)
+        except ValueError as error:
+            yield f"verification.public_keys[{index}]: {error}"
     if not _USER.fullmatch(spec.user):
         yield f"user: {spec.user!r} is not of the form user[:group]"
     if spec.working_dir:
@@ -75,6 +81,7 @@ def options(spec: resource_pb2.ReplicaSpec, values: Mapping[tuple[str, int], byt
         working_dir=spec.working_dir,
         log_bytes_max=spec.log_rotation.max_bytes or LOG_BYTES_DEFAULT,
         log_files_max=spec.log_rotation.max_files or LOG_FILES_DEFAULT,
+        public_keys=tuple(spec.verification.public_keys),
         secret_files=tuple(_secret_file(mount, values) for mount in spec.secrets if not mount.env),
         secret_env=tuple((m.env, values.get((m.secret, m.version), b"").decode()) for m in spec.secrets if m.env),
     )

@@ -20,6 +20,7 @@ from agent.adapters.engine_errors import EngineError, PullError
 from agent.adapters.image_log import ImageLog
 from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
+from agent.adapters.signatures import Demand, Signatures
 from agent.adapters.state import StateFile
 from agent.adapters.usage import Usage
 from agent.adapters.wanted_version import WantedVersion
@@ -62,7 +63,7 @@ from agent.core.messages import (
     WakeAt,
 )
 from agent.core.mirrors import combined
-from agent.core.model import Identity
+from agent.core.model import Identity, Replica
 from agent.core.policy import LocalPolicy, allows_image
 from agent.core.summary import sentence
 from agent.drill_clients import DrillClients
@@ -89,6 +90,7 @@ class Shell:
         engine: Engine,
         policy: LocalPolicy,
         mirrors: Mapping[str, Sequence[str]],
+        signatures: Signatures,
         outbox: Outbox,
         images: ImageLog,
         identity: IdentityDirectory,
@@ -103,6 +105,7 @@ class Shell:
         self._engine = engine
         self._policy = policy
         self._mirrors = mirrors
+        self._signatures = signatures
         engine.images.passed_over = self._mirror_passed_over
         self.images = images
         self.usage: dict[str, Usage] = {}
@@ -185,6 +188,12 @@ class Shell:
         self._engine.images.mirrors_of = lambda image: combined(
             image, self._mirrors, told, lambda name: allows_image(self._policy, name)
         )
+
+    def _demands(self, replica: Replica) -> list[Demand]:
+        """Who must have signed its image."""
+        app, host = replica.options.public_keys, self._policy.signed_by
+        found = ((f"app {replica.app}", app), ("this host's policy (signed_by)", host))
+        return [Demand(who, keys) for who, keys in found if keys]
 
     def _mirror_passed_over(self, mirror: str, reason: str) -> None:
         message = f"images are not pulled from mirror {mirror} for a while: {reason}"
@@ -336,6 +345,7 @@ class Shell:
         try:
             if isinstance(command, CreateAndStart):
                 identity: Identity = command.replica.identity
+                await self._signatures.check(command.replica.image, self._demands(command.replica))
                 container = await self._engine.create_and_start(command.replica)
             else:
                 identity = command.identity

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from fleet.signatures import Signature
 from locci.v1 import event_pb2
 
 SCHEMA_VERSION = 2
@@ -130,6 +131,10 @@ class ImageRegistry(Protocol):
 
         Raises NOT_FOUND (IMAGE_NOT_FOUND), PERMISSION_DENIED (REGISTRY_REFUSED), UNAVAILABLE (REGISTRY_UNREACHABLE).
         """
+        ...
+
+    async def signatures(self, image: str) -> Sequence[Signature]:
+        """Those beside an image by digest. Raises PERMISSION_DENIED and UNAVAILABLE as `pin` does."""
         ...
 
 

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -117,6 +117,11 @@ class Engine:
             return await self._call(self._asking, call)
         except EngineError as error:
             return error.reason
+
+    async def registry_settings(self) -> Mapping[str, Any]:
+        """Which registries the engine takes for insecure (Docker Engine API, `RegistryConfig` of `GET /info`)."""
+        info = await self._call(self._looking, lambda client: client.info())
+        return info["RegistryConfig"] or {}
 
     async def log_tail(self, container_id: str) -> tuple[str, bool]:
         """The last lines of a container's log, and whether it was killed for using too much memory."""

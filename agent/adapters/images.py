@@ -43,10 +43,17 @@ class Images:
         """What the engine calls an image that is here."""
         return self._names.get(image, image)
 
+    def login(self, host: str) -> tuple[str, str] | None:
+        """User name and password for a host; None where the fleet has none."""
+        return self.logins.get(host)
+
+    def sources(self, image: str) -> list[str]:
+        """The names by which to ask for an image, in order."""
+        return self._mirrors.sources(image, self.mirrors_of(image), time.monotonic())
+
     async def pull(self, image: str) -> str:
         """Brings an image here unless it is; its name at the engine. Raises PullError; cancelling gives the pull up."""
-        mirrors = self.mirrors_of(image)
-        name = await self._here(image) or await self._fetch(image, mirrors)
+        name = await self._here(image) or await self._fetch(image)
         if len(self._names) >= _KNOWN_MAX:
             self._names.clear()
         self._names[image] = name
@@ -80,11 +87,11 @@ class Images:
         except EngineError as error:
             raise PullError(pull_failure(error.reason), error.reason, lost=error.lost) from error
 
-    async def _fetch(self, image: str, mirrors: Sequence[str]) -> str:
+    async def _fetch(self, image: str) -> str:
         """From the first source that gives it. What the registry itself says counts, and what mirrors say is added."""
         own: PullError | None = None
         said: list[str] = []
-        sources = self._mirrors.sources(image, mirrors, time.monotonic())
+        sources = self.sources(image)
         for source in sources:
             host = host_of(source)
             try:
@@ -105,7 +112,7 @@ class Images:
         raise PullError(own.failure, "; ".join([own.detail, *said])) from own
 
     async def _fetch_from(self, source: str, patient: bool) -> None:
-        pull = Pull(source, self.logins.get(host_of(source)), patient=patient)
+        pull = Pull(source, self.login(host_of(source)), patient=patient)
         try:
             await self._pulling.run(lambda: pull.run(self._clients.get()))
         except asyncio.CancelledError:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agent.core.faults import Kind
 from agent.core.policy import LocalPolicy
 from fleet.errors import invalid
+from fleet.signatures import load_key
 
 
 class _File(BaseModel):
@@ -21,6 +22,7 @@ class _File(BaseModel):
     privileged: bool = False
     drills: bool = True
     forbidden_faults: list[str] = []
+    signed_by: list[str] = []
     commands: bool = True
 
 
@@ -54,5 +56,17 @@ def load(path: Path) -> LocalPolicy:
         privileged=found.privileged,
         drills=found.drills,
         forbidden_faults=tuple(found.forbidden_faults),
+        signed_by=tuple(_key(path, Path(file)) for file in found.signed_by),
         commands=found.commands,
     )
+
+
+def _key(path: Path, file: Path) -> str:
+    try:
+        pem = file.read_text()
+        load_key(pem)
+    except OSError as error:
+        raise invalid("policy_file", f"{path}: signed_by: {file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise invalid("policy_file", f"{path}: signed_by: {file} {error}") from error
+    return pem

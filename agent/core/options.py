@@ -70,6 +70,9 @@ class Options:
     secret_env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Secrets in the environment, by name."""
 
+    public_keys: tuple[str, ...] = ()
+    """In PEM; the image must be signed by one of them. Empty demands nothing."""
+
     @property
     def capabilities(self) -> tuple[str, ...]:
         """What the container's processes may have, by name, in order."""

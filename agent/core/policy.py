@@ -26,6 +26,8 @@ class LocalPolicy:
     """Whether drills may break something here for a while."""
     forbidden_faults: tuple[str, ...] = ()
     """Faults that drills may not inject, as in `disk-full`."""
+    signed_by: tuple[str, ...] = ()
+    """Public keys in PEM; every image must be signed by one of them. Empty demands nothing."""
     commands: bool = True
     """Whether operators may run commands in containers."""
 

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from fleet.errors import invalid
 from fleet.ids import check_id
+from fleet.signatures import KEYS_MAX, load_key
 
 FILE_BYTES_MAX: Final = 256 * 1024
 FILES_BYTES_MAX: Final = 1024 * 1024
@@ -180,9 +181,15 @@ def _check_privileges(options: ContainerOptions) -> None:
 
 
 def _check_keys(keys: tuple[str, ...]) -> None:
-    if keys:
+    if len(keys) > KEYS_MAX:
         at = "manifest.verification.public_keys"
-        raise invalid(at, f"{at}: agents do not verify signatures so far; leave it out", "UNSUPPORTED")
+        raise invalid(at, f"{at}: at most {KEYS_MAX}, not {len(keys)}")
+    for index, pem in enumerate(keys):
+        at = f"manifest.verification.public_keys[{index}]"
+        try:
+            load_key(pem)
+        except ValueError as error:
+            raise invalid(at, f"{at}: {error}") from error
 
 
 def _check_path(field: str, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from google.protobuf import empty_pb2
@@ -21,6 +22,7 @@ from control_plane.state import Batch
 from control_plane.views import demand_of, release_ref
 from fleet.errors import failed_precondition, invalid
 from fleet.ids import last_part, parse
+from fleet.signatures import load_key, signed_by
 from locci.v1 import app_pb2, manifest_pb2, release_pb2
 
 
@@ -46,6 +48,7 @@ class AppService:
             complete(raw, self._context.manifests.surroundings())
             self._pin_secrets(request.manifest)
             pinned = await self._context.registry.pin(raw.image)
+            await self._check_signed(pinned, raw.container.public_keys)
 
             def build(batch: Batch) -> app_pb2.ApplyAppResponse:
                 # Checked again: what it is checked against may have changed while the registry was asked.
@@ -59,6 +62,17 @@ class AppService:
             return self._settled(await self._context.change(build))
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    async def _check_signed(self, image: str, keys: Sequence[str]) -> None:
+        """Hosts check it again, before each start. Raises FAILED_PRECONDITION."""
+        if not keys:
+            return
+        signatures = await self._context.registry.signatures(image)
+        digest = image.partition("@")[2]
+        if not signed_by(digest, signatures, [load_key(pem) for pem in keys]):
+            found = f"{len(signatures)} signature(s) are there, none by those keys" if signatures else "there is none"
+            message = f"{image} is not signed by any of manifest.verification.public_keys: {found}; use `cosign sign`"
+            raise failed_precondition("IMAGE_NOT_SIGNED", message)
 
     def _settled(self, answer: app_pb2.ApplyAppResponse) -> app_pb2.ApplyAppResponse:
         """The answer with everything as it was stored."""

@@ -6,6 +6,7 @@ import hashlib
 
 from control_plane.core.image import parse_reference
 from fleet.errors import Code, LocciError
+from fleet.signatures import Signature
 
 
 class FakeRegistry:
@@ -13,6 +14,8 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self._content: dict[str, str] = {}
+        self.signed: dict[str, list[Signature]] = {}
+        """Signatures by image."""
         self.asked = 0
 
     def push(self, reference: str, content: str) -> None:
@@ -26,6 +29,9 @@ class FakeRegistry:
             raise LocciError(Code.NOT_FOUND, "IMAGE_NOT_FOUND", f"{reference}: there is no such image")
         content = self._content.get(reference, reference)
         return parsed.pinned(parsed.digest or f"sha256:{hashlib.sha256(content.encode()).hexdigest()}")
+
+    async def signatures(self, image: str) -> list[Signature]:
+        return self.signed.get(image, [])
 
     async def close(self) -> None:
         """Nothing is open."""

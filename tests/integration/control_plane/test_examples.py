@@ -9,9 +9,11 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cli import manifest
-from locci.v1 import app_pb2, secret_pb2, secret_pb2_grpc
+from locci.v1 import app_pb2, manifest_pb2, secret_pb2, secret_pb2_grpc
+from tests.fakes.signing import payload_of, pem_of, sign
 from tests.integration.control_plane.rig import Rig, running
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +50,17 @@ def test_an_example_passes_the_schema(path: Path) -> None:
 async def test_the_server_takes_all_of_them(rig: Rig) -> None:
     sources = manifest.load([str(path) for path in EXAMPLES])
     for source in sources:
+        if source.message.verification.public_keys:
+            await _signed(rig, source.message)
         request = app_pb2.ApplyAppRequest(manifest=source.message, validate_only=True)
         answer = await rig.apps.ApplyApp(request)
         assert answer.release.number == 1, source.file
     assert len({source.name for source in sources}) == len(sources)
+
+
+async def _signed(rig: Rig, message: manifest_pb2.AppManifest) -> None:
+    """The example's image, signed by a key whose other half is at hand, instead of the example's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    message.verification.public_keys[:] = [pem_of(key)]
+    image = await rig.registry.pin(message.image)
+    rig.registry.signed[image] = [sign(key, payload_of(image.partition("@")[2]))]

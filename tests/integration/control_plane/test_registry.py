@@ -14,13 +14,16 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from control_plane import logins
 from control_plane.adapters.registry import RegistryClient
 from fleet.errors import LocciError
 from locci.v1 import app_pb2, registry_pb2, registry_pb2_grpc
+from tests.fakes import signing
 from tests.fakes.passwords import htpasswd
 from tests.fakes.ports import free_port
+from tests.fakes.signing import payload_of, pem_of, sign
 from tests.integration.control_plane.rig import error_of, manifest, running, until
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -303,3 +306,29 @@ async def test_a_login_is_never_sent_in_clear_to_elsewhere() -> None:
     finally:
         for runner in runners:
             await runner.cleanup()
+
+
+async def test_an_app_whose_image_must_be_signed_is_refused_until_it_is(tmp_path: Path, real: str) -> None:
+    key, other = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    digest = await push(real, "hello", "1")
+    async with running(tmp_path, insecure_registries=[real]) as rig:
+        rig.real_registry = True
+        await rig.stop()
+        await rig.start()
+        await rig.region("eu")
+        node = await rig.host("eu-1", "eu")
+        wanted = app_pb2.ApplyAppRequest(manifest=manifest(image=f"{real}/hello:1"))
+        wanted.manifest.verification.public_keys.append("key")
+        error = await error_of(rig.apps.ApplyApp(wanted))
+        assert "manifest.verification.public_keys[0]: is no public key in PEM" in str(error.details())
+        wanted.manifest.verification.public_keys[:] = [pem_of(key)]
+        error = await error_of(rig.apps.ApplyApp(wanted))
+        assert (error.code().name, "there is none" in str(error.details())) == ("FAILED_PRECONDITION", True)
+        await asyncio.to_thread(signing.push, real, "hello", digest, [sign(other, payload_of(digest))])
+        error = await error_of(rig.apps.ApplyApp(wanted))
+        assert "1 signature(s) are there, none by those keys" in str(error.details())
+        await asyncio.to_thread(signing.push, real, "hello", digest, [sign(key, payload_of(digest))])
+        await rig.apps.ApplyApp(wanted)
+        await until(lambda: "replicas/hello/0/1" in node.resources, "the host is to run it")
+        spec = node.resources["replicas/hello/0/1"].replica
+        assert list(spec.verification.public_keys) == [pem_of(key)], "and is to check it again"

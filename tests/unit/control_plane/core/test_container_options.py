@@ -40,7 +40,8 @@ def test_good_ones_pass() -> None:
         (ContainerOptions(ulimits=(Ulimit("nofile", 5, 2),)), "manifest.ulimits[0]"),
         (ContainerOptions(user="a b"), "manifest.user"),
         (ContainerOptions(working_dir="here"), "manifest.working_dir"),
-        (ContainerOptions(public_keys=("key",)), "manifest.verification.public_keys"),
+        (ContainerOptions(public_keys=("key",)), "manifest.verification.public_keys[0]"),
+        (ContainerOptions(public_keys=("key",) * 17), "manifest.verification.public_keys"),
         (ContainerOptions(log_files_max=101), "manifest.log_rotation.max_files"),
     ],
 )
