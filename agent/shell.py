@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -119,6 +120,7 @@ class Shell:
         self._clock = clock
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._prober = prober(self.post)
         self._events: deque[Event] = deque()
         self._scheduled = False
@@ -142,7 +144,8 @@ class Shell:
         self._events.append(event)
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._process)
+            # Events come from threads too, whose context knows nothing of the node that log lines name.
+            self._loop.call_soon(self._process, context=self._context)
 
     def post_from_thread(self, event: Event) -> None:
         """The same from any thread; after the end of the loop the event is dropped."""

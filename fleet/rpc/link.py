@@ -135,9 +135,17 @@ class NodeLink:
         self._changing = asyncio.Lock()
         self.snapshot = file.load()
         """The last accepted snapshot."""
-        self.clock_offset_s: float | None = None
-        """How far this host's clock was ahead of the control plane's when the last session began; None before that."""
+        self._clock_behind_s: float | None = None
+        """How far the monotonic clock is behind the control plane's time."""
         self._expiries = self._new_expiries({})
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """How far this host's clock is ahead of the control plane's, as of the last session's beginning, also when it
+        jumped since; None before the first."""
+        if self._clock_behind_s is None:
+            return None
+        return self._clock.wall() - self._clock.monotonic() - self._clock_behind_s
 
     @property
     def connected(self) -> bool:
@@ -240,7 +248,7 @@ class NodeLink:
         if not message.HasField("welcome"):
             raise SessionEndedError("the control plane did not begin with a welcome")
         if message.welcome.HasField("time"):
-            self.clock_offset_s = self._clock.wall() - message.welcome.time.ToNanoseconds() / 1e9
+            self._clock_behind_s = message.welcome.time.ToNanoseconds() / 1e9 - self._clock.monotonic()
         self.snapshot = self.snapshot.with_epoch(message.welcome.epoch)
         # Losing the epoch on a full disk is harmless: the control plane only refuses one that is newer than its own.
         with contextlib.suppress(OSError):

@@ -95,6 +95,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.sessions += 1
         welcome = agent_pb2.Welcome(epoch=self.sessions, node=NODE, region="eu")
         welcome.heartbeat_interval.FromMilliseconds(200)
+        welcome.time.GetCurrentTime()
         await context.write(agent_pb2.ControlMessage(welcome=welcome))
         sending = asyncio.create_task(self._send(context))
         try:
@@ -241,11 +242,12 @@ class Rig:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
         """Starts the agent."""
         argv = self.host.command(own_program("locci-agent"), "run", "--config", str(self.folder / "agent.toml"))
+        env = clean_environment() | environment
         with (self.folder / "agent.log").open("ab") as output:
-            self._process = subprocess.Popen(argv, stdout=output, stderr=output, env=clean_environment())
+            self._process = subprocess.Popen(argv, stdout=output, stderr=output, env=env)
 
     async def kill(self) -> None:
         """kill -9 of the agent, if it runs."""
