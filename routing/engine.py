@@ -67,6 +67,8 @@ class Engine:
         self.table = RoutingTable()
         self._names: Names = compile_names(self.table)
         self._rotation: frozenset[TargetKey] = frozenset()
+        self.unsteady: frozenset[str] = frozenset()
+        """Regions whose answers are kept only for a moment."""
         self.orders = Orders()
         """What operators have ordered and still holds."""
         self.places = PlaceMap({}, no_geo)
@@ -133,7 +135,8 @@ class Engine:
     def take_time(self) -> None:
         """Cookies and limits go by this second; the shell calls it several times a second."""
         self.limiter.now_s = int(self._clock.monotonic())
-        if orders_at(self.table.regions, self._clock.wall()) != self.orders:
+        settled = self.brain.unsteady(self._clock.monotonic()) != self.unsteady
+        if settled or orders_at(self.table.regions, self._clock.wall()) != self.orders:
             self._swap()
         signer = self.manners.signer
         if signer is not None:
@@ -219,7 +222,10 @@ class Engine:
         key = self._lookup, by_country, places
         if key != self._map_key:
             self.places, self._map_key = PlaceMap(regions, self._lookup, by_country), key
-        self.responder = Responder(self._names, self.places, regions, self._rotation, self.manners, self.orders)
+        self.unsteady = self.brain.unsteady(self._clock.monotonic())
+        self.responder = Responder(
+            self._names, self.places, regions, self._rotation, self.manners, self.orders, self.unsteady
+        )
         if self.hot is not None:
             self.hot.forget(self.places)
         self.swaps += 1

@@ -149,10 +149,12 @@ def explained(answer: dict[str, Any]) -> str:
         known = f", in the networks of region {place['region']}" if place["region"] else f", by {place['source']}"
         country = f" {place['country']}" if place["country"] else ""
         where = f"{place['latitude']:.2f} {place['longitude']:.2f}{country}{known}"
+    moving = ", ".join(answer["unsteady"])
+    unsteady = f" ({moving} went in or out of rotation a moment ago)" if moving else ""
     lines = [
         f"{answer['hostname']} for a client at {answer['from']}",
         f"  place     {where} (the same for its /{answer['scope_bits']})",
-        f"  policy    {answer['policy']}, TTL {answer['ttl_s']} s, table revision {answer['revision']}",
+        f"  policy    {answer['policy']}, TTL {answer['ttl_s']} s{unsteady}, table revision {answer['revision']}",
         f"  replicas  {', '.join(f'{region}: {n}' for region, n in answer['replicas'].items()) or 'none known'}",
     ]
     for kind, found in answer["answers"].items():

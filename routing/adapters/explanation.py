@@ -9,6 +9,7 @@ from fleet.clock import Clock
 from fleet.errors import invalid, not_found
 from fleet.ids import check_hostname
 from routing.core.model import Family, OverrideMode
+from routing.core.steering import ttl_s
 from routing.core.verdict import TargetState, hold_s
 from routing.engine import Engine
 
@@ -65,7 +66,8 @@ def explain(engine: Engine, clock: Clock, hostname: str, address: str) -> dict[s
         "from": address,
         "revision": engine.table.revision,
         "policy": known.policy.value,
-        "ttl_s": known.ttl_s,
+        "ttl_s": ttl_s(known, engine.unsteady),
+        "unsteady": sorted(engine.unsteady),
         "place": None
         if place is None
         else {

@@ -18,7 +18,7 @@ from routing.core.dnssec import SignedAnswers, Signer
 from routing.core.geo import PlaceMap
 from routing.core.model import Family, Policy, Region, TargetKey
 from routing.core.overrides import Orders
-from routing.core.steering import SLOTS, Client, Decision, Outcome, decide, depends_on_place, slot_of
+from routing.core.steering import SLOTS, Client, Decision, Outcome, decide, depends_on_place, slot_of, ttl_s
 from routing.core.wire import ExtendedError, Query, Rcode, Subnet
 from routing.core.zone import CompiledZone, Entry, Names, Tail
 
@@ -95,8 +95,10 @@ class Responder:
         rotation: AbstractSet[TargetKey],
         manners: Manners | None = None,
         orders: Orders | None = None,
+        unsteady: AbstractSet[str] = frozenset(),
     ):
         self._orders = orders or Orders()
+        self._unsteady = unsteady
         self._manners = manners or Manners()
         self._jar = self._manners.jar
         self._names = names
@@ -277,7 +279,7 @@ class Responder:
                 return zone.SERVFAIL
             case _:
                 packed = [ipaddress.ip_address(address).packed for address in decision.addresses]
-                return zone.address_tail(qtype, packed, hostname.ttl_s)
+                return zone.address_tail(qtype, packed, ttl_s(hostname, self._unsteady))
 
     def _decide(self, number: int, bucket: int, slot: int, family: Family) -> Decision:
         spot = self._places.spot(bucket)

@@ -15,7 +15,7 @@ from routing.core.brake import BrakeState, Sight
 from routing.core.cadence import Cadence
 from routing.core.evidence import Probed, Said, Target
 from routing.core.model import Condition, EdgeEndpoint, Family, ForeignEvidence, Region, RoutingTable, TargetKey
-from routing.core.verdict import FailoverPolicy, Rule, TargetState, Verdict, judge
+from routing.core.verdict import FailoverPolicy, Rule, TargetState, Verdict, hold_s, judge
 
 _ALARM_ATTEMPTS: Final = 3
 
@@ -115,6 +115,8 @@ class Failover:
         self._feed_alive = False
         self._brakes = {family: BrakeState() for family in Family}
         self._alarm_at = float("-inf")
+        self._unsteady: dict[str, float] = {}
+        """By region, until when it counts as unsteady."""
 
     @property
     def targets(self) -> Mapping[TargetKey, TargetState]:
@@ -137,6 +139,11 @@ class Failover:
     def rotation(self) -> frozenset[TargetKey]:
         """What answers may name."""
         return frozenset(key for key, state in self._targets.items() if state.verdict.in_rotation)
+
+    def unsteady(self, now: float) -> frozenset[str]:
+        """Regions of which an edge went in or out of rotation a moment ago, or does so again and again."""
+        self._unsteady = {region: until for region, until in self._unsteady.items() if now < until}
+        return frozenset(self._unsteady)
 
     def due_at(self, key: TargetKey) -> float:
         """When the next probe of a target is due."""
@@ -250,7 +257,9 @@ class Failover:
     def _rule(self, state: TargetState, verdict: Verdict) -> ChangeRotation:
         target = state.target
         before = self.region_in_rotation(target.region)
-        self._targets[target.key] = state.ruled(verdict, self.policy.memory_s)
+        after = self._targets[target.key] = state.ruled(verdict, self.policy.memory_s)
+        settled_at = verdict.since + max(self.policy.settle_s, hold_s(after, self.policy, verdict.since))
+        self._unsteady[target.region] = max(settled_at, self._unsteady.get(target.region, settled_at))
         return ChangeRotation(target, verdict, before != self.region_in_rotation(target.region))
 
 

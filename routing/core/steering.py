@@ -75,6 +75,17 @@ def depends_on_place(hostname: Hostname) -> bool:
     return hostname.policy in (Policy.NEAREST, Policy.GEO)
 
 
+UNSTEADY_TTL_S: Final = 2
+"""Resolvers keep an answer no longer than this while a region that it could name comes or goes."""
+
+
+def ttl_s(hostname: Hostname, unsteady: AbstractSet[str]) -> int:
+    """How long resolvers may keep an answer, in seconds; `unsteady` are regions of which an edge went in or out of
+    rotation a moment ago."""
+    wanted = {region for region, _ in hostname.replicas} or unsteady
+    return min(hostname.ttl_s, UNSTEADY_TTL_S) if wanted & unsteady else hostname.ttl_s
+
+
 SLOTS: Final = 256
 """Client networks fall into so many slots; those of one slot are drawn alike."""
 

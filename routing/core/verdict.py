@@ -37,10 +37,12 @@ class FailoverPolicy:
     What others say is fresh when it changed at most `fresh_s` before own probes began to fail. When another vantage
     finds the target in order, own probes must fail for `partial_s` before they are believed. After the first
     withdrawal an edge must be in order for `hold_s` to return, after each further one within `memory_s` twice as
-    long, up to `hold_max_s`.
+    long, up to `hold_max_s`. For `settle_s` after each change, or for as long as it would be held back if that is
+    longer, its region counts as unsteady.
     """
 
     down_weight: int = 12
+    settle_s: float = 30.0
     rise: int = 3
     hold_s: float = 2.0
     hold_max_s: float = 120.0

@@ -320,3 +320,18 @@ def test_cadence() -> None:
     far = Probed().succeeded(0.0, 0.3)
     assert cadence.probe_timeout_s(far) == pytest.approx(0.9)
     assert cadence.probe_timeout_s(calm) == 0.5
+
+
+def test_a_region_is_unsteady_for_a_while_after_each_change_and_longer_when_it_flaps() -> None:
+    play = Play()
+    assert play.brain.unsteady(play.now) == frozenset()
+    play.fail(EU, times=3, silent=False)
+    gone_at = play.now
+    assert play.brain.unsteady(gone_at) == {"eu"}
+    assert play.brain.unsteady(gone_at + 29.9) == {"eu"}
+    assert play.brain.unsteady(gone_at + 30) == frozenset()
+    for _ in range(5):
+        while not play.verdict(EU).in_rotation:
+            play.succeed(EU, after=1)
+        play.fail(EU, times=3, silent=False)
+    assert play.brain.unsteady(play.now + 60) == {"eu"}, "it is held back for 64 s by now"

@@ -1,0 +1,65 @@
+"""The engine in virtual time: what answers say as the brain changes its mind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dns.message
+import pytest
+
+from routing.core.failover import Failover
+from routing.core.model import Family
+from routing.core.steering import UNSTEADY_TTL_S
+from routing.engine import Engine
+from tests.fakes.clock import ManualClock
+from tests.unit.routing.tables import HOSTNAMES, table
+
+SOURCE = b"\x0a\x01\x00\x07"
+EU = ("eu-1", Family.IPV4)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def engine(clock: ManualClock) -> Engine:
+    """With names that may be kept for a minute; every target has answered."""
+    made = Engine(Failover("us-1", "us"), clock, {})
+    names = {h.name: replace(h, ttl_s=60) for h in HOSTNAMES}
+    names["far.example.net"] = replace(names["hello.example.net"], name="far.example.net", replicas=(("ap", 1),))
+    made.take_table(table(hostnames=names))
+    for target in made.targets:
+        made.succeeded(target.key, 0.001)
+    return made
+
+
+def ttl(engine: Engine, name: str = "hello.example.net") -> int:
+    answer = engine.respond(dns.message.make_query(name, "A").to_wire(), SOURCE, False)
+    assert answer is not None
+    return dns.message.from_wire(answer).answer[0].ttl
+
+
+async def test_answers_are_kept_for_a_moment_only_while_a_region_comes_or_goes(
+    engine: Engine, clock: ManualClock
+) -> None:
+    assert ttl(engine) == 60
+    for _ in range(3):
+        engine.failed(EU, clock.monotonic(), False, "connection refused")
+    assert EU not in engine.brain.rotation()
+    assert ttl(engine) == UNSTEADY_TTL_S
+    assert ttl(engine, "far.example.net") == 60, "it was never answered with that region"
+    await clock.advance(29.0)
+    engine.take_time()
+    assert ttl(engine) == UNSTEADY_TTL_S
+    await clock.advance(1.0)
+    engine.take_time()
+    assert ttl(engine) == 60, "nothing has changed for half a minute"
+
+
+def test_a_shorter_time_to_live_stays(engine: Engine) -> None:
+    engine.take_table(table(hostnames={h.name: replace(h, ttl_s=1) for h in HOSTNAMES}))
+    for _ in range(3):
+        engine.failed(EU, 0.0, False, "connection refused")
+    assert ttl(engine) == 1
