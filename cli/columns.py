@@ -21,6 +21,8 @@ REGIONS: Final[list[Column]] = [
 REGION: Final[list[Column]] = [
     *REGIONS,
     ("JURISDICTIONS", lambda r: ",".join(r.get("jurisdictions", []))),
+    ("BIAS", lambda r: f"{r.get('bias_km') or 0:g} km"),
+    ("LOAD", lambda r: f"{r.get('load_low') or 0:g}-{r['load_high']:g}" if r.get("load_high") else ""),
     ("LABELS", lambda r: pairs(r.get("labels"))),
     ("AGE", lambda r: age(r.get("create_time"))),
 ]

@@ -25,6 +25,7 @@ from control_plane.core.access import OperatorToken, matches, parse_operator_tok
 from control_plane.core.pace import Pace
 from control_plane.core.quota import Quota, Quotas
 from control_plane.idempotency import Idempotency
+from control_plane.load_shedding import LoadShedding
 from control_plane.observed import Observed
 from control_plane.origin import open_origin, use_stored
 from control_plane.pacing import Pacing
@@ -342,7 +343,11 @@ class ControlPlane:
             self._http = await self._start_http(
                 offered, self.authenticate, settings.http_listen, self._tls, self.not_ready, None, quotas
             )
-        self._renewing = [asyncio.create_task(self._keep_tls()), asyncio.create_task(self._automatic().run())]
+        self.shedding = LoadShedding(
+            self.state, self.observed, self.clock, wake=self.controller.wake, leads=self._leads
+        )
+        work = (self._keep_tls(), self._automatic().run(), self.shedding.run())
+        self._renewing = [asyncio.create_task(part) for part in work]
         self._ready = True
         log.info("started", http=settings.http_listen, grpc=settings.grpc_listen, nodes=settings.node_listen)
 

@@ -78,6 +78,13 @@ def update(
     agent_version: Annotated[
         str | None, typer.Option("--agent-version", help="The agent that its nodes are to run; empty for any.")
     ] = None,
+    bias_km: Annotated[
+        float | None, typer.Option("--bias-km", help="Kilometres by which it counts as nearer to clients.")
+    ] = None,
+    load_high: Annotated[
+        float | None, typer.Option("--load-high", help="Load per processor above which clients are sent elsewhere.")
+    ] = None,
+    load_low: Annotated[float | None, typer.Option("--load-low", help="Load below which they come back.")] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Change what is given of a region; the rest stays."""
@@ -91,6 +98,9 @@ def update(
         "networks": network or None,
         "labels": pairs_of(label, "--label") if label else None,
         "agent_version": agent_version,
+        "bias_km": bias_km,
+        "load_high": load_high,
+        "load_low": load_low,
     }
     body = {field: value for field, value in given.items() if value is not None}
     if not body:

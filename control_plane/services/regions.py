@@ -34,8 +34,12 @@ _OWN: Final = frozenset(
         "networks",
         "labels",
         "agent_version",
+        "bias_km",
+        "load_high",
+        "load_low",
     }
 )
+_LOAD_MAX: Final = 1000.0
 
 
 class RegionService:
@@ -151,6 +155,12 @@ def _check(region: region_pb2.Region) -> None:
             raise invalid(path, f"{path}: {value} must be within -{limit} and {limit}")
     if not math.isfinite(region.bias_km) or abs(region.bias_km) > 20_000:
         raise invalid("region.bias_km", f"region.bias_km: {region.bias_km} must be within -20000 and 20000")
+    for field, load in (("load_high", region.load_high), ("load_low", region.load_low)):
+        if not 0 <= load <= _LOAD_MAX:
+            raise invalid(f"region.{field}", f"region.{field}: {load} must be from 0 to {_LOAD_MAX:g}")
+    if region.load_low and region.load_low >= region.load_high:
+        path = "region.load_low"
+        raise invalid(path, f"{path}: {region.load_low} must be below region.load_high, which is {region.load_high}")
     if region.continent and region.continent not in _CONTINENTS:
         path = "region.continent"
         raise invalid(path, f"{path}: {region.continent!r} must be one of {', '.join(sorted(_CONTINENTS))}")

@@ -29,7 +29,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15locci/v1/region.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x03\n\x06Region\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08latitude\x18\x03 \x01(\x01\x12\x11\n\tlongitude\x18\x04 \x01(\x01\x12\x11\n\tcontinent\x18\x05 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x06 \x01(\t\x12\x15\n\rjurisdictions\x18\x07 \x03(\t\x12\x10\n\x08networks\x18\x08 \x03(\t\x12,\n\x06labels\x18\t \x03(\x0b\x32\x1c.locci.v1.Region.LabelsEntry\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x0b \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x0f\n\x07\x62ias_km\x18Z \x01(\x01\x12\x16\n\ragent_version\x18\x96\x01 \x01(\t\x12\x19\n\x0bready_nodes\x18\r \x01(\rB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"Q\n\x13ListRegionsResponse\x12!\n\x07regions\x18\x01 \x03(\x0b\x32\x10.locci.v1.Region\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x10GetRegionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x81\x01\n\x13\x43reateRegionRequest\x12\x17\n\tregion_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06region\x18\x02 \x01(\x0b\x32\x10.locci.v1.RegionB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x99\x01\n\x13UpdateRegionRequest\x12&\n\x06region\x18\x01 \x01(\x0b\x32\x10.locci.v1.RegionB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"b\n\x13\x44\x65leteRegionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t2\xfa\x03\n\rRegionService\x12_\n\x0bListRegions\x12\x1c.locci.v1.ListRegionsRequest\x1a\x1d.locci.v1.ListRegionsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/regions\x12W\n\tGetRegion\x12\x1a.locci.v1.GetRegionRequest\x1a\x10.locci.v1.Region\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=regions/*}\x12\\\n\x0c\x43reateRegion\x12\x1d.locci.v1.CreateRegionRequest\x1a\x10.locci.v1.Region\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/regions:\x06region\x12l\n\x0cUpdateRegion\x12\x1d.locci.v1.UpdateRegionRequest\x1a\x10.locci.v1.Region\"+\x82\xd3\xe4\x93\x02%2\x1b/v1/{region.name=regions/*}:\x06region\x12\x63\n\x0c\x44\x65leteRegion\x12\x1d.locci.v1.DeleteRegionRequest\x1a\x16.google.protobuf.Empty\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=regions/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15locci/v1/region.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x03\n\x06Region\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08latitude\x18\x03 \x01(\x01\x12\x11\n\tlongitude\x18\x04 \x01(\x01\x12\x11\n\tcontinent\x18\x05 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x06 \x01(\t\x12\x15\n\rjurisdictions\x18\x07 \x03(\t\x12\x10\n\x08networks\x18\x08 \x03(\t\x12,\n\x06labels\x18\t \x03(\x0b\x32\x1c.locci.v1.Region.LabelsEntry\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x0b \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x0f\n\x07\x62ias_km\x18Z \x01(\x01\x12\x16\n\ragent_version\x18\x96\x01 \x01(\t\x12\x11\n\tload_high\x18x \x01(\x01\x12\x10\n\x08load_low\x18y \x01(\x01\x12\x19\n\x0bready_nodes\x18\r \x01(\rB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"Q\n\x13ListRegionsResponse\x12!\n\x07regions\x18\x01 \x03(\x0b\x32\x10.locci.v1.Region\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x10GetRegionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x81\x01\n\x13\x43reateRegionRequest\x12\x17\n\tregion_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06region\x18\x02 \x01(\x0b\x32\x10.locci.v1.RegionB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x99\x01\n\x13UpdateRegionRequest\x12&\n\x06region\x18\x01 \x01(\x0b\x32\x10.locci.v1.RegionB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"b\n\x13\x44\x65leteRegionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t2\xfa\x03\n\rRegionService\x12_\n\x0bListRegions\x12\x1c.locci.v1.ListRegionsRequest\x1a\x1d.locci.v1.ListRegionsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/regions\x12W\n\tGetRegion\x12\x1a.locci.v1.GetRegionRequest\x1a\x10.locci.v1.Region\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=regions/*}\x12\\\n\x0c\x43reateRegion\x12\x1d.locci.v1.CreateRegionRequest\x1a\x10.locci.v1.Region\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/regions:\x06region\x12l\n\x0cUpdateRegion\x12\x1d.locci.v1.UpdateRegionRequest\x1a\x10.locci.v1.Region\"+\x82\xd3\xe4\x93\x02%2\x1b/v1/{region.name=regions/*}:\x06region\x12\x63\n\x0c\x44\x65leteRegion\x12\x1d.locci.v1.DeleteRegionRequest\x1a\x16.google.protobuf.Empty\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=regions/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,21 +67,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGIONSERVICE'].methods_by_name['DeleteRegion']._loaded_options = None
   _globals['_REGIONSERVICE'].methods_by_name['DeleteRegion']._serialized_options = b'\202\323\344\223\002\026*\024/v1/{name=regions/*}'
   _globals['_REGION']._serialized_start=195
-  _globals['_REGION']._serialized_end=613
-  _globals['_REGION_LABELSENTRY']._serialized_start=568
-  _globals['_REGION_LABELSENTRY']._serialized_end=613
-  _globals['_LISTREGIONSREQUEST']._serialized_start=615
-  _globals['_LISTREGIONSREQUEST']._serialized_end=708
-  _globals['_LISTREGIONSRESPONSE']._serialized_start=710
-  _globals['_LISTREGIONSRESPONSE']._serialized_end=791
-  _globals['_GETREGIONREQUEST']._serialized_start=793
-  _globals['_GETREGIONREQUEST']._serialized_end=831
-  _globals['_CREATEREGIONREQUEST']._serialized_start=834
-  _globals['_CREATEREGIONREQUEST']._serialized_end=963
-  _globals['_UPDATEREGIONREQUEST']._serialized_start=966
-  _globals['_UPDATEREGIONREQUEST']._serialized_end=1119
-  _globals['_DELETEREGIONREQUEST']._serialized_start=1121
-  _globals['_DELETEREGIONREQUEST']._serialized_end=1219
-  _globals['_REGIONSERVICE']._serialized_start=1222
-  _globals['_REGIONSERVICE']._serialized_end=1728
+  _globals['_REGION']._serialized_end=650
+  _globals['_REGION_LABELSENTRY']._serialized_start=605
+  _globals['_REGION_LABELSENTRY']._serialized_end=650
+  _globals['_LISTREGIONSREQUEST']._serialized_start=652
+  _globals['_LISTREGIONSREQUEST']._serialized_end=745
+  _globals['_LISTREGIONSRESPONSE']._serialized_start=747
+  _globals['_LISTREGIONSRESPONSE']._serialized_end=828
+  _globals['_GETREGIONREQUEST']._serialized_start=830
+  _globals['_GETREGIONREQUEST']._serialized_end=868
+  _globals['_CREATEREGIONREQUEST']._serialized_start=871
+  _globals['_CREATEREGIONREQUEST']._serialized_end=1000
+  _globals['_UPDATEREGIONREQUEST']._serialized_start=1003
+  _globals['_UPDATEREGIONREQUEST']._serialized_end=1156
+  _globals['_DELETEREGIONREQUEST']._serialized_start=1158
+  _globals['_DELETEREGIONREQUEST']._serialized_end=1256
+  _globals['_REGIONSERVICE']._serialized_start=1259
+  _globals['_REGIONSERVICE']._serialized_end=1765
 # @@protoc_insertion_point(module_scope)

@@ -60,6 +60,8 @@ class Region(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     BIAS_KM_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    LOAD_HIGH_FIELD_NUMBER: _builtins.int
+    LOAD_LOW_FIELD_NUMBER: _builtins.int
     READY_NODES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `regions/{region}`; the id is 1-32 of `a-z0-9-`, starting with a letter."""
@@ -83,6 +85,12 @@ class Region(_message.Message):
     """Version of the agent that its nodes are to run, as in `0.2.0`; empty leaves each as it is. A node that does worse
     with it goes back by itself. Regions one after another are the waves of an upgrade.
     """
+    load_high: _builtins.float
+    """When its ready hosts' mean load per processor (the average of a minute) stays above this, a tenth more of the client networks
+    is sent to other regions every half minute, as long as one of those has room, 90 of a hundred at most; 0 for never.
+    """
+    load_low: _builtins.float
+    """Below this they come back, a tenth every half minute; 0 means 80 % of `load_high`."""
     ready_nodes: _builtins.int
     """Nodes in the region that are ready."""
     @_builtins.property
@@ -118,11 +126,13 @@ class Region(_message.Message):
         etag: _builtins.str = ...,
         bias_km: _builtins.float = ...,
         agent_version: _builtins.str = ...,
+        load_high: _builtins.float = ...,
+        load_low: _builtins.float = ...,
         ready_nodes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "bias_km", b"bias_km", "continent", b"continent", "country", b"country", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "jurisdictions", b"jurisdictions", "labels", b"labels", "latitude", b"latitude", "longitude", b"longitude", "name", b"name", "networks", b"networks", "ready_nodes", b"ready_nodes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "bias_km", b"bias_km", "continent", b"continent", "country", b"country", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "jurisdictions", b"jurisdictions", "labels", b"labels", "latitude", b"latitude", "load_high", b"load_high", "load_low", b"load_low", "longitude", b"longitude", "name", b"name", "networks", b"networks", "ready_nodes", b"ready_nodes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

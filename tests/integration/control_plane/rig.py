@@ -73,6 +73,7 @@ class Host:
         self.images: dict[str, replica_pb2.ReplicaStatus] = {}
         self._said: dict[str, bytes] = {}
         self.found: dict[str, bool] = {}
+        self.load = 0.1
         self.counts: list[agent_pb2.DrillClientCounts] = []
         self._events: list[event_pb2.Event] = []
         self.cut_proven_s = 0.0
@@ -202,7 +203,7 @@ class Host:
         )
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
-        return agent_pb2.Heartbeat(load=0.1, drill_clients=self.counts)
+        return agent_pb2.Heartbeat(load=self.load, drill_clients=self.counts)
 
 
 class Rig:
