@@ -91,7 +91,7 @@ class DnsApp:
         keys = load_keys(Path(settings.transfer_keys)) if settings.transfer_keys else None
         self.engine.keys = keys or {}
         permission = Permission(tuple(settings.transfer_networks), keys)
-        self.transfers = Transfers(permission, lambda: self.engine.table)
+        self.transfers = Transfers(permission, lambda: self.engine.table, self._clock)
         self._notifier = Notifier([parse_listen(text, "notify") for text in settings.notify])
         self._tcp = TcpListener(
             self.engine.respond,

@@ -10,7 +10,7 @@ import structlog
 from fleet.clock import Clock
 from routing.adapters import signed_queries
 from routing.adapters.hot_answers import HotAnswers
-from routing.adapters.transfers import Keys
+from routing.adapters.refusals import Keys
 from routing.core import failover
 from routing.core.answer import Manners, Responder
 from routing.core.evidence import Target
@@ -88,7 +88,7 @@ class Engine:
     def respond(self, data: bytes, source: bytes, tcp: bool) -> bytes | None:
         """The answer to a query, limited and counted."""
         if signed_queries.TSIG in data:
-            answer = signed_queries.answer(data, source, tcp, self.keys, self.responder.respond)
+            answer = signed_queries.answer(data, source, tcp, self.keys, self.responder.respond, self._clock.wall())
         else:
             answer = self.responder.respond(data, source, tcp)
         if answer is not None and not tcp and self.limiter.per_second:

@@ -10,10 +10,9 @@ from typing import Final
 import dns.exception
 import dns.flags
 import dns.message
-import dns.rcode
 import dns.tsig
 
-from routing.adapters.transfers import Keys, refusal
+from routing.adapters.refusals import BAD_SIGNATURES, Keys, unproven
 from routing.adapters.udp import Respond
 
 TSIG: Final = b"\x00\xfa\x00\xff"
@@ -22,18 +21,13 @@ _FUDGE_S: Final = 300
 _PLAIN_BYTES: Final = 512
 
 
-def answer(data: bytes, source: bytes, tcp: bool, keys: Keys, respond: Respond) -> bytes | None:
-    """The answer to a query that may be signed; NOTAUTH when its key is unknown or its signature wrong or too old."""
+def answer(data: bytes, source: bytes, tcp: bool, keys: Keys, respond: Respond, now_s: float) -> bytes | None:
+    """The answer to a query that may be signed; NOTAUTH when its key is unknown or its signature wrong or too old.
+    `now_s` is in seconds since 1970."""
     try:
         query = dns.message.from_wire(data, keyring=dict(keys))
-    except (
-        dns.message.UnknownTSIGKey,
-        dns.tsig.BadSignature,
-        dns.tsig.BadTime,
-        dns.tsig.BadKey,
-        dns.tsig.BadAlgorithm,
-    ):
-        return refusal(data, dns.rcode.NOTAUTH)
+    except BAD_SIGNATURES as error:
+        return unproven(data, error, keys, now_s)
     except dns.exception.DNSException:
         return respond(data, source, tcp)
     if not query.had_tsig:

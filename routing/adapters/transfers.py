@@ -30,7 +30,9 @@ import dns.rrset
 import dns.tsig
 import structlog
 
+from fleet.clock import Clock
 from fleet.errors import invalid
+from routing.adapters.refusals import BAD_SIGNATURES, Keys, refusal, unproven
 from routing.core import wire
 from routing.core.model import Region, RoutingTable
 from routing.core.zone import CompiledZone, Names, Record, compile_names
@@ -48,15 +50,13 @@ _ALGORITHMS: Final = {
 }
 _SECRET_BYTES_MIN: Final = 16
 
-Keys = Mapping[dns.name.Name, dns.tsig.Key]
-
 
 @dataclass(frozen=True, slots=True)
 class Permission:
     """Who may have zones: clients in `networks`, and whoever signs with one of `keys`."""
 
     networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
-    keys: Mapping[dns.name.Name, dns.tsig.Key] | None = None
+    keys: Keys | None = None
 
 
 def load_keys(path: Path) -> dict[dns.name.Name, dns.tsig.Key]:
@@ -88,8 +88,9 @@ def load_keys(path: Path) -> dict[dns.name.Name, dns.tsig.Key]:
 class Transfers:
     """Answers transfers of the zones of one table at a time."""
 
-    def __init__(self, permission: Permission, table: Callable[[], RoutingTable]):
+    def __init__(self, permission: Permission, table: Callable[[], RoutingTable], clock: Clock):
         self._permission = permission
+        self._clock = clock
         self._table = table
         self.served = self.refused = 0
 
@@ -97,14 +98,15 @@ class Transfers:
         """The messages of a transfer over TCP; None when it is nothing of the kind, or not for this client."""
         if not _is_transfer(data):
             return None
+        keys = dict(self._permission.keys or {})
         try:
-            query = dns.message.from_wire(data, keyring=dict(self._permission.keys or {}), ignore_trailing=False)
-        except dns.message.UnknownTSIGKey:
-            return [refusal(data, dns.rcode.NOTAUTH)]
+            query = dns.message.from_wire(data, keyring=keys, ignore_trailing=False)
         except dns.exception.DNSException as error:
             self.refused += 1
             log.warning("transfer_refused", reason=str(error) or type(error).__name__)
-            return [refusal(data, dns.rcode.NOTAUTH if b"\x00\xfa\x00\xff" in data else dns.rcode.FORMERR)]
+            if isinstance(error, BAD_SIGNATURES):
+                return [unproven(data, error, keys, self._clock.wall())]
+            return [refusal(data, dns.rcode.FORMERR)]
         if not self._may(query, source):
             self.refused += 1
             return None
@@ -125,13 +127,6 @@ class Transfers:
 def _is_transfer(data: bytes) -> bool:
     end = data.find(0, 12) + 1
     return len(data) >= 17 and not data[2] & 0xF8 and data[end : end + 2] in (wire.AXFR, wire.IXFR)
-
-
-def refusal(data: bytes, rcode: dns.rcode.Rcode) -> bytes:
-    """An answer without records; the question is as it was."""
-    end = data.find(0, 12) + 5
-    flags = wire.QR | int(rcode)
-    return data[:2] + wire.head(flags, (1, 0, 0, 0)) + data[12:end]
 
 
 def zone_records(zone: CompiledZone, names: Names, regions: Mapping[str, Region]) -> Iterable[tuple[bytes, Record]]:

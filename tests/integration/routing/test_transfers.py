@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
 import itertools
 import socket
+import struct
+import time
 from pathlib import Path
 
 import dns.message
+import dns.name
 import dns.query
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
+import dns.tsig
 import dns.tsigkeyring
 import dns.xfr
 import dns.zone
 import pytest
+from dns.rdtypes.ANY.TSIG import TSIG
 
 from fleet.errors import LocciError
 from locci.v1 import resource_pb2
@@ -85,6 +92,64 @@ async def test_a_signed_question_gets_a_signed_answer(rig: Rig, compiled: bool) 
             assert refused[:2] == wire[:2]
             assert refused[3] & 15 == dns.rcode.NOTAUTH
         assert "IN\tSOA" in await dig(port, "example.net", "SOA"), "unsigned questions are answered as before"
+
+
+async def test_refusals_say_why(rig: Rig) -> None:
+    """RFC 8945, section 5.2: BADKEY and BADSIG are unsigned; BADTIME is signed and tells the server's time."""
+    rig.keep(declared(rig.edges.port))
+    async with rig.running(transfer_keys=keys(rig)) as app:
+        (port,) = app.ports
+        now_s = int(time.time())
+        wrong = base64.b64encode(b"x" * 32).decode()
+        for kind, exchanged in (("SOA", exchange), ("SOA", exchange_tcp), ("AXFR", exchange_tcp)):
+            for name, secret, at_s, expected in (
+                ("other.example.", SECRET, now_s, dns.rcode.BADKEY),
+                ("xfer.example.", wrong, now_s, dns.rcode.BADSIG),
+                ("xfer.example.", SECRET, now_s - 3600, dns.rcode.BADTIME),
+            ):
+                wire, mac = asked(kind, name, secret, at_s)
+                refused = await asyncio.to_thread(exchanged, wire, port)
+                message = dns.message.from_wire(refused, keyring=False)
+                assert message.rcode() == dns.rcode.NOTAUTH
+                assert message.tsig is not None
+                told = message.tsig[0]
+                assert (told.error, message.tsig.name.to_text()) == (expected, name)
+                if expected != dns.rcode.BADTIME:
+                    assert (told.mac, told.other) == (b"", b"")
+                    continue
+                assert told.time_signed == at_s
+                assert abs(int.from_bytes(told.other, "big") - now_s) < 60
+                assert told.mac == expected_mac(refused, mac, at_s, told.other)
+
+
+def asked(kind: str, name: str, secret: str, at_s: int) -> tuple[bytes, bytes]:
+    """A query that was signed at a time, and its MAC."""
+    key = dns.tsig.Key(name, secret, dns.tsig.HMAC_SHA256)
+    wire = dns.message.make_query("example.net", kind).to_wire()
+    unsigned = TSIG(dns.rdataclass.ANY, dns.rdatatype.TSIG, key.algorithm, at_s, 300, b"", 0, 0, b"")
+    unsigned = unsigned.replace(original_id=int.from_bytes(wire[:2], "big"))
+    signed, _ = dns.tsig.sign(wire, key, unsigned, at_s)
+    rdata = signed.to_wire()
+    record = key.name.to_wire() + b"\0\xfa\0\xff\0\0\0\0" + len(rdata).to_bytes(2, "big") + rdata
+    return wire[:10] + b"\0\1" + wire[12:] + record, signed.mac
+
+
+def expected_mac(refused: bytes, request_mac: bytes, at_s: int, other: bytes) -> bytes:
+    """By hand (RFC 8945, section 4.3): the query's MAC, the message without its TSIG record, the record's variables."""
+    end = refused.find(0, 12) + 5
+    name, algorithm = (dns.name.from_text(text).to_wire() for text in ("xfer.example.", "hmac-sha256."))
+    message = refused[:10] + b"\0\0" + refused[12:end]
+    variables = name + b"\0\xff\0\0\0\0" + algorithm + struct.pack("!HIHHH", 0, at_s, 300, 18, len(other)) + other
+    text = len(request_mac).to_bytes(2, "big") + request_mac + message + variables
+    return hmac.digest(base64.b64decode(SECRET), text, "sha256")
+
+
+def exchange_tcp(wire: bytes, port: int) -> bytes:
+    """The same over TCP."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(len(wire).to_bytes(2, "big") + wire)
+        stream = client.makefile("rb")
+        return stream.read(int.from_bytes(stream.read(2), "big"))
 
 
 def exchange(wire: bytes, port: int) -> bytes:
