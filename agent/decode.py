@@ -367,6 +367,7 @@ def _route(route: resource_pb2.AppRoute) -> Route:
         cache_policy=route.cache.SerializeToString(deterministic=True),
         purges=route.purges.SerializeToString(deterministic=True),
         proofs=route.proofs.SerializeToString(deterministic=True),
+        balancing=route.balancing.SerializeToString(deterministic=True),
         peers=tuple(peers),
         redirect=route.tls.redirect,
         hsts_s=max(0, route.tls.hsts.seconds),

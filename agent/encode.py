@@ -67,6 +67,7 @@ def edge_config(generation: int, view: EdgeView, facts: IdentityFacts, identity_
         route.cache.MergeFromString(served.route.cache_policy)
         route.purges.MergeFromString(served.route.purges)
         route.proofs.MergeFromString(served.route.proofs)
+        route.balancing.MergeFromString(served.route.balancing)
         route.cache.disabled = served.route.cache_disabled
         route.cache.max_object_bytes = served.route.cache_object_bytes_max
         route.tls.redirect = served.route.redirect

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from control_plane.core.balancing import Balancing, HashBy
 from control_plane.core.cache_policy import CachePolicy
 from control_plane.core.manifest import (
     Affinity,
@@ -58,6 +59,13 @@ _KINDS: dict[int, Kind] = {
     manifest_pb2.APP_KIND_UNSPECIFIED: "service",
     manifest_pb2.APP_KIND_SERVICE: "service",
     manifest_pb2.APP_KIND_DAEMON: "daemon",
+}
+_HASH_BY: dict[int, HashBy] = {
+    manifest_pb2.HASH_BY_UNSPECIFIED: "",
+    manifest_pb2.HASH_BY_CLIENT: "client",
+    manifest_pb2.HASH_BY_PATH: "path",
+    manifest_pb2.HASH_BY_HEADER: "header",
+    manifest_pb2.HASH_BY_COOKIE: "cookie",
 }
 _REJOINS: dict[int, Rejoin] = {
     manifest_pb2.REJOIN_CHOICE_UNSPECIFIED: "replacement",
@@ -124,6 +132,19 @@ def _cache_policy(message: manifest_pb2.CachePolicy) -> CachePolicy:
     )
 
 
+def balancing_message(balancing: Balancing) -> manifest_pb2.BalancingPolicy | None:
+    """What edges are told of the choice among replicas; None where nothing is wanted."""
+    if balancing == Balancing():
+        return None
+    by = next(number for number, name in _HASH_BY.items() if name == balancing.hash_by)
+    return manifest_pb2.BalancingPolicy(
+        hash_by=by,  # type: ignore[arg-type]
+        hash_name=balancing.hash_name,
+        sticky_cookie=balancing.sticky_cookie,
+        hedge_after=duration(balancing.hedge_s) if balancing.hedge_s else None,
+    )
+
+
 def cache_policy_message(manifest: Manifest) -> manifest_pb2.CachePolicy:
     """What edges are told of an app's cache."""
     policy = manifest.cache_policy
@@ -167,6 +188,12 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
         tls_redirect=message.tls.redirect,
         hsts_s=span_s(message.tls.hsts),
         cache_policy=_cache_policy(message.cache),
+        balancing=Balancing(
+            hash_by=_known(_HASH_BY, message.balancing.hash_by, "manifest.balancing.hash_by"),
+            hash_name=message.balancing.hash_name,
+            sticky_cookie=message.balancing.sticky_cookie,
+            hedge_s=span_s(message.balancing.hedge_after),
+        ),
         routing=Routing(
             policy=_known(_STEERINGS, message.routing.policy, "manifest.routing.policy"),
             ttl_s=span_s(message.routing.ttl),
@@ -184,7 +211,7 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
     )
 
 
-def _known(table: dict[int, Kind] | dict[int, Rejoin] | dict[int, Steering], value: int, path: str):  # type: ignore[no-untyped-def]
+def _known(table: Mapping[int, Kind | Rejoin | Steering | HashBy], value: int, path: str):  # type: ignore[no-untyped-def]
     if value not in table:
         raise invalid(path, f"{path}: {value} is not known to this control plane")
     return table[value]

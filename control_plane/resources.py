@@ -328,6 +328,7 @@ class Publication:
             only_spec_hash=self._routed[manifest.name],
             cache=decode.cache_policy_message(manifest),
             purges=self._purges.get(manifest.name),
+            balancing=decode.balancing_message(manifest.balancing),
             proofs=fleet_resources.http_proofs(self._state, manifest.hostnames),
             tls=manifest_pb2.TlsPolicy(redirect=manifest.tls_redirect, hsts=decode.duration(manifest.hsts_s)),
             peers=[

@@ -113,6 +113,8 @@ class Route:
     """What the edge may use no more of what it has stored, as it came."""
     proofs: bytes = b""
     """What the edge answers to a certificate authority, as it came."""
+    balancing: bytes = b""
+    """How the edge chooses among replicas, as it came."""
     peers: tuple[Peer, ...] = ()
     redirect: bool = False
     """Plain requests are sent to https."""

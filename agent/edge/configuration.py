@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from agent.edge.core import purges, routing
+from agent.edge.core.affinity import Balancing, HashBy
 from agent.edge.core.cache_rules import CacheRules
 from fleet.errors import LocciError, invalid
 from fleet.files import write_atomic
 from locci.v1 import edge_pb2, manifest_pb2, purge_pb2, resource_pb2
 
 FILE = "config.pb"
+
+
+_HASH_BY: Final = {
+    manifest_pb2.HASH_BY_CLIENT: HashBy.CLIENT,
+    manifest_pb2.HASH_BY_PATH: HashBy.PATH,
+    manifest_pb2.HASH_BY_HEADER: HashBy.HEADER,
+    manifest_pb2.HASH_BY_COOKIE: HashBy.COOKIE,
+}
 
 
 def table_of(config: edge_pb2.EdgeConfig) -> routing.Table:
@@ -47,7 +57,19 @@ def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
         route.tls.hsts.seconds,
         rules,
         purges.compiled(route.purges.floor, map(_mark, route.purges.marks), rules),
+        _balancing(route.balancing),
         {one.token.encode(): one.key_authorization.encode() for one in route.proofs.challenges},
+    )
+
+
+def _balancing(policy: manifest_pb2.BalancingPolicy) -> Balancing:
+    return Balancing(
+        _HASH_BY.get(policy.hash_by, HashBy.NOTHING),
+        policy.hash_name.lower().encode()
+        if policy.hash_by == manifest_pb2.HASH_BY_HEADER
+        else policy.hash_name.encode(),
+        policy.sticky_cookie.encode(),
+        policy.hedge_after.ToNanoseconds() / 1e9,
     )
 
 

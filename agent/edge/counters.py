@@ -17,6 +17,8 @@ HELP: Final = {
     "refused_total": "Requests refused as malformed, too large or too slow.",
     "limited_total": "Requests refused because their client or their app had too many.",
     "retries_total": "Tries of a further endpoint.",
+    "hedges_total": "Requests for which a second endpoint was asked before the first had answered.",
+    "hedges_won_total": "Those of them that the second answered first.",
     "peer_requests_total": "Requests sent to other edges.",
     "unavailable_total": "Requests for which no endpoint could answer.",
     "truncated_total": "Responses that an endpoint broke off.",
@@ -52,6 +54,8 @@ class Counters:
     refused_total: int
     limited_total: int
     retries_total: int
+    hedges_total: int
+    hedges_won_total: int
     peer_requests_total: int
     unavailable_total: int
     truncated_total: int

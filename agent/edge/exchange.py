@@ -324,6 +324,8 @@ class Exchange:
         try:
             self._state.counters.misses_total += 1
             headers = self.relayed(connection, request, incoming.response_time, member)
+            if incoming.stay:
+                headers.append((b"Set-Cookie", incoming.stay))
             if connection.status == 101 and not request.head.upgrade:
                 raise Refused(502, f"the app {request.app} answered with an upgrade that nobody asked for", close=False)
             if connection.status == 101:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from agent.edge.body import ReplayBody
+from agent.edge.core import affinity
 from agent.edge.core import headers as fields_rules
-from agent.edge.core.headers import HeaderList, Origin, encode_head
-from agent.edge.core.request_head import METHODS_IDEMPOTENT, Refused, RequestHead
+from agent.edge.core.headers import Fields, HeaderList, Origin, encode_head
+from agent.edge.core.request_head import METHODS_IDEMPOTENT, METHODS_SAFE, Refused, RequestHead
 from agent.edge.core.routing import Candidate, Route, candidates, may_retry
 from agent.edge.pool import Pool
 from agent.edge.state import EdgeState
@@ -18,6 +21,10 @@ from agent.edge.upstream import UpstreamConnection, UpstreamError
 HOP = b"locci-hop"
 HSTS = b"strict-transport-security"
 RETRY_AFTER_S = 1
+HEDGES_SHARE: Final = 0.1
+"""Of the requests that may be asked for twice, so many are, at most."""
+HEDGES_MAX: Final = 10.0
+"""At once, after a quiet time."""
 
 
 @dataclass(slots=True)
@@ -34,6 +41,9 @@ class Outgoing:
     upgrade: bytes = b""
     secure: bool = False
     """The client came over TLS."""
+    fields: Fields = field(default_factory=dict)
+    """The client's, as it sent them."""
+    client: bytes = b""
     sequence: int = 0
     """The newest order to purge known here: an edge that does not know it must not use what it has stored."""
 
@@ -64,13 +74,16 @@ def outgoing(
         passed = [pair for pair in passed if pair[0].lower() not in drop]
     length = None if head.chunked else head.content_length
     upgrade = head.upgrade if head.upgrade == b"websocket" else b""
-    return Outgoing(head.method, head.target, passed, body, length, origin.trusted, upgrade, origin.scheme == b"https")
+    secure, client = origin.scheme == b"https", origin.client
+    return Outgoing(
+        head.method, head.target, passed, body, length, origin.trusted, upgrade, secure, head.fields, client
+    )
 
 
 class Incoming:
     """A response whose head is there. Must be ended by `done` or `abandon`, whatever happens."""
 
-    __slots__ = ("_ended", "_fetcher", "_pump", "candidate", "connection", "request_time", "response_time")
+    __slots__ = ("_ended", "_fetcher", "_pump", "candidate", "connection", "request_time", "response_time", "stay")
 
     def __init__(
         self,
@@ -88,6 +101,8 @@ class Incoming:
         self.connection = connection
         self.request_time = request_time
         self.response_time = response_time
+        self.stay = b""
+        """The cookie by which the client comes back, for what goes to this client alone; empty for none."""
 
     async def done(self) -> None:
         """The body was read to its end."""
@@ -120,6 +135,8 @@ class Fetcher:
     def __init__(self, state: EdgeState, pool: Pool):
         self._state = state
         self._pool = pool
+        self._hedges = HEDGES_MAX
+        """How many requests may be asked for twice now."""
 
     def ready(self, route: Route) -> tuple[Candidate, UpstreamConnection] | None:
         """The local replica that is best now, with a connection that is ready for a request that may be repeated.
@@ -128,6 +145,8 @@ class Fetcher:
         """
         state = self._state
         now = state.clock.monotonic()
+        if not route.balancing.plain:
+            return None
         if len(route.local) == 1:
             local = route.local[0]
             endpoint = state.endpoints.get(local.address)
@@ -152,13 +171,20 @@ class Fetcher:
         state = self._state
         request.sequence = route.purges.sequence
         now = state.clock.monotonic()
-        tries = candidates(route, state.endpoints, now, state.rng.random(), local_only=request.local_only)
+        wish = affinity.NO_WISH
+        if not route.balancing.plain:
+            wish = affinity.wish(route.balancing, request.fields, request.target, request.client)
+        local_only = request.local_only
+        tries = candidates(route, state.endpoints, now, state.rng.random(), local_only=local_only, wish=wish)
         last: UpstreamError | None = None
         for number, candidate in enumerate(tries):
             if number:
                 state.counters.retries_total += 1
             try:
-                incoming = await self._attempt(candidate, request)
+                if number == 0 and self._may_hedge(route, request, tries):
+                    incoming = await self._hedged(tries[0], tries[1], request, route.balancing.hedge_s)
+                else:
+                    incoming = await self._attempt(candidate, request)
             except UpstreamError as error:
                 last = error
                 candidate.endpoint.failed(state.clock.monotonic())
@@ -170,8 +196,46 @@ class Fetcher:
                 continue
             if request.secure and route.hsts_s:
                 _insist_on_tls(incoming.connection, route.hsts_s)
+            if route.balancing.sticky_cookie:
+                incoming.stay = _stay(incoming.candidate, route.balancing.sticky_cookie, wish, request.secure)
             return incoming
         raise self._no_answer(route, request, last)
+
+    def _may_hedge(self, route: Route, request: Outgoing, tries: Sequence[Candidate]) -> bool:
+        """Whether a second endpoint may be asked: nothing that changes anything, and not for every request."""
+        if not route.balancing.hedge_s or len(tries) < 2 or request.method not in METHODS_SAFE:
+            return False
+        self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_SHARE)
+        return request.body is None and not request.upgrade
+
+    async def _hedged(self, first: Candidate, second: Candidate, request: Outgoing, after_s: float) -> Incoming:
+        """The answer that comes first; the other is given up. Raises the first endpoint's UpstreamError when it failed
+        before the second was asked, or when both did."""
+        counters, clock = self._state.counters, self._state.clock
+        tasks = [asyncio.create_task(self._attempt(first, request))]
+        winner: asyncio.Task[Incoming] | None = None
+        try:
+            await asyncio.wait(tasks, timeout=after_s)
+            if not tasks[0].done() and self._hedges >= 1:
+                self._hedges -= 1
+                counters.hedges_total += 1
+                tasks.append(asyncio.create_task(self._attempt(second, request)))
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if not any(_came(task) for task in tasks):
+                    await asyncio.wait(tasks)
+                if _failed(tasks[1]):
+                    second.endpoint.failed(clock.monotonic())
+                winner = next((task for task in tasks if _came(task)), None)
+                if winner is tasks[1]:
+                    counters.hedges_won_total += 1
+                    if _failed(tasks[0]):
+                        first.endpoint.failed(clock.monotonic())
+            winner = winner or tasks[0]
+            return await winner
+        finally:
+            for task in tasks:
+                if task is not winner:
+                    await _give_up(task)
 
     def _may_go_on(self, request: Outgoing, sent: bool, began: bool) -> bool:
         replayable = request.body is None or request.body.replayable
@@ -249,6 +313,28 @@ def _insist_on_tls(connection: UpstreamConnection, seconds: int) -> None:
     if HSTS not in connection.fields:
         connection.fields[HSTS] = value = b"max-age=%d" % seconds
         connection.headers.append((b"Strict-Transport-Security", value))
+
+
+def _stay(candidate: Candidate, name: bytes, wish: affinity.Wish, secure: bool) -> bytes:
+    """The cookie by which a client comes back to the replica that answered, unless it has said it already."""
+    if candidate.local is None or affinity.token_of(candidate.local.replica) == wish.token:
+        return b""
+    return affinity.set_cookie(name, candidate.local.replica, secure)
+
+
+def _came(task: asyncio.Task[Incoming]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _failed(task: asyncio.Task[Incoming]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
+
+
+async def _give_up(task: asyncio.Task[Incoming]) -> None:
+    """Ends a try that nobody waits for, also one that has just got its answer."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, UpstreamError, Refused):
+        await (await task).abandon()
 
 
 async def _head_or_refusal(connection: UpstreamConnection, pump: asyncio.Task[None] | None) -> None:

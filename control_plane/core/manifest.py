@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from control_plane.core import cache_policy, container_options, strategy
+from control_plane.core import balancing, cache_policy, container_options, strategy
+from control_plane.core.balancing import Balancing
 from control_plane.core.cache_policy import CachePolicy
 from control_plane.core.container_options import ContainerOptions
 from control_plane.core.image import parse_reference
@@ -180,6 +181,7 @@ class Manifest:
     tls_redirect: bool = False
     hsts_s: float = 0.0
     cache_policy: CachePolicy = field(default_factory=CachePolicy)
+    balancing: Balancing = field(default_factory=Balancing)
     routing: Routing = Routing()
     limits: Limits = Limits()
     stop_timeout_s: float = 0.0
@@ -203,6 +205,7 @@ def complete(manifest: Manifest, around: Surroundings) -> Manifest:
     _check_environment(manifest)
     container_options.check(manifest.container)
     cache_policy.check(manifest.cache_policy)
+    balancing.check(manifest.balancing)
     ports = _complete_ports(manifest.ports)
     return replace(
         manifest,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.edge.core.affinity import NO_WISH, PLAIN, Balancing, Wish, ranked, token_of
 from agent.edge.core.balance import Endpoint, order
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
 from agent.edge.core.purges import NO_PURGES, Purges
@@ -51,6 +52,7 @@ class Route:
     """Answers over TLS tell browsers to stay with it for so long; 0 means that they do not."""
     rules: CacheRules = NO_RULES
     purges: Purges = NO_PURGES
+    balancing: Balancing = PLAIN
     proofs: Mapping[bytes, bytes] = field(default_factory=dict)
     """By token, what a certificate authority is answered that asks for it (RFC 8555, section 8.3)."""
 
@@ -139,18 +141,29 @@ class Candidate:
 
 
 def candidates(
-    route: Route, endpoints: Mapping[str, Endpoint], now: float, randomness: float, *, local_only: bool
+    route: Route,
+    endpoints: Mapping[str, Endpoint],
+    now: float,
+    randomness: float,
+    *,
+    local_only: bool,
+    wish: Wish = NO_WISH,
 ) -> list[Candidate]:
     """What to try, best first: local replicas, peers in their order, then what is ejected, as a last resort.
 
-    Draining replicas get new requests only when there is no other local one and no peer.
+    Draining replicas get new requests only when there is no other local one and no peer, or when the request wants to
+    stay with them.
     """
-    by_address = {local.address: local for local in route.local if not local.draining}
+    wanted = wish.token and next((at for at in route.local if token_of(at.replica) == wish.token), None)
+    by_address = {local.address: local for local in route.local if not local.draining or local is wanted}
     if not by_address and not route.peers:
         by_address = {local.address: local for local in route.local}
     # A request may hold a route of a table that was swapped meanwhile: what is gone from the new one is left out.
     known = [endpoints[address] for address in by_address if address in endpoints]
     ready, out = order(known, now, randomness)
+    ready = ranked(ready, wish.key)
+    if wanted:
+        ready.sort(key=lambda endpoint: endpoint.address != wanted.address)
     first = [Candidate(endpoint, by_address[endpoint.address], None) for endpoint in ready]
     last = [Candidate(endpoint, by_address[endpoint.address], None) for endpoint in out]
     if not local_only:

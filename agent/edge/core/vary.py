@@ -24,7 +24,8 @@ def secondary(vary: tuple[bytes, ...], request: Fields) -> bytes:
     """The key among the variants of a primary key: the normalised values of the fields that count."""
     parts = []
     for name in vary:
-        value = _cookie(name, request) if name.startswith(b"cookie:") else request.get(name)
+        cookie = name.startswith(b"cookie:")
+        value = cookie_value(name.removeprefix(b"cookie:"), request) if cookie else request.get(name)
         if value is None:
             parts.append(name)
         elif name == b"accept-encoding":
@@ -34,11 +35,11 @@ def secondary(vary: tuple[bytes, ...], request: Fields) -> bytes:
     return b"\n".join(parts)
 
 
-def _cookie(name: bytes, request: Fields) -> bytes | None:
+def cookie_value(name: bytes, request: Fields) -> bytes | None:
     """The value of the first cookie of that name (RFC 6265 section 4.2)."""
     for pair in request.get(b"cookie", b"").split(b";"):
         found, equals, value = pair.strip(b" \t").partition(b"=")
-        if equals and found == name.removeprefix(b"cookie:"):
+        if equals and found == name:
             return value
     return None
 

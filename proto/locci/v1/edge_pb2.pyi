@@ -67,6 +67,7 @@ class EdgeRoute(_message.Message):
     TLS_FIELD_NUMBER: _builtins.int
     PURGES_FIELD_NUMBER: _builtins.int
     PROOFS_FIELD_NUMBER: _builtins.int
+    BALANCING_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     @_builtins.property
@@ -97,6 +98,10 @@ class EdgeRoute(_message.Message):
     def proofs(self) -> _resource_pb2.HttpProofs:
         """What a certificate authority asks its host names for."""
 
+    @_builtins.property
+    def balancing(self) -> _manifest_pb2.BalancingPolicy:
+        """How to choose among the replicas."""
+
     def __init__(
         self,
         *,
@@ -108,10 +113,11 @@ class EdgeRoute(_message.Message):
         tls: _manifest_pb2.TlsPolicy | None = ...,
         purges: _purge_pb2.PurgeMarks | None = ...,
         proofs: _resource_pb2.HttpProofs | None = ...,
+        balancing: _manifest_pb2.BalancingPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,6 +127,38 @@ ROLLOUT_STRATEGY_BLUE_GREEN: RolloutStrategy.ValueType  # 3
 """All new ones first, then the switch."""
 Global___RolloutStrategy: _TypeAlias = RolloutStrategy  # noqa: Y015
 
+class _HashBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HashByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HashBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HASH_BY_UNSPECIFIED: _HashBy.ValueType  # 0
+    """Nothing: the replica that is likely to answer first."""
+    HASH_BY_CLIENT: _HashBy.ValueType  # 1
+    """The client's address."""
+    HASH_BY_PATH: _HashBy.ValueType  # 2
+    """The path and the query."""
+    HASH_BY_HEADER: _HashBy.ValueType  # 3
+    """A header field."""
+    HASH_BY_COOKIE: _HashBy.ValueType  # 4
+    """A cookie."""
+
+class HashBy(_HashBy, metaclass=_HashByEnumTypeWrapper):
+    """What a request has that decides which replica on a host gets it."""
+
+HASH_BY_UNSPECIFIED: HashBy.ValueType  # 0
+"""Nothing: the replica that is likely to answer first."""
+HASH_BY_CLIENT: HashBy.ValueType  # 1
+"""The client's address."""
+HASH_BY_PATH: HashBy.ValueType  # 2
+"""The path and the query."""
+HASH_BY_HEADER: HashBy.ValueType  # 3
+"""A header field."""
+HASH_BY_COOKIE: HashBy.ValueType  # 4
+"""A cookie."""
+Global___HashBy: _TypeAlias = HashBy  # noqa: Y015
+
 class _SteeringPolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -774,6 +806,48 @@ class TlsPolicy(_message.Message):
 Global___TlsPolicy: _TypeAlias = TlsPolicy  # noqa: Y015
 
 @_typing.final
+class BalancingPolicy(_message.Message):
+    """How an edge chooses among an app's replicas on its host. By default it is the one of two that is likely to answer sooner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASH_BY_FIELD_NUMBER: _builtins.int
+    HASH_NAME_FIELD_NUMBER: _builtins.int
+    STICKY_COOKIE_FIELD_NUMBER: _builtins.int
+    HEDGE_AFTER_FIELD_NUMBER: _builtins.int
+    hash_by: Global___HashBy.ValueType
+    """Requests that are alike in this go to the same replica, unless that has a quarter more to do than the others on the
+    average; a replica that comes or goes moves only its own.
+    """
+    hash_name: _builtins.str
+    """The name of the header field or cookie to hash by."""
+    sticky_cookie: _builtins.str
+    """Clients get this cookie and come back to the replica that answered them, as long as it is there. What is kept in the cache
+    does not set it.
+    """
+    @_builtins.property
+    def hedge_after(self) -> _duration_pb2.Duration:
+        """A second replica or edge is asked when the first has not answered for so long, for one in ten requests at most that change
+        nothing; 0 for never, else 1 ms to 60 s.
+        """
+
+    def __init__(
+        self,
+        *,
+        hash_by: Global___HashBy.ValueType = ...,
+        hash_name: _builtins.str = ...,
+        sticky_cookie: _builtins.str = ...,
+        hedge_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hedge_after", b"hedge_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash_by", b"hash_by", "hash_name", b"hash_name", "hedge_after", b"hedge_after", "sticky_cookie", b"sticky_cookie"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalancingPolicy: _TypeAlias = BalancingPolicy  # noqa: Y015
+
+@_typing.final
 class RegionWeight(_message.Message):
     """The share of clients that a region gets."""
 
@@ -989,6 +1063,7 @@ class AppManifest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     LOG_ROTATION_FIELD_NUMBER: _builtins.int
+    BALANCING_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's id: 1-40 of `a-z0-9-`, starting with a letter, ending with a letter or digit."""
@@ -1085,6 +1160,10 @@ class AppManifest(_message.Message):
         """How much of its log is kept."""
 
     @_builtins.property
+    def balancing(self) -> Global___BalancingPolicy:
+        """How edges choose among replicas on their host."""
+
+    @_builtins.property
     def verification(self) -> _container_pb2.ImageVerification:
         """Who must have signed the image."""
 
@@ -1117,11 +1196,12 @@ class AppManifest(_message.Message):
         user: _builtins.str = ...,
         working_dir: _builtins.str = ...,
         log_rotation: _container_pb2.LogRotation | None = ...,
+        balancing: Global___BalancingPolicy | None = ...,
         verification: _container_pb2.ImageVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "secrets", b"secrets", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "balancing", b"balancing", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "secrets", b"secrets", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

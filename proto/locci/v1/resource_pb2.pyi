@@ -359,6 +359,7 @@ class AppRoute(_message.Message):
     PURGES_FIELD_NUMBER: _builtins.int
     ONLY_SPEC_HASH_FIELD_NUMBER: _builtins.int
     PROOFS_FIELD_NUMBER: _builtins.int
+    BALANCING_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     only_spec_hash: _builtins.str
@@ -387,6 +388,10 @@ class AppRoute(_message.Message):
     def proofs(self) -> Global___HttpProofs:
         """What a certificate authority asks its host names for while certificates are ordered."""
 
+    @_builtins.property
+    def balancing(self) -> _manifest_pb2.BalancingPolicy:
+        """How the edge chooses among the node's replicas."""
+
     def __init__(
         self,
         *,
@@ -398,10 +403,11 @@ class AppRoute(_message.Message):
         purges: _purge_pb2.PurgeMarks | None = ...,
         only_spec_hash: _builtins.str = ...,
         proofs: Global___HttpProofs | None = ...,
+        balancing: _manifest_pb2.BalancingPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cache", b"cache", "hostnames", b"hostnames", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -157,3 +157,18 @@ async def test_what_has_no_canary_cannot_be_promoted_and_a_held_rollout_gets_its
     error = await error_of(rig.rollouts.PromoteRollout(release_pb2.PromoteRolloutRequest(name=name)))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     await rig.finished(name)
+
+
+async def test_what_an_app_asks_of_the_choice_among_replicas_reaches_its_nodes(rig: Rig) -> None:
+    wanted = of("registry.test:5000/hello:1")
+    wanted.balancing.sticky_cookie = "stay"
+    wanted.balancing.hash_by = manifest_pb2.HASH_BY_HEADER
+    error = await error_of(rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=wanted)))
+    assert "manifest.balancing.hash_name: says which header field" in str(error.details())
+    wanted.balancing.hash_name = "X-User"
+    wanted.balancing.hedge_after.FromMilliseconds(250)
+    answer = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=wanted))
+    await rig.finished(answer.rollout.name)
+    for host in rig.hosts.values():
+        await until(lambda host=host: "routes/hello" in host.resources, "the route is there")
+        assert host.resources["routes/hello"].route.balancing == wanted.balancing
