@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import secrets
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,35 +18,28 @@ from fleet.identity import IdentityDirectory
 from fleet.rpc.link import NodeLink
 from fleet.snapshot import SnapshotFile
 from locci.v1 import node_pb2
-from routing.adapters import cookie_secret, explanation, host_facts, hot_answers, local_socket, zone_keys
+from routing.adapters import explanation, host_facts, local_socket
 from routing.adapters.endpoints import parse_listen
 from routing.adapters.feed import Feed
 from routing.adapters.geo_database import GeoDatabase
 from routing.adapters.metrics import DnsCollector, serve_metrics
 from routing.adapters.prober import Prober
 from routing.adapters.table import RESOURCE_TYPES
-from routing.adapters.tcp import TcpListener
-from routing.adapters.transfers import Notifier, Permission, Transfers, load_keys
-from routing.adapters.udp import UdpListener, bind_udp
-from routing.adapters.udp_batch import HotPath, listener_for
+from routing.adapters.transfers import Notifier
 from routing.adapters.verdict_file import VerdictFile
-from routing.core.answer import Manners
 from routing.core.cadence import Cadence
-from routing.core.cookies import CookieJar
-from routing.core.dnssec import Signer
 from routing.core.failover import ChangeRotation, Command, Failover, LookAround
 from routing.core.model import RoutingTable
-from routing.core.rate_limit import RateLimiter
 from routing.engine import Engine
+from routing.frontend import Counts, Frontend, explained, hot_of, limiter_of, manners_of
 from routing.settings import DnsSettings
+from routing.workers import Workers
 
 log = structlog.get_logger()
 
 _GEO_CHECK_S: Final = 5.0
 _FEED_CHECK_S: Final = 0.2
 _TIME_S: Final = 0.2
-_STOP_DEADLINE_S: Final = 4.0
-_PORT_TRIES: Final = 20
 
 
 class DnsApp:
@@ -65,11 +57,7 @@ class DnsApp:
         self._verdicts = VerdictFile(settings.state_dir / "verdicts.json")
         self._geo = GeoDatabase(Path(settings.geo_database)) if settings.geo_database else None
         brain = Failover(facts.node, facts.region, cadence=cadence)
-        limiter = RateLimiter(settings.responses_per_second, settings.rate_limit_slip, settings.rate_limit_exempt)
-        manners = _manners(settings, facts.node)
-        library = hot_answers.load() if settings.compiled else None
-        hot = None if library is None else hot_answers.HotAnswers(library, secrets.randbits(64))
-        self._hot = hot
+        manners, limiter, hot = manners_of(settings, facts.node), limiter_of(settings), hot_of(settings)
         self.engine = Engine(brain, self._clock, self._verdicts.load(), manners, limiter, hot)
         self.engine.take_time()
         self._prober = Prober(self.engine, self._clock, cadence.timeout_max_s)
@@ -87,18 +75,10 @@ class DnsApp:
         )
         self._feed.wake = self._link.wake
         self._unsaved = asyncio.Event()
-        self._udp: list[UdpListener] = []
-        keys = load_keys(Path(settings.transfer_keys)) if settings.transfer_keys else None
-        self.engine.keys = keys or {}
-        permission = Permission(tuple(settings.transfer_networks), keys)
-        self.transfers = Transfers(permission, lambda: self.engine.table, self._clock)
+        self._frontend = Frontend(settings, self.engine, self._clock)
+        self.transfers = self._frontend.transfers
         self._notifier = Notifier([parse_listen(text, "notify") for text in settings.notify])
-        self._tcp = TcpListener(
-            self.engine.respond,
-            self.transfers.answer,
-            connections_max=settings.tcp_connections_max,
-            idle_s=settings.tcp_idle_s,
-        )
+        self.workers = Workers(settings, facts.node, self.engine, self._clock)
         self._local: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -111,10 +91,10 @@ class DnsApp:
         self.engine.on_command(self._feed.on_command)
         self._feed.accepted(self._link.snapshot)
         for text in self.settings.listen:
-            await self._listen(text)
+            self.ports.append(await self._frontend.listen(text, shared=self.workers.count))
         self._local = await local_socket.serve(self.settings.socket, self._on_request)
-        compiled = self._hot is not None
-        log.info("dns_serving", ports=self.ports, revision=self.engine.table.revision, compiled=compiled)
+        revision, compiled = self.engine.table.revision, self.engine.hot is not None
+        log.info("dns_serving", ports=self.ports, revision=revision, compiled=compiled, workers=self.workers.count)
 
     async def run(self) -> None:
         """Follows the control plane, the geo database and the health of edges until cancelled; then closes all."""
@@ -122,10 +102,8 @@ class DnsApp:
         try:
             if self.settings.metrics_listen:
                 host, port = parse_listen(self.settings.metrics_listen, "metrics_listen")
-                collector = DnsCollector(
-                    self.engine, lambda: self._tcp.connections, lambda: sum(udp.dropped for udp in self._udp)
-                )
-                with _explained(self.settings.metrics_listen):
+                collector = DnsCollector(self.engine, self.counts)
+                with explained(self.settings.metrics_listen):
                     runner = await serve_metrics(collector, host, port)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._link.run())
@@ -133,6 +111,7 @@ class DnsApp:
                 tasks.create_task(self._watch_geo())
                 tasks.create_task(self._watch_time())
                 tasks.create_task(self._save_verdicts())
+                tasks.create_task(self.workers.run(self.ports))
         finally:
             await self.close()
             if runner is not None:
@@ -140,44 +119,19 @@ class DnsApp:
 
     async def close(self) -> None:
         """Stops to answer and to probe."""
-        loop = asyncio.get_running_loop()
-        for udp in self._udp:
-            udp.close(loop)
-        self._udp = []
-        self._tcp.close()
+        self._frontend.close()
         if self._local is not None:
             self._local.close()
         await self._prober.close()
         await self._notifier.close()
-        if self._hot is not None:
-            self.engine.hot = None
-            self._hot.close()
 
-    async def _listen(self, text: str) -> None:
-        host, wanted = parse_listen(text, "listen")
-        loop = asyncio.get_running_loop()
-        with _explained(text):
-            for attempt in range(_PORT_TRIES):
-                listener = bind_udp(host, wanted)
-                port = int(listener.getsockname()[1])
-                try:
-                    await self._tcp.listen(host, port)
-                except OSError:
-                    listener.close()
-                    # A port that the kernel chose for UDP may be taken for TCP.
-                    if wanted or attempt == _PORT_TRIES - 1:
-                        raise
-                    continue
-                break
-        engine = self.engine
-        hot = None if self._hot is None else HotPath(self._hot, engine.respond_and_teach, engine.respond_limited)
-        udp = listener_for(listener, engine.respond, hot)
-        udp.start(loop)
-        self._udp.append(udp)
-        self.ports.append(port)
+    def counts(self) -> Counts:
+        """What all processes of the program have counted."""
+        return self._frontend.counts() + self.workers.counts()
 
     def _accept(self, table: RoutingTable) -> None:
         self.engine.take_table(table)
+        self.workers.take_snapshot(self._feed.snapshot)
         self._prober.watch(self.engine.targets)
         self._notifier.take(table)
         self._unsaved.set()
@@ -194,7 +148,7 @@ class DnsApp:
     def _on_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         match request.get("command"):
             case "status":
-                return explanation.status(self.engine, self._clock)
+                return explanation.status(self.engine, self._clock) | {"workers": self.workers.processes()}
             case "explain":
                 name, address = str(request.get("name", "")), str(request.get("from", ""))
                 return explanation.explain(self.engine, self._clock, name, address)
@@ -225,12 +179,6 @@ class DnsApp:
             await asyncio.to_thread(self._verdicts.save, verdicts)
 
 
-def _manners(settings: DnsSettings, node: str) -> Manners:
-    jar = CookieJar(cookie_secret.load(settings.cookie_secret, secrets.token_bytes)) if settings.cookies else None
-    identity = node if settings.identity is None else settings.identity
-    return Manners(identity, settings.version, jar, Signer(zone_keys.sign))
-
-
 async def serve(settings: DnsSettings) -> None:
     """Runs until SIGTERM or SIGINT. Raises LocciError when it cannot start."""
     app = DnsApp(settings)
@@ -242,18 +190,6 @@ async def serve(settings: DnsSettings) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await running
     log.info("dns_stopped")
-
-
-@contextlib.contextmanager
-def _explained(where: str) -> Any:
-    try:
-        yield
-    except PermissionError as error:
-        message = f"{where}: not permitted to listen there; run as root or grant CAP_NET_BIND_SERVICE"
-        raise LocciError(Code.PERMISSION_DENIED, "NOT_PERMITTED", message) from error
-    except OSError as error:
-        message = f"{where}: cannot listen there: {error.strerror or error}"
-        raise LocciError(Code.FAILED_PRECONDITION, "CANNOT_LISTEN", message) from error
 
 
 def _make_directory(path: Path) -> None:

@@ -27,6 +27,9 @@ class DnsSettings(ProgramSettings):
     """Where `/metrics` is served; empty for nowhere."""
     tcp_connections_max: int = Field(default=512, ge=1)
     tcp_idle_s: float = Field(default=10.0, gt=0)
+    workers: int = Field(default=1, ge=0, le=256)
+    """Processes that answer, sharing the addresses; 0 for one on each processor. The first probes and decides, the
+    others follow it."""
     compiled: bool = True
     """Answer common queries by the compiled loop where it was built; the answers are the same without."""
     cookies: bool = True

@@ -35,6 +35,8 @@ class Feed:
         self._reader = TableReader()
         self._events: deque[event_pb2.Event] = deque(maxlen=_EVENTS_MAX)
         self._revision = 0
+        self.snapshot = Snapshot()
+        """What was accepted last."""
         self.wake: Callable[[], None] = lambda: None
         """Called when there is something to say."""
 
@@ -48,6 +50,7 @@ class Feed:
         for problem in problems:
             log.error("resource_ignored", resource=problem.name, **{telemetry.REASON: problem.message})
         self._revision = snapshot.revision
+        self.snapshot = snapshot
         self._accept(table)
 
     def complete_status(self) -> agent_pb2.Status:

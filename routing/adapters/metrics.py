@@ -12,31 +12,31 @@ from prometheus_client.registry import Collector
 
 from routing.core.model import Family
 from routing.engine import Engine
+from routing.frontend import Counts
 
 _RCODES: Final = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED")
 
 
 class DnsCollector(Collector):
-    """Reads the engine's counters when it is asked."""
+    """Reads the counters of all processes when it is asked."""
 
-    def __init__(self, engine: Engine, connections: Callable[[], int], dropped: Callable[[], int]):
+    def __init__(self, engine: Engine, counts: Callable[[], Counts]):
         self._engine = engine
-        self._connections = connections
-        self._dropped = dropped
+        self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of the program."""
-        engine, brain = self._engine, self._engine.brain
+        engine, brain, counts = self._engine, self._engine.brain, self._counts()
         queries = CounterMetricFamily("locci_dns_queries", "Answers given.", labels=["transport", "rcode"])
-        for transport, counts in (("udp", engine.all_udp_rcodes()), ("tcp", engine.tcp_rcodes)):
+        for transport, rcodes in (("udp", counts.udp_rcodes), ("tcp", counts.tcp_rcodes)):
             for number, name in enumerate(_RCODES):
-                queries.add_metric([transport, name], counts[number])
+                queries.add_metric([transport, name], rcodes[number])
         yield queries
-        yield CounterMetricFamily("locci_dns_ignored", "Packets that were no queries.", value=engine.silent)
-        yield CounterMetricFamily("locci_dns_send_errors", "Answers that were not sent.", value=self._dropped())
+        yield CounterMetricFamily("locci_dns_ignored", "Packets that were no queries.", value=counts.silent)
+        yield CounterMetricFamily("locci_dns_send_errors", "Answers that were not sent.", value=counts.unsent)
         limited = CounterMetricFamily("locci_dns_limited", "Answers that were too many.", labels=["outcome"])
-        limited.add_metric(["dropped"], engine.limiter.dropped)
-        limited.add_metric(["slipped"], engine.limiter.slipped)
+        limited.add_metric(["dropped"], counts.limited_dropped)
+        limited.add_metric(["slipped"], counts.limited_slipped)
         yield limited
         probes = CounterMetricFamily("locci_dns_probes", "Probes that ended.", labels=["result"])
         for result, count in engine.probes.items():
@@ -54,7 +54,7 @@ class DnsCollector(Collector):
         yield brake
         yield GaugeMetricFamily("locci_dns_table_revision", "Revision of the table.", value=engine.table.revision)
         yield GaugeMetricFamily("locci_dns_feed_connected", "Whether the feed stands.", value=brain.feed_alive)
-        yield GaugeMetricFamily("locci_dns_tcp_connections", "Open TCP connections.", value=self._connections())
+        yield GaugeMetricFamily("locci_dns_tcp_connections", "Open TCP connections.", value=counts.connections)
         yield CounterMetricFamily("locci_dns_snapshots_compiled", "Responders made.", value=engine.swaps)
 
 

@@ -33,11 +33,14 @@ class TcpListener:
         """How many are open."""
         return len(self._connections)
 
-    async def listen(self, host: str, port: int) -> int:
-        """Begins to answer at an address; the port that it is bound to. Raises OSError."""
+    async def listen(self, host: str, port: int, shared: bool = False) -> int:
+        """Begins to answer at an address, which other processes may share; the port that it is bound to. Raises
+        OSError."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Connection(self), host, port, family=family, backlog=512)
+        server = await loop.create_server(
+            lambda: _Connection(self), host, port, family=family, backlog=512, reuse_port=shared or None
+        )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 

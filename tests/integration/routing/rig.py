@@ -185,13 +185,13 @@ class Rig:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    async def spawn(self, port: int) -> asyncio.subprocess.Process:
+    async def spawn(self, port: int, workers: int = 1) -> asyncio.subprocess.Process:
         """The program in its own process, at a port."""
         self.join()
         config = self.path / "dns.toml"
         config.write_text(
             f'listen = ["127.0.0.1:{port}"]\nidentity_dir = "{self.path}/identity"\n'
-            f'state_dir = "{self.path}/state"\nmetrics_listen = ""\n'
+            f'state_dir = "{self.path}/state"\nmetrics_listen = ""\nworkers = {workers}\n'
         )
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "routing.main", "run", "--config", str(config), cwd=REPOSITORY, stderr=-3

@@ -155,13 +155,13 @@ async def test_tcp_bears_garbage_and_half_queries(rig: Rig) -> None:
         writer.write(b"\xff\xffhalf a query")
         async with asyncio.timeout(30):
             assert await reader.read() == b""
-        await eventually(lambda: app._tcp.connections == 0)
+        await eventually(lambda: app.counts().connections == 0)
 
 
 async def test_tcp_connections_are_bounded(rig: Rig) -> None:
     async with rig.running(tcp_connections_max=3) as app:
         connections = [await asyncio.open_connection("127.0.0.1", app.ports[0]) for _ in range(6)]
-        await eventually(lambda: app._tcp.connections <= 3)
+        await eventually(lambda: app.counts().connections <= 3)
         reader, writer = connections[-1]
         writer.write(framed(dns.message.make_query("hello.example.net", "A")))
         assert (await read_answer(reader)).rcode() == dns.rcode.NOERROR
