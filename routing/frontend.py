@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -31,6 +32,8 @@ from routing.settings import DnsSettings
 log = structlog.get_logger()
 
 _PORT_TRIES: Final = 20
+_ALONE_TRIES: Final = 10
+_ALONE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,7 @@ class Frontend:
         wanted = wanted if port is None else port
         with explained(text):
             if shared > 1 and wanted and port is None:
-                # Whoever shares a port would not be told that it is another program's.
-                bind_udp(host, wanted).close()
+                await _bind_alone(host, wanted)
             for attempt in range(_PORT_TRIES):
                 listener = bind_udp(host, wanted, shared > 1)
                 found = int(listener.getsockname()[1])
@@ -151,6 +153,20 @@ class Frontend:
         hot, self._answering.hot = self._answering.hot, None
         if hot is not None:
             hot.close()
+
+
+async def _bind_alone(host: str, port: int) -> None:
+    """Makes sure that no other program has the port, for whoever shares one would not be told. Workers of a process
+    that was killed a moment ago get time to end. Raises OSError."""
+    for patience in range(_ALONE_TRIES, 0, -1):
+        try:
+            bind_udp(host, port).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or patience == 1:
+                raise
+            await asyncio.sleep(_ALONE_S)
+        else:
+            return
 
 
 @contextlib.contextmanager
