@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.machine import clean_environment
 from tests.integration.engine_fixture import EngineHost, engine_host, wait_for
 from tests.integration.packaging.clean_root import (
     DEADLINE_S,
@@ -142,3 +144,39 @@ def test_from_nothing_to_serving_with_the_air_gapped_bundle(
     host.ok("sh", "/tmp/install.sh", "uninstall", "--purge")
     assert not (host.root / "opt/locci").exists()
     assert not (host.root / "var/lib/locci").exists()
+
+
+def docker(engine: EngineHost, *argv: str) -> str:
+    """Docker's own command line, on this engine."""
+    environment = clean_environment({"DOCKER_HOST": engine.socket})
+    done = subprocess.run(["docker", *argv], capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 0, f"{argv}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def test_an_image_runs_agent_and_edge_in_containers(
+    packages: Path, engine_host: EngineHost, fleet: ControlPlane, tmp_path: Path
+) -> None:
+    tag = "locci:test"
+    built = [ROOT / "packaging/image/build.sh", packages, tag]
+    environment = clean_environment({"DOCKER_HOST": engine_host.socket, "PATH": f"{os.environ['PATH']}:/usr/sbin"})
+    subprocess.run(["sh", *built], check=True, timeout=600, capture_output=True, env=environment)
+    state, run = tmp_path / "state", tmp_path / "run"
+    state.mkdir()
+    run.mkdir()
+    socket = engine_host.socket.removeprefix("unix://")
+    mounts = [f"{state}:/var/lib/locci", f"{run}:/run/locci", f"{socket}:/var/run/docker.sock"]
+    options = ["--network", "host", *(word for mount in mounts for word in ("-v", mount))]
+    fleet.apply(hello(engine_host))
+    joining = ("locci-agent", "join", "--server", fleet.url, "--token", fleet.token(), "--name", "eu-1")
+    docker(engine_host, "run", "--rm", *options, tag, *joining)
+    agent = docker(engine_host, "run", "-d", *options, "-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro", tag)
+    edge = docker(engine_host, "run", "-d", *options, tag, "locci-edge", "run")
+    try:
+        wait_for(served(f"http://{engine_host.inside}/", "hello.example.net"), "it serves", DEADLINE_S)
+        wait_for(lambda: fleet.ready("eu-1"), "the node is READY", DEADLINE_S)
+        assert "replicas/hello/0/1" in docker(engine_host, "exec", agent, "locci", "agent", "status", "-o", "json")
+    finally:
+        print(docker(engine_host, "logs", "--tail", "20", agent), docker(engine_host, "logs", "--tail", "20", edge))
+        engine_host.remove_containers()
+        docker(engine_host, "rmi", "--force", tag)
