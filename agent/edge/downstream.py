@@ -14,7 +14,7 @@ from agent.edge.core import cache_status
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse
 from agent.edge.core.headers import HeaderList, encode_head
-from agent.edge.core.request_head import Refused, RequestHead
+from agent.edge.core.request_head import Refused, RequestHead, switches
 from agent.edge.fetcher import Incoming
 from agent.edge.relay import Relay
 from agent.edge.request_reader import PAUSE_QUEUE, PAUSE_TUNNEL, RequestReader
@@ -189,7 +189,7 @@ class ClientConnection(RequestReader, Responder):
     def beyond(self, data: bytes) -> None:
         if self._tunnel is not None:
             self._tunnel.from_client(data)
-        elif self._active is not None and self._active.head.upgrade:
+        elif self._active is not None and switches(self._active.head.upgrade):
             self._rest += data
             if len(self._rest) > BUFFER_HIGH_BYTES:
                 self.pause(PAUSE_TUNNEL)

@@ -11,7 +11,7 @@ from agent.edge.core import cache_key, cache_status, conditional, freshness, htt
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.headers import HeaderList, Origin, end_to_end
-from agent.edge.core.request_head import METHODS_SAFE, Refused
+from agent.edge.core.request_head import METHODS_SAFE, Refused, switches
 from agent.edge.core.routing import Candidate, Route
 from agent.edge.fetcher import RETRY_AFTER_S, Fetcher, Incoming, outgoing
 from agent.edge.fill import Fill, FillBroken, Filler, Private, Shared
@@ -326,7 +326,7 @@ class Exchange:
             headers = self.relayed(connection, request, incoming.response_time, member)
             if incoming.stay:
                 headers.append((b"Set-Cookie", incoming.stay))
-            if connection.status == 101 and not request.head.upgrade:
+            if connection.status == 101 and not switches(request.head.upgrade):
                 raise Refused(502, f"the app {request.app} answered with an upgrade that nobody asked for", close=False)
             if connection.status == 101:
                 await client.tunnel(request, incoming, headers)

@@ -12,7 +12,7 @@ from agent.edge.body import ReplayBody
 from agent.edge.core import affinity
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.headers import Fields, HeaderList, Origin, encode_head
-from agent.edge.core.request_head import METHODS_IDEMPOTENT, METHODS_SAFE, Refused, RequestHead
+from agent.edge.core.request_head import METHODS_IDEMPOTENT, METHODS_SAFE, Refused, RequestHead, switches
 from agent.edge.core.routing import Candidate, Route, candidates, may_retry
 from agent.edge.pool import Pool
 from agent.edge.state import EdgeState
@@ -73,7 +73,7 @@ def outgoing(
     if drop:
         passed = [pair for pair in passed if pair[0].lower() not in drop]
     length = None if head.chunked else head.content_length
-    upgrade = head.upgrade if head.upgrade == b"websocket" else b""
+    upgrade = head.upgrade if switches(head.upgrade) else b""
     secure, client = origin.scheme == b"https", origin.client
     return Outgoing(
         head.method, head.target, passed, body, length, origin.trusted, upgrade, secure, head.fields, client

@@ -15,7 +15,7 @@ import httptools
 
 from agent.edge.body import BodyReader
 from agent.edge.core.headers import HeaderList, fields_of
-from agent.edge.core.request_head import Refused, RequestHead, check
+from agent.edge.core.request_head import Refused, RequestHead, check, switches
 from agent.edge.state import EdgeState
 
 REMEMBERED_BYTES_MAX: Final = 1024
@@ -138,7 +138,7 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         if self._deaf:
             return
         self._parser = httptools.HttpRequestParser(self)
-        if self._head.upgrade == b"websocket":
+        if switches(self._head.upgrade):
             self._deaf = True
             self.upgraded(rest)
         elif rest:

@@ -16,6 +16,8 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-
 CONDITIONS: Final = (b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range", b"range")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 _UNSAFE_TARGET: Final = re.compile(rb"[^\x21-\x7e]|[#\\]")
+_PROTOCOL: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]{1,64}(/[!#$%&'*+.^_`|~0-9a-z-]{1,64})?")
+_OURS: Final = (b"h2", b"h3", b"http", b"tls", b"ssl", b"quic", b"spdy")
 _NOT_PLAIN: Final = frozenset((*CONDITIONS, b"cache-control", b"expect", b"upgrade", b"locci-purge", b"x-request-id"))
 METHODS_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 METHODS_IDEMPOTENT: Final = METHODS_SAFE | {b"PUT", b"DELETE"}
@@ -149,6 +151,12 @@ def _framing(fields: Fields, minor: int) -> tuple[int, bool]:
     if not length.isdigit() or len(length) > 18:
         raise Refused(400, "Content-Length is not one decimal number")
     return int(length), False
+
+
+def switches(upgrade: bytes) -> bool:
+    """Whether an upgrade is passed on: to one protocol that is not a version of HTTP or TLS. Behind those, requests
+    would go past what is checked here; who asks for them is answered without (RFC 9110, section 7.8)."""
+    return _PROTOCOL.fullmatch(upgrade) is not None and not upgrade.startswith(_OURS)
 
 
 def _upgrade(fields: Fields) -> bytes:

@@ -266,20 +266,23 @@ async def test_a_slow_client_holds_the_origin_back(edge: Edge, origin: Origin) -
     writer.close()
 
 
-async def test_websocket_bytes_pass_both_ways(edge: Edge, origin: Origin) -> None:
+@pytest.mark.parametrize("protocol", ["websocket", "example/1.0", "DERP"])
+async def test_bytes_of_another_protocol_pass_both_ways(edge: Edge, origin: Origin, protocol: str) -> None:
+    name = protocol.lower()
+
     async def switch(seen: Seen) -> None:
-        assert seen.headers["upgrade"] == "websocket"
-        await seen.send(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhi")
+        assert seen.headers["upgrade"] == name
+        await seen.send(f"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: {name}\r\n\r\nhi".encode())
         while data := await seen.reader.read(1024):
             await seen.send(b"<" + data + b">")
 
     origin.handler = switch
     async with await Client.open(edge.port) as client:
         await client.send(
-            b"GET /ws HTTP/1.1\r\nHost: hello.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly"
+            f"GET /ws HTTP/1.1\r\nHost: hello.test\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\nearly".encode()
         )
         response = await client.read()
-        assert (response.status, response.headers["upgrade"]) == (101, "websocket")
+        assert (response.status, response.headers["upgrade"]) == (101, name)
         assert await client.reader.readexactly(9) == b"hi<early>"
         await client.send(b"later")
         assert await client.reader.readexactly(7) == b"<later>"
@@ -293,6 +296,17 @@ async def test_an_upgrade_that_is_not_known_is_ignored(edge: Edge) -> None:
                 Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AAMAAABkAAQ"
             )
             assert response.status == 200
+
+
+async def test_a_version_of_http_is_not_switched_to_whatever_the_app_says(edge: Edge, origin: Origin) -> None:
+    async def switch(seen: Seen) -> None:
+        assert "upgrade" not in seen.headers
+        await seen.send(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI")
+
+    origin.handler = switch
+    async with await Client.open(edge.port) as client:
+        response = await client.get(Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AAMAAABkAAQ")
+        assert response.status == 502
 
 
 async def test_the_access_log(make_edge: MakeEdge, origin: Origin) -> None:

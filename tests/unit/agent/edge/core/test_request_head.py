@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agent.edge.core.cache_key import primary, same_origin_target
 from agent.edge.core.headers import HeaderList, Origin, end_to_end, fields_of, loops, to_upstream
-from agent.edge.core.request_head import Refused, RequestHead, check, normal_host
+from agent.edge.core.request_head import Refused, RequestHead, check, normal_host, switches
 from agent.edge.core.vary import accept_encoding, names, secondary
 
 
@@ -145,3 +145,23 @@ def test_only_peers_are_believed_about_the_client() -> None:
         assert passed[b"via"] == b"1.1 x, 1.1 locci"
         assert passed[b"host"] == b"a.test"
     assert passed[b"forwarded"] == b'for="[::1]";host="a.test";proto=http'
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "passed"),
+    [
+        (b"websocket", True),
+        (b"example/1.0", True),
+        (b"h2c", False),
+        (b"h2", False),
+        (b"http/2.0", False),
+        (b"tls/1.3", False),
+        (b"websocket, h2c", False),
+        (b"web socket", False),
+        (b"", False),
+        (b"a/b/c", False),
+        (b"x" * 65, False),
+    ],
+)
+def test_which_upgrades_are_passed_on(upgrade: bytes, passed: bool) -> None:
+    assert switches(upgrade) is passed
