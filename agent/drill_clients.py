@@ -134,14 +134,17 @@ class _Client:
 
     async def _resolve(self) -> _Kept:
         """The newest answer. A server that does not answer is asked last the next time."""
-        options: list[dns.edns.Option] = [dns.edns.ECSOption(self._address)] if self._address else []
+        try:
+            options: list[dns.edns.Option] = [dns.edns.ECSOption(self._address)] if self._address else []
+        except ValueError as error:
+            raise FailedError(f"the clients' address {self._address!r} is no address of IPv4 or IPv6") from error
         reason = "there is no DNS server"
         for server in self._servers[:_SERVERS_MAX]:
             query = dns.message.make_query(self._hostname, dns.rdatatype.A, use_edns=0, options=options)
             try:
                 answer = await dns.asyncquery.udp(query, server, timeout=_DNS_S)
-            except (OSError, dns.exception.DNSException) as error:
-                reason = f"{server}: {error or type(error).__name__}"
+            except (OSError, ValueError, dns.exception.DNSException) as error:
+                reason = _why(server, error)
                 self._servers.append(self._servers.pop(self._servers.index(server)))
                 continue
             found = [(rrset.ttl, [str(r) for r in rrset]) for rrset in answer.answer if rrset.rdtype == dns.rdatatype.A]
@@ -150,6 +153,14 @@ class _Client:
             ttl_s, addresses = found[-1]
             return _Kept(addresses, self._clock.monotonic() + ttl_s)
         raise FailedError(f"DNS: {reason}")
+
+
+def _why(server: str, error: Exception) -> str:
+    """What went wrong with a DNS server, in a few words."""
+    # The library says nothing beside the type of text that is no address; an answer that is garbage is a DNSException.
+    if isinstance(error, ValueError):
+        return f"{server!r} is no address of a DNS server: IPv4 or IPv6 is wanted"
+    return f"{server}: {error or type(error).__name__}"
 
 
 async def _fetch(address: str, hostname: str) -> None:
