@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +29,7 @@ PAYLOAD_BYTES_MAX: Final = 64 * 1024
 _RSA_BITS_MIN: Final = 2048
 _ANNOTATION: Final = "dev.cosignproject.cosign/signature"
 _MEDIA_TYPE: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _KIND: Final = "cosign container image signature"
 _HASHES: Final[dict[str, tuple[type[hashes.HashAlgorithm], ...]]] = {
     "secp256r1": (hashes.SHA256,),
@@ -85,7 +87,9 @@ def layers_of(manifest: bytes) -> list[Layer]:
             continue
         annotations, digest, size = layer.get("annotations"), layer.get("digest"), layer.get("size")
         text = annotations.get(_ANNOTATION) if isinstance(annotations, dict) else None
-        if isinstance(text, str) and isinstance(digest, str) and isinstance(size, int) and size <= PAYLOAD_BYTES_MAX:
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            continue
+        if isinstance(text, str) and isinstance(size, int) and size <= PAYLOAD_BYTES_MAX:
             try:
                 layers.append(Layer(digest, base64.b64decode(text, validate=True)))
             except binascii.Error:

@@ -209,8 +209,10 @@ class Fetcher:
         return request.body is None and not request.upgrade
 
     async def _hedged(self, first: Candidate, second: Candidate, request: Outgoing, after_s: float) -> Incoming:
-        """The answer that comes first; the other is given up. Raises the first endpoint's UpstreamError when it failed
-        before the second was asked, or when both did."""
+        """The answer that comes first and is no error of the server's, where there is one; the other is given up.
+
+        Raises the first endpoint's UpstreamError when it failed before the second was asked, or when both did.
+        """
         counters, clock = self._state.counters, self._state.clock
         tasks = [asyncio.create_task(self._attempt(first, request))]
         winner: asyncio.Task[Incoming] | None = None
@@ -221,11 +223,11 @@ class Fetcher:
                 counters.hedges_total += 1
                 tasks.append(asyncio.create_task(self._attempt(second, request)))
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if not any(_came(task) for task in tasks):
+                if not any(_came_well(task) for task in tasks):
                     await asyncio.wait(tasks)
                 if _failed(tasks[1]):
                     second.endpoint.failed(clock.monotonic())
-                winner = next((task for task in tasks if _came(task)), None)
+                winner = next(filter(_came_well, tasks), None) or next(filter(_came, tasks), None)
                 if winner is tasks[1]:
                     counters.hedges_won_total += 1
                     if _failed(tasks[0]):
@@ -324,6 +326,10 @@ def _stay(candidate: Candidate, name: bytes, wish: affinity.Wish, secure: bool) 
 
 def _came(task: asyncio.Task[Incoming]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _came_well(task: asyncio.Task[Incoming]) -> bool:
+    return _came(task) and task.result().connection.status < 500
 
 
 def _failed(task: asyncio.Task[Incoming]) -> bool:

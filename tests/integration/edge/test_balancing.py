@@ -167,3 +167,26 @@ async def test_one_that_fails_while_both_are_asked_costs_nothing(make_edge: Make
     await edge.serve(wanted)
     for _ in range(4):
         assert (await fetch(edge.port, "/x")).body == b"1"
+
+
+async def test_an_error_that_comes_soon_is_no_better_than_an_answer_that_comes_late(
+    make_edge: MakeEdge, origins: list[Origin]
+) -> None:
+    async def late(seen: Seen) -> None:
+        await asyncio.sleep(0.15)
+        await seen.answer(200, b"late", Cache_Control="no-store")
+
+    async def sorry(seen: Seen) -> None:
+        await seen.answer(503, b"sorry")
+
+    edge = await make_edge()
+    wanted = balanced(origins[:2], hash_by=manifest_pb2.HASH_BY_PATH)
+    wanted.balancing.hedge_after.FromMilliseconds(20)
+    await edge.serve(wanted)
+    first = int((await fetch(edge.port, "/x")).body)
+    origins[first].handler, origins[1 - first].handler = late, sorry
+    response = await fetch(edge.port, "/x")
+    assert (response.status, response.body, hedged(edge)) == (200, b"late", (1, 0))
+    origins[first].handler = sorry
+    assert (await fetch(edge.port, "/x")).status == 503
+    await until(lambda: not any(e.outstanding for e in edge.worker.state.endpoints.values()))
