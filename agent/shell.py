@@ -51,6 +51,7 @@ from agent.core.messages import (
     PublishEdge,
     PullFailed,
     PullImage,
+    PullProgressed,
     RecordEvent,
     RemoveContainer,
     ReportStatus,
@@ -108,6 +109,7 @@ class Shell:
         self._mirrors = mirrors
         self._signatures = signatures
         engine.images.passed_over = self._mirror_passed_over
+        engine.images.progressed = lambda image, text: self.post_from_thread(PullProgressed(image, text))
         self.images = images
         self.usage: dict[str, Usage] = {}
         self._beats = 0

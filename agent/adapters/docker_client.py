@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import docker
@@ -13,10 +14,12 @@ from docker.types import CancellableStream
 
 from agent.adapters.engine_errors import PullError, pull_failure
 from agent.core.model import PullFailure
+from agent.core.progress import Progress
 
 CALL_TIMEOUT_S: Final = 30
 PULL_SILENCE_S: Final = 60
 PULL_DEADLINE_S: Final = 600.0
+_TELL_S: Final = 5.0
 _RETRYING: Final = "Retrying in"
 
 
@@ -68,15 +71,23 @@ class Clients:
 class Pull:
     """A pull under way in a thread, which `cancel` ends from any other."""
 
-    def __init__(self, image: str, login: tuple[str, str] | None = None, *, patient: bool = True):
+    def __init__(
+        self,
+        image: str,
+        login: tuple[str, str] | None = None,
+        *,
+        patient: bool = True,
+        tell: Callable[[str], None] = lambda text: None,
+    ):
         """`login` is user name and password at the image's registry; without it the host's own, if it has any.
 
         The engine tries a download that breaks off five times, for more than a minute; unless `patient`, the first time
-        ends the pull.
+        ends the pull. `tell` is called in the pull's thread with how far it is, every few seconds.
         """
         self.image = image
         self._login = login
         self._patient = patient
+        self._tell = tell
         self.cancelled = threading.Event()
         self._stream: CancellableStream[dict[str, Any]] | None = None
 
@@ -89,11 +100,16 @@ class Pull:
         if not self.cancelled.is_set():
             credentials = {"username": self._login[0], "password": self._login[1]} if self._login else None
             self._stream = client.pull_stream(repository, digest, credentials)
+        progress, told_at = Progress(), time.monotonic()
         for message in self._stream or ():
             if self.cancelled.is_set():
                 raise PullError(PullFailure.OTHER, "given up")
             if "error" in message:
                 raise PullError(pull_failure(message["error"]), message["error"].strip())
+            progress.take(message)
+            if time.monotonic() - told_at >= _TELL_S:
+                told_at = time.monotonic()
+                self._tell(str(progress))
             if not self._patient and message.get("status", "").startswith(_RETRYING):
                 self.cancel()
                 raise PullError(PullFailure.UNREACHABLE, "the download broke off")

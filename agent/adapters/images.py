@@ -34,6 +34,8 @@ class Images:
         """What an image is called at mirrors."""
         self.passed_over: Callable[[str, str], None] = lambda mirror, reason: None
         """Called with a mirror that failed and is passed over for a while, and why."""
+        self.progressed: Callable[[str, str], None] = lambda image, text: None
+        """Called from any thread with an image that is being pulled, and how far that is."""
         self._mirrors = Mirrors()
         self._names: dict[str, str] = {}
         self._pulling = Threads("pull", PULLS_MAX)
@@ -95,7 +97,7 @@ class Images:
         for source in sources:
             host = host_of(source)
             try:
-                await self._fetch_from(source, patient=source == sources[-1])
+                await self._fetch_from(source, image, patient=source == sources[-1])
             except PullError as error:
                 if error.lost or error.failure is PullFailure.NO_SPACE:
                     raise
@@ -111,8 +113,10 @@ class Images:
         assert own is not None
         raise PullError(own.failure, "; ".join([own.detail, *said])) from own
 
-    async def _fetch_from(self, source: str, patient: bool) -> None:
-        pull = Pull(source, self.login(host_of(source)), patient=patient)
+    async def _fetch_from(self, source: str, image: str, patient: bool) -> None:
+        pull = Pull(
+            source, self.login(host_of(source)), patient=patient, tell=lambda text: self.progressed(image, text)
+        )
         try:
             await self._pulling.run(lambda: pull.run(self._clients.get()))
         except asyncio.CancelledError:

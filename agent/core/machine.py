@@ -40,6 +40,7 @@ from agent.core.messages import (
     PublishEdge,
     PullFailed,
     PullImage,
+    PullProgressed,
     RemoveContainer,
     ReportStatus,
     SandboxLost,
@@ -150,6 +151,10 @@ class Machine:
                 self.world.pulling.discard(image)
                 self.world.pull_setbacks.pop(image, None)
                 self.world.images.add(image)
+            case PullProgressed(image, text):
+                if image not in self.world.pulling:
+                    return False
+                self.world.pull_progress[image] = text
             case PullFailed() | StartFailed() | EndFailed():
                 self._setbacks.take(event, now)
                 if event.engine_lost or not isinstance(event, PullFailed):
@@ -182,6 +187,7 @@ class Machine:
         images = {replica.image for replica in target.replicas.values()} | {held.image for held in target.images}
         world.images &= images
         world.pull_setbacks = {image: s for image, s in world.pull_setbacks.items() if image in images}
+        world.pull_progress = {image: text for image, text in world.pull_progress.items() if image in images}
         world.memory = {identity: m for identity, m in world.memory.items() if identity in target.replicas}
         needed = {container.identity for container in world.containers.values()} | set(world.starting)
         world.last_known = {i: r for i, r in world.last_known.items() if i in target.replicas or i in needed}
@@ -261,6 +267,7 @@ class Machine:
         match step:
             case PullImage(image):
                 world.pulling.add(image)
+                world.pull_progress.pop(image, None)
             case CancelPull(image):
                 world.pulling.discard(image)
             case CreateAndStart(replica):

@@ -69,6 +69,14 @@ class ImagePulled:
 
 
 @dataclass(frozen=True, slots=True)
+class PullProgressed:
+    """How far a pull is, in words."""
+
+    image: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PullFailed:
     """The image could not be brought here."""
 
@@ -199,6 +207,7 @@ Event = (
     | EngineChanged
     | SandboxLost
     | ImagePulled
+    | PullProgressed
     | PullFailed
     | ContainerStarted
     | StartFailed

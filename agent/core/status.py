@@ -47,9 +47,9 @@ def image_statuses(
         here, setback = held.image in world.images, world.pull_setbacks.get(held.image)
         pulling = held.image in world.pulling
         phase = Phase.HELD if here else Phase.PULLING if pulling else Phase.BACKOFF if setback else Phase.PENDING
-        why = (
-            setback.reason if setback else "it is being pulled" if pulling else engine_reason or "it waits for its turn"
-        )
+        progress = world.pull_progress.get(held.image)
+        going_on = f"it is being pulled{f': {progress}' if progress else ''}"
+        why = setback.reason if setback else going_on if pulling else engine_reason or "it waits for its turn"
         status = ReplicaStatus(held.resource, held.version, phase, ready=here, reason="" if here else why)
         found[held.resource] = _since(status, before.get(held.resource), now)
     return found
@@ -109,7 +109,8 @@ def _phase(world: World, replica: Replica, container: Container | None, now: flo
     if setback is not None:
         return (Phase.PULLING if replica.image in world.pulling else Phase.BACKOFF), setback.reason
     if container is None and replica.image in world.pulling:
-        return Phase.PULLING, "its image is being pulled"
+        progress = world.pull_progress.get(replica.image)
+        return Phase.PULLING, f"its image is being pulled{f': {progress}' if progress else ''}"
     if not fence.may_start(world, replica, now):
         return Phase.PENDING, fence.REASON
     return Phase.PENDING, memory.reason or "it waits for its turn"

@@ -30,6 +30,8 @@ class World:
     """How replicas were wanted last, also those that no longer are: their containers are to be ended properly."""
 
     pulling: set[str] = field(default_factory=set)
+    pull_progress: dict[str, str] = field(default_factory=dict)
+    """By image that is being pulled, how far that is."""
     starting: dict[Identity, str] = field(default_factory=dict)
     """Starts under way, with the container's id when there is one already."""
     stopping: set[str] = field(default_factory=set)

@@ -97,14 +97,14 @@ async def test_old_images_make_room_for_the_one_that_is_wanted(small: Rig) -> No
 @pytest.mark.drill
 async def test_a_registry_that_dies_in_the_middle_of_a_pull(rig: Rig) -> None:
     image = await asyncio.to_thread(push, rig.host, "slow")
-    shape = ("replace", "dev", "lo", "root", "tbf", "rate", "16mbit", "burst", "256kb", "latency", "400ms")
+    shape = ("replace", "dev", "lo", "root", "tbf", "rate", "8mbit", "burst", "256kb", "latency", "400ms")
     try:
         await asyncio.to_thread(rig.host.traffic_control, *shape)
         rig.start()
         rig.control_plane.want(replica(image))
         pulling = replica_pb2.REPLICA_PHASE_PULLING
         await eventually(lambda: any(s.phase == pulling for s in rig.control_plane.seen), "it is being pulled")
-        await asyncio.sleep(1.0)
+        await eventually(lambda: any(" of " in s.reason for s in rig.control_plane.seen), "it says how far it is")
         assert not rig.control_plane.ready()
         await asyncio.to_thread(rig.host.kill_registry)
         waiting = replica_pb2.REPLICA_PHASE_BACKOFF

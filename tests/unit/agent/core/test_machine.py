@@ -29,6 +29,7 @@ from agent.core.messages import (
     PublishEdge,
     PullFailed,
     PullImage,
+    PullProgressed,
     RecordEvent,
     RemoveContainer,
     ReportStatus,
@@ -198,6 +199,18 @@ def test_a_removed_replica_cancels_its_pull_at_once() -> None:
     assert play.gone == [replica().resource]
     play >> PullFailed(IMAGE, PullFailure.OTHER, "given up")
     assert play.saw(RecordEvent) == []
+
+
+def test_a_pull_says_how_far_it_is_and_what_is_over_says_nothing() -> None:
+    play = Play().boot(wanted=target(replica()))
+    play >> PullProgressed(IMAGE, "1.0 of 4.0 MiB")
+    assert play.status(replica()).reason == "its image is being pulled: 1.0 of 4.0 MiB"
+    play >> PullProgressed("another", "3.0 of 4.0 MiB")
+    assert play.status(replica()).reason == "its image is being pulled: 1.0 of 4.0 MiB"
+    play >> PullFailed(IMAGE, PullFailure.UNREACHABLE, "connection refused") >> PullProgressed(IMAGE, "2.0 of 4.0 MiB")
+    assert "MiB" not in play.status(replica()).reason
+    assert (play.later(1.0) >> Ticked()).saw(PullImage) == [PullImage(IMAGE)]
+    assert "MiB" not in play.status(replica()).reason
 
 
 def test_a_replica_that_is_removed_while_it_starts_is_stopped_when_it_has() -> None:
