@@ -125,12 +125,13 @@ def _ancestors() -> set[int]:
 
 
 def in_cgroups(folders: Iterable[Path]) -> set[ProcessId]:
-    """Every process in the cgroups below the folders."""
+    """Every process in the cgroups below the folders; a cgroup that goes meanwhile, as one of a container that ends,
+    has none."""
     found: set[ProcessId] = set()
     for folder in folders:
-        for path in folder.rglob("cgroup.procs"):
+        for inner, _, _ in os.walk(folder):
             try:
-                pids = path.read_text().split()
+                pids = (Path(inner) / "cgroup.procs").read_text().split()
             except OSError:
                 continue
             found |= {process for pid in pids if (process := identify(int(pid))) is not None}

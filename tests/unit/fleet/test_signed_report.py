@@ -31,5 +31,5 @@ def test_what_was_signed_is_genuine_and_nothing_else() -> None:
     assert is_genuine(other + pem, "passed", signature)
     assert not is_genuine(other, "passed", signature)
     assert not is_genuine(pem, "Passed", signature)
-    assert not is_genuine(pem, "passed", signature[:-1] + b"\0")
+    assert not is_genuine(pem, "passed", signature[:-1] + bytes([signature[-1] ^ 1]))
     assert not is_genuine(pem, "passed", key.sign(b"passed", ec.ECDSA(hashes.SHA256())))
