@@ -6,6 +6,7 @@ import signal
 from types import FrameType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 GROUPS = {"fleet": "fleet", "engine_host": "engine"}
 """Session fixtures that take long to bring up, each once per run: their tests go to one worker."""
@@ -16,6 +17,10 @@ ORDER = ("fleet", "engine", "integration", "simulation", "contract", "unit")
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
+
+# How long an example takes says nothing: the machine may be busy, and the first text of a fresh clone takes seconds.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 for _number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(_number, _interrupted)
