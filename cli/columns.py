@@ -277,6 +277,16 @@ def _steps(operation: Json) -> str:
     return f"{operation.get('steps_done', 0)}/{operation['steps']}" if operation.get("steps") else ""
 
 
+BACKUPS: Final[list[Column]] = [
+    ("BACKUP", lambda b: last(b["name"])),
+    ("STATE", lambda b: word(b.get("state", ""), "STATE_")),
+    ("AGE", lambda b: age(b.get("create_time"))),
+    ("REVISION", lambda b: b.get("backed_up_revision", "")),
+    ("SIZE", lambda b: b.get("size_bytes", "")),
+    ("CREATOR", lambda b: last(b.get("creator", ""))),
+    ("REASON", lambda b: b.get("reason", "")),
+]
+
 OPERATIONS: Final[list[Column]] = [
     ("OPERATION", lambda o: last(o["name"])),
     ("KIND", lambda o: o.get("kind", "")),

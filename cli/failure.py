@@ -48,6 +48,7 @@ _COLLECTIONS: Final = {
     "zones": "locci zones ls",
     "secrets": "locci secrets ls",
     "certificates": "locci certificates ls",
+    "backups": "locci backup ls",
     "drills": "locci drills ls",
     "joinTokens": "locci tokens ls",
 }

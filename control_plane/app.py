@@ -20,6 +20,7 @@ from control_plane.adapters.acme_client import Account, AcmeClient, fresh_key
 from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sqlite_store import SqliteStore
 from control_plane.automatic_certificates import AutomaticCertificates
+from control_plane.backups import Backups
 from control_plane.controller import Controller
 from control_plane.core.access import OperatorToken, matches, parse_operator_token, secret_hash
 from control_plane.core.pace import Pace
@@ -35,6 +36,7 @@ from control_plane.rpc import GrpcServers
 from control_plane.services.access import ROLE_PREFIX, AuditService, OperatorTokenService
 from control_plane.services.apps import AppService
 from control_plane.services.authorities import AuthorityService
+from control_plane.services.backups import BackupService
 from control_plane.services.caller import Caller
 from control_plane.services.certificates import CertificateService
 from control_plane.services.confidential import SecretService
@@ -72,6 +74,7 @@ from locci.v1 import (
     agent_pb2,
     app_pb2,
     authority_pb2,
+    backup_pb2,
     certificate_pb2,
     drill_pb2,
     enrolment_pb2,
@@ -138,6 +141,7 @@ class ControlPlane:
         self._offset = self.clock.wall() - self.clock.monotonic()
         self._store = store or SqliteStore(settings.data_dir / "locci.db", self.clock.wall)
         self.state = State(self._store)
+        self._backups = Backups(self.state, settings, self.clock)
         self.registry = RegistryClient(settings.insecure_registries, self._login)
         self.grpc = GrpcServers()
         self._controlling: asyncio.Task[None] | None = None
@@ -281,6 +285,7 @@ class ControlPlane:
             node_endpoints=tuple(self._node_endpoints()),
             idempotency=Idempotency(self.state, self.clock),
             vault=self.vault,
+            backups=self._backups,
             releases_kept=self.settings.releases_kept,
         )
         self._announce_trust()
@@ -325,6 +330,7 @@ class ControlPlane:
         quotas = Quotas(
             Quota(settings.rate_per_s, settings.rate_burst, settings.requests_per_token, settings.watches_per_token)
         )
+        await self._backups.clear_up()
         await self.controller.look_safely()
         self._controlling = asyncio.create_task(self.controller.run())
         if before_listening is not None:
@@ -393,6 +399,7 @@ class ControlPlane:
             self._controlling.cancel()
             await asyncio.gather(self._controlling, return_exceptions=True)
             await asyncio.gather(self.grpc.stop(STOP_GRACE_S), self._stop_http())
+        await self._backups.stop()
         await self.registry.close()
         await self._store.close()
 
@@ -425,6 +432,7 @@ def services(context: Context, authorities_changed: Callable[[], None] = lambda:
         named(registry_pb2, "RegistryService", RegistryService(context)),
         named(secret_pb2, "SecretService", SecretService(context)),
         named(authority_pb2, "AuthorityService", AuthorityService(context, authorities_changed)),
+        named(backup_pb2, "BackupService", BackupService(context)),
         named(certificate_pb2, "CertificateService", CertificateService(context)),
         named(access_pb2, "OperatorTokenService", OperatorTokenService(context)),
         named(access_pb2, "AuditService", AuditService(context)),

@@ -11,6 +11,8 @@ import typer
 
 from control_plane import backup
 from control_plane.settings import ServerSettings
+from fleet.sealed_backup import Contents, read_passphrase
+from fleet.sealed_backup import verify as verified
 from fleet.settings import load
 
 app = typer.Typer(help="Sealed copies of everything that a control plane is.", no_args_is_help=True)
@@ -26,24 +28,24 @@ Passphrase = Annotated[
 def create(file: File, passphrase_file: Passphrase, config: Config = None) -> None:
     """Back up this control plane, also while it runs."""
     settings = load(ServerSettings, config)
-    _say(backup.create(settings, file, backup.read_passphrase(passphrase_file), time.time()))
+    _say(backup.create(settings, file, read_passphrase(passphrase_file), time.time()))
 
 
 @app.command()
 def verify(file: File, passphrase_file: Passphrase) -> None:
     """Open a backup, check it, and say what is in it."""
-    _say(backup.verify(file, backup.read_passphrase(passphrase_file)))
+    _say(verified(file, read_passphrase(passphrase_file)))
 
 
 @app.command()
 def restore(file: File, passphrase_file: Passphrase, config: Config = None) -> None:
     """Make a control plane of a backup, in an empty data directory. Start it then with the same address."""
     settings = load(ServerSettings, config)
-    _say(backup.restore(file, settings, backup.read_passphrase(passphrase_file)))
+    _say(backup.restore(file, settings, read_passphrase(passphrase_file)))
     typer.echo(f"restored into {settings.data_dir}; next: `locci-server run`, and its nodes come back by themselves")
 
 
-def _say(contents: backup.Contents) -> None:
+def _say(contents: Contents) -> None:
     made = datetime.datetime.fromtimestamp(contents.created_at, datetime.UTC)
     typer.echo(f"made {made:%Y-%m-%d %H:%M:%S} UTC at revision {contents.revision}")
     typer.echo("files: " + ", ".join(contents.files))

@@ -52,6 +52,8 @@ class ServerSettings(ProgramSettings):
     """How many times a node's memory the replicas on it may ask for in all."""
     releases_kept: int = Field(50, ge=2, le=10_000)
     """So many releases of each app are kept, besides those that are stable, wanted or still run."""
+    backups_kept: int = Field(7, ge=1, le=1000)
+    """So many backups that operators asked for are kept in the data directory; the oldest go."""
     certificate_ttl_s: float = Field(86_400.0, ge=60)
     """Life of a node certificate."""
     insecure_registries: list[str] = Field(default_factory=list)

@@ -20,6 +20,7 @@ from locci.v1 import (
     access_pb2,
     app_pb2,
     authority_pb2,
+    backup_pb2,
     certificate_pb2,
     drill_pb2,
     enrolment_pb2,
@@ -221,6 +222,7 @@ class State:
         self.authorities = Table("authorities", authority_pb2.Authority)
         self.authority_keys = Table("authorityKeys", BytesValue)
         """By `authorities/{authority}`: the private key in PEM, sealed."""
+        self.backups = Table("backups", backup_pb2.Backup)
         self.secrets = Table("secretHashes", StringValue)
         """By `joinTokens/{id}` or `operatorTokens/{id}`: hexadecimal SHA-256 of the secret."""
         self._tables: dict[str, Table[Any]] = {t.kind: t for t in vars(self).values() if isinstance(t, Table)}

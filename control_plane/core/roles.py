@@ -17,7 +17,7 @@ _APP_SERVICES: Final = frozenset(
 )
 """What a limited token may change. Elsewhere a request may carry a name that the service does not read, so that an
 app's name in it proves nothing."""
-_ADMIN_SERVICES: Final = frozenset({"OperatorTokenService", "AuditService", "AuthorityService"})
+_ADMIN_SERVICES: Final = frozenset({"OperatorTokenService", "AuditService", "AuthorityService", "BackupService"})
 _LEAST: Final = {
     "AppService": "deployer",
     "ReleaseService": "deployer",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from control_plane.backups import Backups
 from control_plane.controller import Controller
 from control_plane.idempotency import Idempotency
 from control_plane.observed import Observed
@@ -34,6 +35,7 @@ class Context:
     node_endpoints: tuple[str, ...]
     idempotency: Idempotency
     vault: Vault
+    backups: Backups
     releases_kept: int = 50
     """So many releases of an app are kept, besides those that are needed."""
     last_use: dict[str, float] = field(default_factory=dict)

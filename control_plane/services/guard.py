@@ -33,7 +33,9 @@ _REQUEST_MAX: Final = 4096
 _FIRST_S: Final = 10.0
 _LOOK_S: Final = 1.0
 """Longest time that a watch outlives the token that opened it."""
-_HIDDEN: Final = frozenset({"token", "secret", "password", "value", "csr_pem", "private_key_pem", "env", "content"})
+_HIDDEN: Final = frozenset(
+    {"token", "secret", "password", "passphrase", "value", "csr_pem", "private_key_pem", "env", "content"}
+)
 
 
 @dataclass(slots=True)
@@ -215,7 +217,10 @@ class Guarded:
 
     def _watching(self, method: str, inner: Any) -> Any:
         async def call(request: Any, caller: Caller) -> AsyncIterator[Any]:
-            self._check(method, request, caller)
+            if reads_only(method):
+                self._check(method, request, caller)
+            else:
+                await self._begun(method, request, caller)
             async with contextlib.aclosing(inner(request, caller)) as answers:
                 async for answer in self._while_valid(answers, caller):
                     yield answer
@@ -223,22 +228,24 @@ class Guarded:
         return call
 
     def _conversing(self, method: str, inner: Any) -> Any:
-        """What the caller begins with is checked and recorded before anything comes of it."""
-
         async def call(requests: AsyncIterator[Any], caller: Caller) -> AsyncIterator[Any]:
             first = await _first(requests)
-            pending = _Call(f"{self._service.descriptor.name}.{method}", caller, first)
-            try:
-                self._check(method, first, caller)
-            except LocciError as error:
-                await self._auditor.record(pending, error.code.name, error.message)
-                raise
-            await self._auditor.record_first(pending)
+            await self._begun(method, first, caller)
             async with contextlib.aclosing(inner(first, requests, caller)) as answers:
                 async for answer in self._while_valid(answers, caller):
                     yield answer
 
         return call
+
+    async def _begun(self, method: str, first: Message, caller: Caller) -> None:
+        """Checks what is about to stream, and records it before anything of it comes."""
+        pending = _Call(f"{self._service.descriptor.name}.{method}", caller, first)
+        try:
+            self._check(method, first, caller)
+        except LocciError as error:
+            await self._auditor.record(pending, error.code.name, error.message)
+            raise
+        await self._auditor.record_first(pending)
 
     async def _while_valid(self, answers: AsyncIterator[Any], caller: Caller) -> AsyncIterator[Any]:
         """The answers, until the caller's token is taken back or ends. Raises UNAUTHENTICATED then."""

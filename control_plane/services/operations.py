@@ -1,4 +1,4 @@
-"""Long-running operations: one view of rollouts, drains and drill runs. Nothing is stored here."""
+"""Long-running operations: one view of rollouts, drains, drill runs and backups. Nothing is stored here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from control_plane.services.context import Context
 from control_plane.services.releases import RolloutService
 from fleet.errors import failed_precondition, invalid, not_found
 from fleet.ids import last_part, parse
-from locci.v1 import drill_pb2, node_pb2, operation_pb2, release_pb2
+from locci.v1 import backup_pb2, drill_pb2, node_pb2, operation_pb2, release_pb2
 
 WAIT_S_DEFAULT: Final = 20.0
 WAIT_S_MAX: Final = 25.0
@@ -47,6 +47,7 @@ class OperationService:
     def _derived(self) -> Iterator[Operation]:
         yield from (of_rollout(row) for row in self._state.rollouts.values())
         yield from (of_drill_run(row) for row in self._state.drill_runs.values())
+        yield from (of_backup(row) for row in self._state.backups.values())
         draining = node_pb2.NODE_CONDITION_DRAINING
         for node in self._state.nodes.values():
             if node.condition == draining:
@@ -174,4 +175,23 @@ def of_drill_run(row: drill_pb2.DrillRun) -> Operation:
     result.create_time.CopyFrom(row.fault_time if row.HasField("fault_time") else row.create_time)
     if done:
         result.end_time.CopyFrom(row.state_time if row.HasField("state_time") else row.create_time)
+    return result
+
+
+_OF_BACKUP: Final = {
+    backup_pb2.Backup.STATE_READY: Operation.STATE_SUCCEEDED,
+    backup_pb2.Backup.STATE_FAILED: Operation.STATE_FAILED,
+}
+
+
+def of_backup(row: backup_pb2.Backup) -> Operation:
+    """A backup as an operation."""
+    state = _OF_BACKUP.get(row.state, Operation.STATE_RUNNING)
+    done = state != Operation.STATE_RUNNING
+    result = Operation(
+        name=name_of(row.name), kind="backup", target=row.name, state=state, done=done, reason=row.reason
+    )
+    result.create_time.CopyFrom(row.create_time)
+    if done:
+        result.end_time.CopyFrom(row.end_time)
     return result
