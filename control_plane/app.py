@@ -26,6 +26,7 @@ from control_plane.core.access import OperatorToken, matches, parse_operator_tok
 from control_plane.core.pace import Pace
 from control_plane.core.quota import Quota, Quotas
 from control_plane.idempotency import Idempotency
+from control_plane.latencies import ClientLatencies
 from control_plane.load_shedding import LoadShedding
 from control_plane.observed import Observed
 from control_plane.origin import open_origin, use_stored
@@ -352,7 +353,15 @@ class ControlPlane:
         self.shedding = LoadShedding(
             self.state, self.observed, self.clock, wake=self.controller.wake, leads=self._leads
         )
-        work = (self._keep_tls(), self._automatic().run(), self.shedding.run())
+        self.latencies = ClientLatencies(
+            self.state,
+            self.observed,
+            self.manifests,
+            self.clock,
+            wake=self.controller.wake,
+            leads=self._leads,
+        )
+        work = (self._keep_tls(), self._automatic().run(), self.shedding.run(), self.latencies.run())
         self._renewing = [asyncio.create_task(part) for part in work]
         self._ready = True
         log.info("started", http=settings.http_listen, grpc=settings.grpc_listen, nodes=settings.node_listen)

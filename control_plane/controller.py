@@ -283,10 +283,10 @@ class Controller:
         log.warning("brake", engaged=after.engaged, reason=after.reason)
 
     def _drop_stale_vantages(self, now: float) -> None:
-        """Evidence of a DNS server that has been silent for long is no evidence any more."""
+        """Evidence of a vantage that has been silent for long is no evidence any more."""
         for vantages in self._observed.evidence.values():
             for vantage in list(vantages):
-                session = self._observed.session(vantage, node_pb2.NODE_ROLE_DNS)
+                session = self._observed.session(*vantage)
                 if session.heard_at is None or now - session.heard_at > self._pacing.idle.lost_after_s:
                     del vantages[vantage]
                     self._observed.evidence_changes += 1

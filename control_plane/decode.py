@@ -22,12 +22,11 @@ from control_plane.core.manifest import (
     Probe,
     Rejoin,
     RolloutPolicy,
-    Routing,
-    Steering,
     Wave,
 )
 from control_plane.core.model import Condition
 from control_plane.core.rollout import State
+from control_plane.core.steering import Routing, Steering
 from control_plane.decode_container import container_options
 from fleet.errors import invalid
 from locci.v1 import manifest_pb2, node_pb2, release_pb2
@@ -80,6 +79,7 @@ _STEERINGS: dict[int, Steering] = {
     manifest_pb2.STEERING_POLICY_ALL: "all",
     manifest_pb2.STEERING_POLICY_WEIGHTED: "weighted",
     manifest_pb2.STEERING_POLICY_GEO: "geo",
+    manifest_pb2.STEERING_POLICY_LATENCY: "latency",
 }
 
 
@@ -202,6 +202,9 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
             jurisdictions=tuple(message.routing.jurisdictions),
             weights=tuple((weight.region, weight.weight) for weight in message.routing.weights),
             geo=tuple((tuple(rule.places), tuple(rule.regions)) for rule in message.routing.geo),
+            filters=tuple(_known(_STEERINGS, p, "manifest.routing.filters") for p in message.routing.filters),
+            latency_within_s=span_s(message.routing.latency_within),
+            nearest_within_km=message.routing.nearest_within_km,
         ),
         limits=Limits(message.resources.cpu_millis, message.resources.memory_bytes, message.resources.pids),
         stop_timeout_s=span_s(message.stop_timeout),
@@ -328,6 +331,7 @@ def routing_message(routing: Routing) -> manifest_pb2.RoutingPolicy:
         "all": manifest_pb2.STEERING_POLICY_ALL,
         "weighted": manifest_pb2.STEERING_POLICY_WEIGHTED,
         "geo": manifest_pb2.STEERING_POLICY_GEO,
+        "latency": manifest_pb2.STEERING_POLICY_LATENCY,
     }
     return manifest_pb2.RoutingPolicy(
         policy=policies[routing.policy],
@@ -337,4 +341,7 @@ def routing_message(routing: Routing) -> manifest_pb2.RoutingPolicy:
         jurisdictions=routing.jurisdictions,
         weights=[manifest_pb2.RegionWeight(region=region, weight=weight) for region, weight in routing.weights],
         geo=[manifest_pb2.GeoRule(places=places, regions=regions) for places, regions in routing.geo],
+        filters=[policies[policy] for policy in routing.filters],
+        latency_within=duration(routing.latency_within_s) if routing.latency_within_s else None,
+        nearest_within_km=routing.nearest_within_km,
     )

@@ -294,7 +294,9 @@ class DrillSteps:
         nodes = [last_part(node.name) for node in targets(self._state, spec)]
         sessions = [self._observed.session(node, node_pb2.NODE_ROLE_EDGE) for node in nodes]
         found = {node: self._observed.evidence.get(node, {}) for node in nodes}
-        vantages = {vantage for by in found.values() for vantage in by if self._is_outside(vantage, spec)}
+        # Edges say what they saw, DNS servers what they answer by.
+        dns = {vantage for by in found.values() for vantage in by if vantage[1] == node_pb2.NODE_ROLE_DNS}
+        vantages = {vantage for vantage in dns if self._is_outside(vantage[0], spec)}
         seen = {vantage: [found[node].get(vantage) for node in nodes] for vantage in vantages}
         return Sight(
             accepted=bool(sessions) and all(resource in session.holds for session in sessions),

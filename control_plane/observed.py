@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from control_plane.core.brake import Brake
+from control_plane.core.latency import Gathered
 from locci.v1 import agent_pb2, node_pb2, replica_pb2, resource_pb2
 
 Role = int
@@ -74,8 +75,10 @@ class Observed:
         self.sessions: dict[tuple[str, Role], SessionFacts] = {}
         self.statuses: dict[str, dict[str, Reported]] = {}
         """By node id, then by the name of the replica resource."""
-        self.evidence: dict[str, dict[str, resource_pb2.EndpointEvidence]] = {}
-        """By endpoint's node id, then by vantage's node id."""
+        self.evidence: dict[str, dict[tuple[str, Role], resource_pb2.EndpointEvidence]] = {}
+        """By endpoint's node id, then by vantage: its node id and role."""
+        self.latencies = Gathered()
+        """What edges have measured of client networks."""
         self.dark_since: dict[str, float] = {}
         self.brake = Brake()
         self.evidence_changes = 0
@@ -111,4 +114,5 @@ class Observed:
         self.dark_since.pop(node, None)
         self.evidence.pop(node, None)
         for vantages in self.evidence.values():
-            vantages.pop(node, None)
+            for vantage in [vantage for vantage in vantages if vantage[0] == node]:
+                del vantages[vantage]

@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from control_plane import decode, metrics
+from control_plane.core.latency import is_network
 from control_plane.observed import Observed, Reported, SessionFacts
 from control_plane.state import Batch, State
 from control_plane.views import resource_name
@@ -31,6 +32,7 @@ EVENTS_PER_STATUS_MAX: Final = 100
 EVENTS_UNRECORDED_MAX: Final = 1_000
 REPLICAS_PER_NODE_MAX: Final = 5_000
 ENDPOINTS_PER_VANTAGE_MAX: Final = 10_000
+NETWORKS_PER_EVIDENCE_MAX: Final = 1_000
 ARRIVALS_AT_ONCE: Final = 64
 CONDITIONS_MAX: Final = 50
 
@@ -202,17 +204,18 @@ class Reports:
             details={k[:100]: event.details[k][:LOG_TAIL_CHARS_MAX] for k in sorted(event.details)[:20]},
         )
 
-    def evidence(self, node: str, evidence: agent_pb2.Evidence) -> None:
+    def evidence(self, node: str, role: int, evidence: agent_pb2.Evidence) -> None:
         """What a vantage found; only a changed verdict is passed on."""
-        turned = False
+        turned = evidence.complete and self._take_back(node, role, evidence)
+        self._gather(node, evidence)
         for result in evidence.results[:ENDPOINTS_PER_VANTAGE_MAX]:
             endpoint = last_part(result.endpoint)
             if f"nodes/{endpoint}" not in self._state.nodes:
                 continue
             vantages = self._observed.evidence.setdefault(endpoint, {})
-            before = vantages.get(node)
+            before = vantages.get((node, role))
             if before is None or (before.healthy, before.in_rotation) != (result.healthy, result.in_rotation):
-                vantages[node] = resource_pb2.EndpointEvidence(
+                vantages[node, role] = resource_pb2.EndpointEvidence(
                     vantage=f"nodes/{node}",
                     endpoint=f"nodes/{endpoint}",
                     healthy=result.healthy,
@@ -223,6 +226,24 @@ class Reports:
         if turned:
             self._observed.evidence_changes += 1
             self._changed()
+
+    def _take_back(self, node: str, role: int, evidence: agent_pb2.Evidence) -> bool:
+        """Drops what a vantage said of endpoints that it does not name any more; whether there were any."""
+        named = {last_part(result.endpoint) for result in evidence.results}
+        turned = False
+        for endpoint, vantages in self._observed.evidence.items():
+            if endpoint not in named and vantages.pop((node, role), None) is not None:
+                turned = True
+        return turned
+
+    def _gather(self, node: str, evidence: agent_pb2.Evidence) -> None:
+        """Takes over what a node has measured of client networks, unless it cannot be so."""
+        row = self._state.nodes.get(f"nodes/{node}")
+        for found in evidence.round_trips[:NETWORKS_PER_EVIDENCE_MAX]:
+            milliseconds = found.round_trip.ToMicroseconds() / 1000
+            if row is not None and found.samples and 0 < milliseconds < 60_000 and is_network(found.network):
+                region = last_part(row.region)
+                self._observed.latencies.add(found.network, region, milliseconds, found.samples, self._steady())
 
 
 @dataclass(frozen=True, eq=False, slots=True)

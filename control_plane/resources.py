@@ -40,7 +40,7 @@ TYPES: Final = {
         "drillclients",
         "agentversions",
     ),
-    node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys"),
+    node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys", "latencies"),
 }
 
 Resources = dict[str, resource_pb2.Resource]
@@ -167,6 +167,9 @@ class Publication:
                 return (resource_pb2.Resource(name=f"hostnames/{h.hostname}", hostname=h) for h in self.hostnames)
             case "zones":
                 return (resource_pb2.Resource(name=f"zones/{z.origin}", zone=z) for z in self.zones)
+            case "latencies":
+                rows = self._state.client_latencies.items()
+                return (resource_pb2.Resource(name=name, client_latencies=row) for name, row in rows)
             case "zonekeys":
                 return fleet_resources.zone_keys(self._state, self._vault)
             case "certificates":

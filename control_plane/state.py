@@ -31,6 +31,7 @@ from locci.v1 import (
     registry_pb2,
     release_pb2,
     replica_pb2,
+    resource_pb2,
     routing_pb2,
     secret_pb2,
     zone_pb2,
@@ -195,6 +196,8 @@ class State:
         self.drill_runs = Table("drillRuns", drill_pb2.DrillRun)
         self.zones = Table("zones", zone_pb2.Zone)
         self.overrides = Table("routingOverrides", routing_pb2.RoutingOverride)
+        self.client_latencies = Table("clientLatencies", resource_pb2.ClientLatencies)
+        """By `latencies/{part}`: what is published of client networks."""
         self.record_sets = Table("recordSets", zone_pb2.RecordSet)
         self.purges = Table("purges", purge_pb2.Purge)
         """By `apps/{app}/purges/{sequence}`, the sequence with 15 digits."""

@@ -11,7 +11,7 @@ from routing.adapters import signed_queries
 from routing.adapters.hot_answers import HotAnswers
 from routing.adapters.refusals import Keys
 from routing.core.answer import Manners, Responder
-from routing.core.geo import GeoLookup, PlaceMap, no_geo
+from routing.core.geo import Detail, GeoLookup, PlaceMap, no_geo
 from routing.core.model import Policy, RoutingTable, TargetKey
 from routing.core.overrides import Orders, orders_at
 from routing.core.rate_limit import Admission, RateLimiter
@@ -153,17 +153,27 @@ class Answering(ABC):
         self._lookup = lookup
         self._swap()
 
+    def _detail(self) -> Detail:
+        """What the map must tell apart for the policies in use."""
+        classes = self._names.classes
+        latencies = self.table.latencies if any(hostname.uses(Policy.LATENCY) for hostname in classes) else {}
+        return Detail(
+            by_country=any(hostname.uses(Policy.GEO) for hostname in classes),
+            by_distance=any(Policy.NEAREST in hostname.filters for hostname in classes),
+            latencies=tuple(part for _, part in sorted(latencies.items())),
+        )
+
     def _swap(self) -> None:
         """One assignment: a query is answered by the old responder or by the new one."""
         standing = self.standing()
         self._rotation, self.unsteady = standing.rotation, standing.unsteady
         regions = self.table.regions
         self.orders = orders_at(regions, self._clock.wall())
-        by_country = any(hostname.policy is Policy.GEO for hostname in self._names.classes)
+        detail = self._detail()
         places = tuple((r.id, r.latitude, r.longitude, r.networks, r.bias_km) for r in regions.values())
-        key = self._lookup, by_country, places
+        key = self._lookup, detail, places
         if key != self._map_key:
-            self.places, self._map_key = PlaceMap(regions, self._lookup, by_country), key
+            self.places, self._map_key = PlaceMap(regions, self._lookup, detail), key
         self.responder = Responder(
             self._names, self.places, regions, self._rotation, self.manners, self.orders, self.unsteady
         )

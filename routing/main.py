@@ -150,11 +150,14 @@ def explained(answer: dict[str, Any]) -> str:
         country = f" {place['country']}" if place["country"] else ""
         where = f"{place['latitude']:.2f} {place['longitude']:.2f}{country}{known}"
     moving = ", ".join(answer["unsteady"])
+    measured = ", ".join(f"{region} {ms} ms" for region, ms in answer["measured_ms"].items())
     unsteady = f" ({moving} went in or out of rotation a moment ago)" if moving else ""
+    policy = answer["policy"] + (f" after {', '.join(answer['filters'])}" if answer["filters"] else "")
     lines = [
         f"{answer['hostname']} for a client at {answer['from']}",
         f"  place     {where} (the same for its /{answer['scope_bits']})",
-        f"  policy    {answer['policy']}, TTL {answer['ttl_s']} s{unsteady}, table revision {answer['revision']}",
+        *([f"  measured  {measured} from the edges to this network"] if measured else []),
+        f"  policy    {policy}, TTL {answer['ttl_s']} s{unsteady}, table revision {answer['revision']}",
         f"  replicas  {', '.join(f'{region}: {n}' for region, n in answer['replicas'].items()) or 'none known'}",
     ]
     for kind, found in answer["answers"].items():

@@ -16,12 +16,12 @@ from control_plane.core.balancing import Balancing
 from control_plane.core.cache_policy import CachePolicy
 from control_plane.core.container_options import ContainerOptions
 from control_plane.core.image import parse_reference
+from control_plane.core.steering import Routing, check_filters
 from fleet.errors import LocciError, invalid
 from fleet.ids import APP_ID_LENGTH_MAX, check_hostname, check_id
 
 Kind = Literal["service", "daemon"]
 Rejoin = Literal["original", "replacement", "best"]
-Steering = Literal["nearest", "failover", "all", "weighted", "geo"]
 
 REPLICAS_MAX: Final = 10_000
 PORTS_MAX: Final = 32
@@ -139,20 +139,6 @@ class RolloutPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
-    """How DNS chooses among regions."""
-
-    policy: Steering = "nearest"
-    ttl_s: float = 0.0
-    order: tuple[str, ...] = ()
-    fail_closed: bool = False
-    jurisdictions: tuple[str, ...] = ()
-    weights: tuple[tuple[str, int], ...] = ()
-    geo: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
-    """Places and the regions that serve them, rule by rule."""
-
-
-@dataclass(frozen=True, slots=True)
 class Limits:
     """What one container may use; 0 means no limit, for pids the default."""
 
@@ -182,7 +168,7 @@ class Manifest:
     hsts_s: float = 0.0
     cache_policy: CachePolicy = field(default_factory=CachePolicy)
     balancing: Balancing = field(default_factory=Balancing)
-    routing: Routing = Routing()
+    routing: Routing = field(default_factory=Routing)
     limits: Limits = Limits()
     stop_timeout_s: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -441,6 +427,7 @@ def _complete_routing(routing: Routing, around: Surroundings) -> Routing:
         raise invalid(at, f"{at}: failover needs the order of regions, most wanted first")
     _check_weights(routing, around)
     _check_geo(routing, around)
+    check_filters(routing)
     return replace(routing, ttl_s=_seconds(routing.ttl_s, "manifest.routing.ttl", 5.0, least=1.0, most=86_400.0))
 
 
@@ -454,16 +441,17 @@ def _complete_limits(limits: Limits) -> Limits:
 def _check_weights(routing: Routing, around: Surroundings) -> None:
     path = "manifest.routing.weights"
     _check_regions([region for region, _ in routing.weights], path, around)
-    if routing.weights and routing.policy != "weighted":
-        raise invalid(path, f"{path}: only policy weighted draws by weight; this is {routing.policy}")
+    if routing.weights and not routing.uses("weighted"):
+        raise invalid(path, f"{path}: only policy and filter weighted go by weight; this is {routing.policy}")
     if any(weight > _WEIGHT_MAX for _, weight in routing.weights):
         raise invalid(path, f"{path}: a weight is at most {_WEIGHT_MAX}")
 
 
 def _check_geo(routing: Routing, around: Surroundings) -> None:
     path = "manifest.routing.geo"
-    if bool(routing.geo) != (routing.policy == "geo"):
-        raise invalid(path, f"{path}: policy geo needs rules, and no other policy has them; this is {routing.policy}")
+    if bool(routing.geo) != routing.uses("geo"):
+        rule = "policy and filter geo need rules, and nothing else has them"
+        raise invalid(path, f"{path}: {rule}; this is {routing.policy}")
     for index, (places, regions) in enumerate(routing.geo):
         at = f"{path}[{index}]"
         _check_regions(regions, f"{at}.regions", around)

@@ -248,7 +248,7 @@ class SyncServicer(agent_pb2_grpc.AgentServiceServicer):
             case "status":
                 self._reports.status(session.node, session.role, message.status)
             case "evidence":
-                self._reports.evidence(session.node, message.evidence)
+                self._reports.evidence(session.node, session.role, message.evidence)
             case "operation_result":
                 log.info("operation_ended", node=session.node, ok=message.operation_result.ok)
             case "hello":

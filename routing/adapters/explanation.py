@@ -66,6 +66,7 @@ def explain(engine: Engine, clock: Clock, hostname: str, address: str) -> dict[s
         "from": address,
         "revision": engine.table.revision,
         "policy": known.policy.value,
+        "filters": [policy.value for policy in known.filters],
         "ttl_s": ttl_s(known, engine.unsteady),
         "unsteady": sorted(engine.unsteady),
         "place": None
@@ -77,6 +78,7 @@ def explain(engine: Engine, clock: Clock, hostname: str, address: str) -> dict[s
             "region": place.region,
             "source": place.source,
         },
+        "measured_ms": dict(locus.latencies),
         "scope_bits": locus.scope_bits,
         "replicas": dict(known.replicas),
         "answers": answers,

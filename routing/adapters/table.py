@@ -25,6 +25,7 @@ from routing.core.model import (
     ForeignEvidence,
     GeoRule,
     Hostname,
+    Latencies,
     NameServer,
     Override,
     OverrideMode,
@@ -35,7 +36,7 @@ from routing.core.model import (
     Zone,
 )
 
-RESOURCE_TYPES: Final = ("hostnames", "regions", "zonekeys", "zones")
+RESOURCE_TYPES: Final = ("hostnames", "latencies", "regions", "zonekeys", "zones")
 
 _CONDITIONS: Final = {
     node_pb2.NODE_CONDITION_JOINING: Condition.JOINING,
@@ -52,6 +53,7 @@ _POLICIES: Final = {
     manifest_pb2.STEERING_POLICY_ALL: Policy.ALL,
     manifest_pb2.STEERING_POLICY_WEIGHTED: Policy.WEIGHTED,
     manifest_pb2.STEERING_POLICY_GEO: Policy.GEO,
+    manifest_pb2.STEERING_POLICY_LATENCY: Policy.LATENCY,
 }
 _MODES: Final = {
     resource_pb2.OVERRIDE_MODE_IN: OverrideMode.IN,
@@ -63,6 +65,8 @@ _TTL_S: Final = 5
 _ZONE_TTL_S: Final = 3600
 _NEGATIVE_TTL_S: Final = 10
 _PROBE_PORT: Final = 80
+_LATENCY_WITHIN_MS: Final = 10
+_NEAREST_WITHIN_KM: Final = 500
 
 T = TypeVar("T")
 
@@ -94,9 +98,10 @@ class TableReader:
         regions = collect("regions", read_region)
         hostnames = collect("hostnames", read_hostname)
         keys = collect("zonekeys", zone_keys.read)
+        latencies = collect("latencies", read_latencies)
         problems += _twice(regions)
         self._known = known
-        return RoutingTable(snapshot.revision, zones, regions, hostnames, keys), problems
+        return RoutingTable(snapshot.revision, zones, regions, hostnames, keys, latencies), problems
 
 
 def _twice(regions: Mapping[str, Region]) -> Iterable[agent_pb2.ResourceProblem]:
@@ -161,11 +166,7 @@ def read_hostname(name: str, resource: resource_pb2.Resource) -> Hostname:
     """The hostname in a resource, or INVALID_ARGUMENT."""
     body = body_of(name, resource, "hostname", resource.hostname.hostname)
     _check_lower(body.hostname, "hostname")
-    policy = _POLICIES.get(body.routing.policy)
-    if policy is None:
-        raise invalid(
-            "routing.policy", f"routing.policy: {body.routing.policy} is not known here; upgrade this program"
-        )
+    policy = _policy(body.routing.policy, "routing.policy")
     replicas: dict[str, int] = {}
     for endpoint in body.endpoints:
         replicas[endpoint.region] = replicas.get(endpoint.region, 0) + endpoint.healthy_replicas
@@ -180,7 +181,30 @@ def read_hostname(name: str, resource: resource_pb2.Resource) -> Hostname:
         replicas=tuple(sorted(replicas.items())),
         weights=tuple((weight.region, weight.weight) for weight in body.routing.weights),
         geo=tuple(GeoRule(tuple(rule.places), tuple(rule.regions)) for rule in body.routing.geo),
+        filters=tuple(_policy(number, "routing.filters") for number in body.routing.filters),
+        latency_within_ms=body.routing.latency_within.ToMilliseconds() or _LATENCY_WITHIN_MS,
+        nearest_within_km=body.routing.nearest_within_km or _NEAREST_WITHIN_KM,
     )
+
+
+def _policy(number: manifest_pb2.SteeringPolicy.ValueType, field: str) -> Policy:
+    policy = _POLICIES.get(number)
+    if policy is None:
+        raise invalid(field, f"{field}: {number} is not known here; upgrade this program")
+    return policy
+
+
+def read_latencies(name: str, resource: resource_pb2.Resource) -> tuple[tuple[str, Latencies], ...]:
+    """What was measured of client networks in a resource, or INVALID_ARGUMENT."""
+    body = body_of(name, resource, "client_latencies", name.partition("/")[2])
+    rows = []
+    for row in body.networks:
+        try:
+            network = str(ipaddress.ip_network(row.network))
+        except ValueError as error:
+            raise invalid("networks", f"networks: {error}; write it like 203.0.113.0/24") from error
+        rows.append((network, tuple((entry.region, max(1, entry.milliseconds)) for entry in row.regions)))
+    return tuple(rows)
 
 
 def read_zone(name: str, resource: resource_pb2.Resource) -> Zone:

@@ -283,7 +283,8 @@ class Responder:
 
     def _decide(self, number: int, bucket: int, slot: int, family: Family) -> Decision:
         spot = self._places.spot(bucket)
-        client = Client(spot.order, spot.country, spot.continent, slot, spot.subdivision)
+        where = spot.order, spot.country, spot.continent, slot, spot.subdivision
+        client = Client(*where, spot.latencies, spot.distances_km)
         drained = self._orders.drained(slot, SLOTS)
         return decide(self._names.classes[number], self._regions, client, self._rotation, family, drained)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from routing.core.model import Family, Region
-from routing.core.steering import nearest_first
+from routing.core.model import Family, Latencies, Region
+from routing.core.steering import distance_km, nearest_first
 
 _BITS: Final = {Family.IPV4: 32, Family.IPV6: 128}
 _CACHED_BITS: Final = {Family.IPV4: 24, Family.IPV6: 48}
@@ -22,6 +22,10 @@ _BUCKETS_MAX: Final = 60_000
 _MEMO_MAX: Final = 100_000
 _FILL_MAX: Final = 1 << 16
 _MIXED: Final = 0xFFFF
+_KM_STEP: Final = 100
+"""Distances are told apart by so much: finer would only make more buckets."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,25 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """What a bucket stands for: its regions, nearest first, and, on a map by country, its country, continent and
-    subdivision."""
+    """What a bucket stands for: its regions, nearest first, and, as far as the map tells that apart, its country,
+    continent and subdivision, what was measured of it, and how far regions are, in the order of `order`."""
 
     order: tuple[str, ...] | None = None
     country: str = ""
     continent: str = ""
     subdivision: str = ""
+    latencies: Latencies = ()
+    distances_km: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What a map tells apart besides the order of regions: no more than policies ask for, for it makes buckets."""
+
+    by_country: bool = False
+    by_distance: bool = False
+    latencies: tuple[tuple[tuple[str, Latencies], ...], ...] = ()
+    """Client networks and what was measured of them, part by part."""
 
 
 GeoLookup = Callable[[str], tuple[Place | None, int]]
@@ -60,10 +76,12 @@ def no_geo(address: str) -> tuple[Place | None, int]:
 
 @dataclass(frozen=True, slots=True)
 class Locus:
-    """What the map says of an address: its place, and the prefix length of the block in which that holds."""
+    """What the map says of an address: its place, the prefix length of the block in which all of this holds, and what
+    was measured of it."""
 
     place: Place | None
     scope_bits: int
+    latencies: Latencies = ()
 
 
 class PlaceMap:
@@ -72,18 +90,22 @@ class PlaceMap:
     What it answers depends on nothing else; tables and memos only make it fast. Bucket 0 is "place unknown".
     """
 
-    def __init__(self, regions: Mapping[str, Region], lookup: GeoLookup, by_country: bool = False):
-        self._by_country = by_country
+    def __init__(self, regions: Mapping[str, Region], lookup: GeoLookup, detail: Detail | None = None):
+        self._detail = detail or Detail()
         self._regions = dict(regions)
         self._lookup = lookup
-        self._ranges = {family: _flatten(regions, family) for family in Family}
+        owned = [(network, region) for region in sorted(regions) for network in regions[region].networks]
+        measured = [row for part in self._detail.latencies for row in part]
+        self._ranges = {family: _flatten(owned, family, "") for family in Family}
+        self._measured = {family: _flatten(measured, family, ()) for family in Family}
         self._spots: list[Spot] = [Spot()]
-        self._bucket_of_spot: dict[Spot, int] = {}
-        self._bucket_of_place: dict[Place, int] = {}
+        self._bucket_of_spot: dict[Spot, int] = {Spot(): 0}
+        self._bucket_of_locus: dict[tuple[Place | None, Latencies], int] = {}
         for region in sorted(regions):
             here = regions[region]
             self._intern(Spot(nearest_first(here.latitude, here.longitude, regions, region)))
-        self._trivial = lookup is no_geo and not any(starts for starts, _ in self._ranges.values())
+        ranges = (*self._ranges.values(), *self._measured.values())
+        self._trivial = lookup is no_geo and not any(starts for starts, _ in ranges)
         size = 0 if self._trivial else 1 << 24
         # Zeroed by the kernel page by page, so memory is used only where clients are.
         self._buckets_v4 = memoryview(bytearray(2 * size)).cast("H")
@@ -118,7 +140,7 @@ class PlaceMap:
         if found is not None:
             return found
         locus = self.locate(address)
-        found = self._bucket_of(locus.place), locus.scope_bits
+        found = self._bucket_of(locus), locus.scope_bits
         if locus.scope_bits <= _CACHED_BITS[Family.IPV6]:
             if len(self._memo) >= _MEMO_MAX:
                 self._memo.clear()
@@ -129,22 +151,19 @@ class PlaceMap:
         """What the map says of a packed address of 4 or 16 bytes, without any memo."""
         family = Family.IPV4 if len(address) == 4 else Family.IPV6
         number = int.from_bytes(address, "big")
-        starts, owners = self._ranges[family]
-        at = bisect_right(starts, number) - 1
-        low = starts[at] if at >= 0 else 0
-        high = (starts[at + 1] if at + 1 < len(starts) else 1 << _BITS[family]) - 1
-        bits = _block_bits(number, low, high, _BITS[family])
-        owner = owners[at] if at >= 0 else ""
+        owner, bits = _look_up(self._ranges[family], number, family, "")
+        latencies, measured_bits = _look_up(self._measured[family], number, family, ())
+        bits = max(bits, measured_bits)
         if owner:
             here = self._regions[owner]
             known = Place(here.latitude, here.longitude, here.country, owner, "networks", here.continent)
-            return Locus(known, bits)
+            return Locus(known, bits, latencies)
         place, known_bits = self._lookup(str(ipaddress.ip_address(address)))
-        return Locus(place, max(bits, known_bits))
+        return Locus(place, max(bits, known_bits), latencies)
 
     def _slow_v4(self, address: bytes, index: int) -> tuple[int, int]:
         locus = self.locate(address)
-        bucket, bits = self._bucket_of(locus.place), locus.scope_bits
+        bucket, bits = self._bucket_of(locus), locus.scope_bits
         if bits > _CACHED_BITS[Family.IPV4]:
             self._buckets_v4[index] = _MIXED
             return bucket, bits
@@ -156,18 +175,30 @@ class PlaceMap:
         self._scopes_v4[start : start + count] = bytes((bits,)) * count
         return bucket, bits
 
-    def _bucket_of(self, place: Place | None) -> int:
-        if place is None:
-            return 0
-        bucket = self._bucket_of_place.get(place)
+    def _bucket_of(self, locus: Locus) -> int:
+        key = locus.place, locus.latencies
+        bucket = self._bucket_of_locus.get(key)
         if bucket is None:
-            order = nearest_first(place.latitude, place.longitude, self._regions, place.region)
-            spot = Spot(order, place.country, place.continent, place.subdivision) if self._by_country else Spot(order)
-            bucket = self._intern(spot)
-            if len(self._bucket_of_place) >= _MEMO_MAX:
-                self._bucket_of_place.clear()
-            self._bucket_of_place[place] = bucket
+            bucket = self._intern(self._spot_of(locus))
+            if len(self._bucket_of_locus) >= _MEMO_MAX:
+                self._bucket_of_locus.clear()
+            self._bucket_of_locus[key] = bucket
         return bucket
+
+    def _spot_of(self, locus: Locus) -> Spot:
+        place, detail = locus.place, self._detail
+        latencies = tuple(entry for entry in locus.latencies if entry[0] in self._regions)
+        if place is None:
+            return Spot(latencies=latencies)
+        order = nearest_first(place.latitude, place.longitude, self._regions, place.region)
+        km: tuple[int, ...] = ()
+        # What was not measured is guessed from the distance, so that both go together.
+        if detail.by_distance or latencies:
+            far = (distance_km(place.latitude, place.longitude, self._regions[region]) for region in order)
+            km = tuple(round(distance / _KM_STEP) * _KM_STEP for distance in far)
+        if not detail.by_country:
+            return Spot(order, latencies=latencies, distances_km=km)
+        return Spot(order, place.country, place.continent, place.subdivision, latencies, km)
 
     def _intern(self, spot: Spot) -> int:
         """The bucket of a spot; when there are too many, that of the nearest region's own place."""
@@ -176,20 +207,24 @@ class PlaceMap:
             return bucket
         if len(self._spots) >= _BUCKETS_MAX:
             nearest = (spot.order or ("",))[0]
-            return next(b for b in range(1, len(self._spots)) if (self._spots[b].order or ("",))[0] == nearest)
+            alike = (b for b in range(1, len(self._spots)) if (self._spots[b].order or ("",))[0] == nearest)
+            return next(alike, 0)
         self._spots.append(spot)
         self._bucket_of_spot[spot] = len(self._spots) - 1
         return len(self._spots) - 1
 
 
-def _flatten(regions: Mapping[str, Region], family: Family) -> tuple[Sequence[int], Sequence[str]]:
-    """The regions' networks as adjoining ranges: starts, and who owns each ("" for nobody); the longest prefix wins."""
+Ranges = tuple[Sequence[int], Sequence[T]]
+"""Adjoining ranges of addresses: where each starts, and what it belongs to."""
+
+
+def _flatten(rows: Iterable[tuple[str, T]], family: Family, nothing: T) -> Ranges[T]:
+    """Networks and what they belong to as adjoining ranges; of networks within each other the longest prefix counts."""
     networks = []
-    for region in sorted(regions):
-        for text in regions[region].networks:
-            network = ipaddress.ip_network(text)
-            if network.version == family.value:
-                networks.append((network.prefixlen, int(network.network_address), region))
+    for text, owner in rows:
+        network = ipaddress.ip_network(text)
+        if network.version == family.value:
+            networks.append((network.prefixlen, int(network.network_address), owner))
     if not networks:
         return [], []
     edges = {0}
@@ -197,12 +232,21 @@ def _flatten(regions: Mapping[str, Region], family: Family) -> tuple[Sequence[in
         edges |= {start, start + (1 << (_BITS[family] - bits))}
     edges.discard(1 << _BITS[family])
     starts = sorted(edges)
-    owners = [""] * len(starts)
-    for bits, start, region in sorted(networks, key=lambda item: item[0]):
+    owners = [nothing] * len(starts)
+    for bits, start, owner in sorted(networks, key=lambda item: item[0]):
         first = bisect_right(starts, start) - 1
         last = bisect_right(starts, start + (1 << (_BITS[family] - bits)) - 1)
-        owners[first:last] = [region] * (last - first)
+        owners[first:last] = [owner] * (last - first)
     return starts, owners
+
+
+def _look_up(ranges: Ranges[T], number: int, family: Family, nothing: T) -> tuple[T, int]:
+    """What an address belongs to, and the prefix length of the largest block around it within the same range."""
+    starts, owners = ranges
+    at = bisect_right(starts, number) - 1
+    low = starts[at] if at >= 0 else 0
+    high = (starts[at + 1] if at + 1 < len(starts) else 1 << _BITS[family]) - 1
+    return owners[at] if at >= 0 else nothing, _block_bits(number, low, high, _BITS[family])
 
 
 def _block_bits(number: int, low: int, high: int, width: int) -> int:

@@ -35,6 +35,7 @@ class Policy(Enum):
     ALL = "all"
     WEIGHTED = "weighted"
     GEO = "geo"
+    LATENCY = "latency"
 
 
 class OverrideMode(Enum):
@@ -121,6 +122,17 @@ class Hostname:
     replicas: tuple[tuple[str, int], ...] = ()
     weights: tuple[tuple[str, int], ...] = ()
     geo: tuple[GeoRule, ...] = ()
+    filters: tuple[Policy, ...] = ()
+    latency_within_ms: int = 10
+    nearest_within_km: int = 500
+
+    def uses(self, policy: Policy) -> bool:
+        """Whether a policy chooses, or narrows what another chooses from."""
+        return self.policy is policy or policy in self.filters
+
+
+Latencies = tuple[tuple[str, int], ...]
+"""Milliseconds of round trip between a client network and regions, by region id; only those that were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +196,8 @@ class RoutingTable:
     hostnames: Mapping[str, Hostname] = field(default_factory=dict)
     keys: Mapping[str, tuple[SigningKey, ...]] = field(default_factory=dict)
     """By origin, for zones that are signed."""
+    latencies: Mapping[str, tuple[tuple[str, Latencies], ...]] = field(default_factory=dict)
+    """By part of the table: client networks in CIDR form, and what was measured of each."""
 
 
 TargetKey = tuple[str, Family]

@@ -16,7 +16,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, assert_never
 
-from routing.core.model import Condition, Family, GeoRule, Hostname, OverrideMode, Policy, Region, TargetKey
+from routing.core.latency import expected, fast_enough
+from routing.core.model import (
+    Condition,
+    Family,
+    GeoRule,
+    Hostname,
+    Latencies,
+    OverrideMode,
+    Policy,
+    Region,
+    TargetKey,
+)
 
 _EARTH_RADIUS_KM: Final = 6371.0
 
@@ -72,7 +83,7 @@ def nearest_first(latitude: float, longitude: float, regions: Mapping[str, Regio
 
 def depends_on_place(hostname: Hostname) -> bool:
     """Whether clients at different places may get different answers; never by live health (RFC 7871, section 7.2.1)."""
-    return hostname.policy in (Policy.NEAREST, Policy.GEO)
+    return any(hostname.uses(policy) for policy in (Policy.NEAREST, Policy.GEO, Policy.LATENCY))
 
 
 UNSTEADY_TTL_S: Final = 2
@@ -97,13 +108,21 @@ def slot_of(address: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """What is known of a client: its regions, nearest first (None when its place is unknown), where it is, its slot."""
+    """What is known of a client: its regions, nearest first (None when its place is unknown), where it is, its slot,
+    what was measured of its network, and how far the regions are, in the order of `order`."""
 
     order: tuple[str, ...] | None = None
     country: str = ""
     continent: str = ""
     slot: int = 0
     subdivision: str = ""
+    latencies: Latencies = ()
+    distances_km: tuple[int, ...] = ()
+
+    @property
+    def km(self) -> dict[str, int]:
+        """How far each region is, where that is known."""
+        return dict(zip(self.order or (), self.distances_km, strict=False))
 
 
 def drawn(slot: int, weights: Mapping[str, int], candidates: Sequence[str]) -> tuple[str, ...]:
@@ -155,6 +174,9 @@ def decide(
         steps.append(_filter("drain", kept, lambda r: _away(regions[r], spared, family)))
         kept = steps[-1].kept or kept
         rotation = spared if steps[-1].kept else rotation
+    for policy in hostname.filters:
+        steps.append(_narrowed(policy, hostname, kept, client))
+        kept = steps[-1].kept
     steps.append(_pick(hostname, kept, client))
     chosen = steps[-1].kept
     addresses = tuple(
@@ -221,12 +243,51 @@ def _order(hostname: Hostname, candidates: Sequence[str], client: Client) -> Ste
             if rule is None:
                 return Step("order", nearest, (), "no rule for the client's place: nearest first")
             return Step("order", _listed_first(rule.regions, nearest), (), f"by the rule for {', '.join(rule.places)}")
+        case Policy.LATENCY:
+            return _fastest_first(hostname, candidates, client)
         case Policy.NEAREST | Policy.ALL:
             if client.order is None:
                 return Step("order", tuple(candidates), (), "the client's place is unknown")
             return Step("order", tuple(region for region in client.order if region in candidates), (), "nearest first")
         case _:
             assert_never(hostname.policy)
+
+
+def _fastest_first(hostname: Hostname, candidates: Sequence[str], client: Client) -> Step:
+    nearest = _listed_first(client.order or (), candidates)
+    if not client.latencies:
+        return Step("order", nearest, (), "nothing was measured of the client's network: nearest first")
+    times = expected(client.latencies, client.km)
+    fast = fast_enough(times, candidates, hostname.latency_within_ms)
+    slower = sorted((r for r in nearest if r not in fast and r in times), key=lambda r: times[r].milliseconds)
+    order = _listed_first([*(region for region in nearest if region in fast), *slower], nearest)
+    return Step("order", order, (), "fastest first: " + ", ".join(f"{r} {times[r]}" for r in order if r in times))
+
+
+def _narrowed(policy: Policy, hostname: Hostname, kept: tuple[str, ...], client: Client) -> Step:
+    """What a filter leaves of the regions that are in order; all of them when it would leave none or knows nothing."""
+    title, reason = f"filter {policy.value}", ""
+    fit: frozenset[str] = frozenset()
+    match policy:
+        case Policy.GEO:
+            rule = _rule_for(hostname, client)
+            fit, reason = frozenset(rule.regions if rule else ()), "not in the rule for the client's place"
+        case Policy.LATENCY:
+            fit = fast_enough(expected(client.latencies, client.km), kept, hostname.latency_within_ms)
+            fit, reason = (fit if client.latencies else frozenset()), "slower than the fastest"
+        case Policy.NEAREST:
+            km = {region: far for region, far in client.km.items() if region in kept}
+            most = min(km.values(), default=0) + hostname.nearest_within_km
+            fit, reason = frozenset(r for r, far in km.items() if far <= most), "farther than the nearest"
+        case Policy.WEIGHTED:
+            weights = dict(hostname.weights)
+            fit, reason = frozenset(r for r in kept if weights.get(r, 1)), "has no weight"
+        case Policy.FAILOVER | Policy.ALL:
+            return Step(title, kept, (), "narrows nothing")
+        case _:
+            assert_never(policy)
+    narrowed = _filter(title, kept, lambda region: "" if region in fit else reason)
+    return narrowed if narrowed.kept else Step(title, kept, (), "nothing to go by: passed over")
 
 
 def _listed_first(listed: Sequence[str], candidates: Sequence[str]) -> tuple[str, ...]:
@@ -241,8 +302,10 @@ def _rule_for(hostname: Hostname, client: Client) -> GeoRule | None:
 def _pick(hostname: Hostname, kept: tuple[str, ...], client: Client) -> Step:
     if hostname.policy is Policy.ALL:
         return Step("pick", kept, (), "policy all: every healthy region")
-    placeless = hostname.policy is Policy.NEAREST or (
-        hostname.policy is Policy.GEO and _rule_for(hostname, client) is None
+    placeless = (
+        hostname.policy is Policy.NEAREST
+        or (hostname.policy is Policy.GEO and _rule_for(hostname, client) is None)
+        or (hostname.policy is Policy.LATENCY and not client.latencies)
     )
     if placeless and client.order is None:
         return Step("pick", kept, (), "place unknown: every healthy region")

@@ -500,24 +500,66 @@ class ProbeResult(_message.Message):
 Global___ProbeResult: _TypeAlias = ProbeResult  # noqa: Y015
 
 @_typing.final
+class NetworkRoundTrip(_message.Message):
+    """How far clients of a network are from the edges of a node, by their connections since it was told last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    network: _builtins.str
+    """The network: an IPv4 /24 or an IPv6 /56, as in 203.0.113.0/24."""
+    samples: _builtins.int
+    """Connections that it was measured at."""
+    @_builtins.property
+    def round_trip(self) -> _duration_pb2.Duration:
+        """The round trip of a packet, averaged."""
+
+    def __init__(
+        self,
+        *,
+        network: _builtins.str = ...,
+        round_trip: _duration_pb2.Duration | None = ...,
+        samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["round_trip", b"round_trip"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "round_trip", b"round_trip", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkRoundTrip: _TypeAlias = NetworkRoundTrip  # noqa: Y015
+
+@_typing.final
 class Evidence(_message.Message):
     """What a vantage found; sent when a verdict changes and from time to time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    ROUND_TRIPS_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """`results` is all that this vantage finds: what it said of others before holds no more."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProbeResult]:
         """Findings."""
+
+    @_builtins.property
+    def round_trips(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkRoundTrip]:
+        """How far clients are; each is told once."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___ProbeResult] | None = ...,
+        complete: _builtins.bool = ...,
+        round_trips: _abc.Iterable[Global___NetworkRoundTrip] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "results", b"results", "round_trips", b"round_trips"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -274,6 +274,100 @@ class EdgeDrain(_message.Message):
 Global___EdgeDrain: _TypeAlias = EdgeDrain  # noqa: Y015
 
 @_typing.final
+class EdgeRoundTrip(_message.Message):
+    """How far clients of a network are, by their connections since it was told last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_US_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    network: _builtins.str
+    """The network: an IPv4 /24 or an IPv6 /56, as in 203.0.113.0/24."""
+    round_trip_us: _builtins.int
+    """Microseconds, averaged."""
+    samples: _builtins.int
+    """Connections."""
+    def __init__(
+        self,
+        *,
+        network: _builtins.str = ...,
+        round_trip_us: _builtins.int = ...,
+        samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "round_trip_us", b"round_trip_us", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EdgeRoundTrip: _TypeAlias = EdgeRoundTrip  # noqa: Y015
+
+@_typing.final
+class EdgePass(_message.Message):
+    """What came of requests that were passed to another node since it was told last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """Node id."""
+    answered: _builtins.int
+    """Answered, whatever the answer."""
+    failed: _builtins.int
+    """Neither connected nor answered."""
+    reason: _builtins.str
+    """What the last failure was."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        answered: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "failed", b"failed", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EdgePass: _TypeAlias = EdgePass  # noqa: Y015
+
+@_typing.final
+class EdgeSightings(_message.Message):
+    """What an edge has seen of clients and of other edges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_TRIPS_FIELD_NUMBER: _builtins.int
+    PASSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def round_trips(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeRoundTrip]:
+        """The networks with most connections."""
+
+    @_builtins.property
+    def passes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgePass]:
+        """By node."""
+
+    def __init__(
+        self,
+        *,
+        round_trips: _abc.Iterable[Global___EdgeRoundTrip] | None = ...,
+        passes: _abc.Iterable[Global___EdgePass] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passes", b"passes", "round_trips", b"round_trips"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EdgeSightings: _TypeAlias = EdgeSightings  # noqa: Y015
+
+@_typing.final
 class EdgeMessage(_message.Message):
     """What an edge says."""
 
@@ -282,6 +376,7 @@ class EdgeMessage(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    SIGHTINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___EdgeHello:
         """First."""
@@ -294,18 +389,23 @@ class EdgeMessage(_message.Message):
     def drain(self) -> Global___EdgeDrain:
         """How draining goes on."""
 
+    @_builtins.property
+    def sightings(self) -> Global___EdgeSightings:
+        """What it has seen."""
+
     def __init__(
         self,
         *,
         hello: Global___EdgeHello | None = ...,
         ack: Global___EdgeAck | None = ...,
         drain: Global___EdgeDrain | None = ...,
+        sightings: Global___EdgeSightings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "hello", b"hello", "message", b"message", "sightings", b"sightings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "hello", b"hello", "message", b"message", "sightings", b"sightings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ack", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ack", "drain", "sightings"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

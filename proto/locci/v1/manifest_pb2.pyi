@@ -177,6 +177,10 @@ class _SteeringPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Steeri
     """One healthy region, drawn by `weights`; a client network is drawn the same one as long as that is healthy."""
     STEERING_POLICY_GEO: _SteeringPolicy.ValueType  # 5
     """The first healthy region of the first rule of `geo` that the client's place matches; nearest first when none does."""
+    STEERING_POLICY_LATENCY: _SteeringPolicy.ValueType  # 6
+    """The healthy region to which edges measured the shortest round trip from the client's network; a region that was not
+    measured counts with the time that light needs for the distance, and nearest first where nothing was measured.
+    """
 
 class SteeringPolicy(_SteeringPolicy, metaclass=_SteeringPolicyEnumTypeWrapper):
     """How DNS chooses among the regions of a hostname."""
@@ -193,6 +197,10 @@ STEERING_POLICY_WEIGHTED: SteeringPolicy.ValueType  # 4
 """One healthy region, drawn by `weights`; a client network is drawn the same one as long as that is healthy."""
 STEERING_POLICY_GEO: SteeringPolicy.ValueType  # 5
 """The first healthy region of the first rule of `geo` that the client's place matches; nearest first when none does."""
+STEERING_POLICY_LATENCY: SteeringPolicy.ValueType  # 6
+"""The healthy region to which edges measured the shortest round trip from the client's network; a region that was not
+measured counts with the time that light needs for the distance, and nearest first where nothing was measured.
+"""
 Global___SteeringPolicy: _TypeAlias = SteeringPolicy  # noqa: Y015
 
 @_typing.final
@@ -918,10 +926,15 @@ class RoutingPolicy(_message.Message):
     JURISDICTIONS_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
     GEO_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    LATENCY_WITHIN_FIELD_NUMBER: _builtins.int
+    NEAREST_WITHIN_KM_FIELD_NUMBER: _builtins.int
     policy: Global___SteeringPolicy.ValueType
     """How a region is chosen."""
     fail_closed: _builtins.bool
     """When no region is healthy, answer with none instead of with all."""
+    nearest_within_km: _builtins.int
+    """With the filter nearest: regions that are farther than the nearest by no more kilometres stay; 0 means 500."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Time to live of the answers; 0 means 5 s, at least 1 s."""
@@ -942,6 +955,17 @@ class RoutingPolicy(_message.Message):
     def geo(self) -> _containers.RepeatedCompositeFieldContainer[Global___GeoRule]:
         """Rules for policy geo, the first that matches counts."""
 
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedScalarFieldContainer[Global___SteeringPolicy.ValueType]:
+        """What narrows the healthy regions, in this order, before the policy chooses among those that are left: geo (the regions
+        of the rule that matches), latency (those about as fast as the fastest), nearest (those about as near as the nearest),
+        weighted (those with a weight). One that would leave nothing is passed over.
+        """
+
+    @_builtins.property
+    def latency_within(self) -> _duration_pb2.Duration:
+        """With latency: regions that are slower than the fastest by no more than this count as equally fast; 0 means 10 ms."""
+
     def __init__(
         self,
         *,
@@ -952,10 +976,13 @@ class RoutingPolicy(_message.Message):
         jurisdictions: _abc.Iterable[_builtins.str] | None = ...,
         weights: _abc.Iterable[Global___RegionWeight] | None = ...,
         geo: _abc.Iterable[Global___GeoRule] | None = ...,
+        filters: _abc.Iterable[Global___SteeringPolicy.ValueType] | None = ...,
+        latency_within: _duration_pb2.Duration | None = ...,
+        nearest_within_km: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency_within", b"latency_within", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_closed", b"fail_closed", "geo", b"geo", "jurisdictions", b"jurisdictions", "order", b"order", "policy", b"policy", "ttl", b"ttl", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_closed", b"fail_closed", "filters", b"filters", "geo", b"geo", "jurisdictions", b"jurisdictions", "latency_within", b"latency_within", "nearest_within_km", b"nearest_within_km", "order", b"order", "policy", b"policy", "ttl", b"ttl", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

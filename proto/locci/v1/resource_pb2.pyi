@@ -78,6 +78,7 @@ class Resource(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     REGISTRY_MIRRORS_FIELD_NUMBER: _builtins.int
+    CLIENT_LATENCIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
     replicas, routes, regions, hostnames, zones and faults, each with its own body below.
@@ -146,6 +147,10 @@ class Resource(_message.Message):
     def registry_mirrors(self) -> Global___RegistryMirrors:
         """`mirrors/{registry}`: where else to pull a registry's images from. Role edge."""
 
+    @_builtins.property
+    def client_latencies(self) -> Global___ClientLatencies:
+        """`latencies/{part}`: what edges measured of client networks. Role dns, and only while an app steers by it."""
+
     def __init__(
         self,
         *,
@@ -166,12 +171,13 @@ class Resource(_message.Message):
         agent_version: Global___AgentVersion | None = ...,
         image: Global___ImageHold | None = ...,
         registry_mirrors: Global___RegistryMirrors | None = ...,
+        client_latencies: Global___ClientLatencies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "client_latencies", b"client_latencies", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "client_latencies", b"client_latencies", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "drill_client", "agent_version", "image", "registry_mirrors"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "drill_client", "agent_version", "image", "registry_mirrors", "client_latencies"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -766,6 +772,88 @@ class EndpointOverride(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndpointOverride: _TypeAlias = EndpointOverride  # noqa: Y015
+
+@_typing.final
+class RegionLatency(_message.Message):
+    """The round trip between a client network and a region, as the region's edges measured it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    MILLISECONDS_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    """Region id."""
+    milliseconds: _builtins.int
+    """Milliseconds, at least 1."""
+    day: _builtins.int
+    """The day on which it was measured last, counted from 1970."""
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        milliseconds: _builtins.int = ...,
+        day: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "milliseconds", b"milliseconds", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegionLatency: _TypeAlias = RegionLatency  # noqa: Y015
+
+@_typing.final
+class NetworkLatency(_message.Message):
+    """What is known of a client network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    network: _builtins.str
+    """The network: an IPv4 /24 or an IPv6 /56, as in 203.0.113.0/24."""
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionLatency]:
+        """By region."""
+
+    def __init__(
+        self,
+        *,
+        network: _builtins.str = ...,
+        regions: _abc.Iterable[Global___RegionLatency] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "regions", b"regions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkLatency: _TypeAlias = NetworkLatency  # noqa: Y015
+
+@_typing.final
+class ClientLatencies(_message.Message):
+    """What edges measured of some client networks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkLatency]:
+        """In the order of their text."""
+
+    def __init__(
+        self,
+        *,
+        networks: _abc.Iterable[Global___NetworkLatency] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientLatencies: _TypeAlias = ClientLatencies  # noqa: Y015
 
 @_typing.final
 class RegionRouting(_message.Message):

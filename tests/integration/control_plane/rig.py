@@ -73,6 +73,7 @@ class Host:
         self.images: dict[str, replica_pb2.ReplicaStatus] = {}
         self._said: dict[str, bytes] = {}
         self.found: dict[str, bool] = {}
+        self.round_trips: list[agent_pb2.NetworkRoundTrip] = []
         self.load = 0.1
         self.counts: list[agent_pb2.DrillClientCounts] = []
         self._events: list[event_pb2.Event] = []
@@ -194,12 +195,14 @@ class Host:
         self.link.wake()
 
     def evidence(self) -> agent_pb2.Evidence | None:
-        if not self.found:
+        if not self.found and not self.round_trips:
             return None
+        round_trips, self.round_trips = self.round_trips, []
         return agent_pb2.Evidence(
+            round_trips=round_trips,
             results=[
                 agent_pb2.ProbeResult(endpoint=f"nodes/{n}", healthy=ok, in_rotation=ok) for n, ok in self.found.items()
-            ]
+            ],
         )
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
@@ -291,7 +294,7 @@ class Rig:
         roles = [node_pb2.NODE_ROLE_DNS if dns else node_pb2.NODE_ROLE_EDGE]
         directory = await self.enrol(await self.token(region, roles=roles), node, address)
         held = ["certificates", "drillclients", "faults", "images", "mirrors", "registries", "replicas", "routes"]
-        types = ["regions", "hostnames", "zones", "zonekeys"] if dns else [*held, "secrets"]
+        types = ["regions", "hostnames", "zones", "zonekeys", "latencies"] if dns else [*held, "secrets"]
         host = Host(directory, self.path / f"{node}.snapshot", roles[0], types)
         self.hosts[node] = host
         host.connect()

@@ -15,12 +15,12 @@ from control_plane.core.manifest import (
     Port,
     Probe,
     RolloutPolicy,
-    Routing,
     Surroundings,
     Wave,
     complete,
 )
 from control_plane.core.releases import is_unchanged, spec_hash
+from control_plane.core.steering import Routing
 from fleet.errors import Code, LocciError
 
 AROUND = Surroundings(frozenset({"eu", "us"}), {"taken.example.net": "other"})
@@ -61,6 +61,12 @@ def test_without_ports_nothing_is_probed() -> None:
         ({"routing": Routing("weighted", weights=(("mars", 1),))}, "manifest.routing.weights[0]"),
         ({"routing": Routing("weighted", weights=(("eu", 1001),))}, "manifest.routing.weights"),
         ({"routing": Routing("nearest", weights=(("eu", 1),))}, "manifest.routing.weights"),
+        ({"routing": Routing("latency", filters=("all",))}, "manifest.routing.filters[0]"),
+        ({"routing": Routing("latency", filters=("nearest", "latency"))}, "manifest.routing.filters[1]"),
+        ({"routing": Routing("all", filters=("geo",))}, "manifest.routing.geo"),
+        ({"routing": Routing("nearest", latency_within_s=0.02)}, "manifest.routing.latency_within"),
+        ({"routing": Routing("latency", latency_within_s=60.0)}, "manifest.routing.latency_within"),
+        ({"routing": Routing("latency", nearest_within_km=500)}, "manifest.routing.nearest_within_km"),
         ({"routing": Routing("geo")}, "manifest.routing.geo"),
         ({"routing": Routing("all", geo=((("DE",), ("eu",)),))}, "manifest.routing.geo"),
         ({"routing": Routing("geo", geo=((("de",), ("eu",)),))}, "manifest.routing.geo[0].places"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.core.geo import Place, PlaceMap
+from routing.core.geo import Detail, Place, PlaceMap
 from routing.core.model import (
     Family,
     GeoRule,
@@ -112,7 +112,7 @@ def test_a_map_by_country_tells_neighbours_apart() -> None:
     def lookup(address: str) -> tuple[Place | None, int]:
         return Place(50.0, 8.0, "DE" if address.startswith("198.") else "FR", "", "test", "EU"), 24
 
-    by_country = PlaceMap(ALL, lookup, by_country=True)
+    by_country = PlaceMap(ALL, lookup, Detail(by_country=True))
     german, french = (by_country.bucket_v4(bytes((n, 0, 0, 1)))[0] for n in (198, 199))
     assert by_country.spot(german).country == "DE"
     assert by_country.spot(french).country == "FR"
