@@ -23,6 +23,7 @@ from agent.edge.listener import Listener
 from agent.edge.peers import PeerTls
 from agent.edge.pool import Pool
 from agent.edge.rates import Rates
+from agent.edge.redis_address import Address, address_of
 from agent.edge.redis_tier import RedisTier
 from agent.edge.settings import EdgeSettings
 from agent.edge.state import EdgeState
@@ -174,9 +175,14 @@ class Worker:
 
 def _tier(settings: EdgeSettings, clock: SystemClock, rng: random.Random, state: EdgeState) -> RedisTier:
     try:
-        return RedisTier(settings.redis_url, settings.redis_timeout_s, clock, rng, state.counters)
+        address = address_of(settings.redis_url)
     except ValueError as error:
         raise invalid("redis_url", f"{settings.redis_url}: {error}") from error
+
+    async def locate() -> Address:
+        return address
+
+    return RedisTier(locate, settings.redis_timeout_s, clock, rng, state.counters)
 
 
 def _ended(task: asyncio.Task[None]) -> None:

@@ -36,7 +36,11 @@ def look_up(state: EdgeState, head: RequestHead, key: bytes) -> Lookup:
     entry, other_variants = state.stored(key, head.fields)
     if entry is None:
         return Lookup(None, False, False, Forward.VARY_MISS if other_variants else Forward.URI_MISS)
-    now = state.clock.wall()
+    return judged(head, entry, state.wall())
+
+
+def judged(head: RequestHead, entry: StoredResponse, now: float) -> Lookup:
+    """Decides whether a stored response may be used for a request without conditions for the origin."""
     wanted = freshness.demands(head.fields)
     verdict = entry.verdict
     age = entry.age_s(now)

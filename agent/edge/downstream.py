@@ -16,6 +16,7 @@ from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse
 from agent.edge.core.headers import HeaderList, encode_head
 from agent.edge.core.request_head import Refused, RequestHead, switches
 from agent.edge.fetcher import Incoming
+from agent.edge.recall import Recall
 from agent.edge.relay import Relay
 from agent.edge.request_reader import PAUSE_QUEUE, PAUSE_TUNNEL, RequestReader
 from agent.edge.responder import Request, Responder
@@ -53,7 +54,7 @@ class ClientConnection(RequestReader, Responder):
         self._queue: deque[Request | Refused] = deque()
         self._active: Request | None = None
         self._task: asyncio.Task[None] | None = None
-        self._relay: Relay | None = None
+        self._relay: Relay | Recall | None = None
         self._pending = b""
         self._chunked = False
         self._closes = False
@@ -211,7 +212,8 @@ class ClientConnection(RequestReader, Responder):
         self.response_begun = False
         if self.answer_at_once(request, self._listener.exchange):
             return
-        self._relay = self._listener.exchange.relay(self, request)
+        exchange = self._listener.exchange
+        self._relay = exchange.relay(self, request) or exchange.recall(self, request)
         if self._relay is None:
             self._task = self._loop.create_task(self._serve(request))
 

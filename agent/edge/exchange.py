@@ -15,6 +15,7 @@ from agent.edge.core.request_head import METHODS_SAFE, Refused, switches
 from agent.edge.core.routing import Candidate, Route
 from agent.edge.fetcher import RETRY_AFTER_S, Fetcher, Incoming, outgoing
 from agent.edge.fill import Fill, FillBroken, Filler, Private, Shared
+from agent.edge.recall import Recall, may_recall
 from agent.edge.relay import Relay, length_of
 from agent.edge.responder import Request, Responder
 from agent.edge.state import EdgeState
@@ -94,6 +95,14 @@ class Exchange:
         state.counters.misses_total += 1
         connection.begin(head.method, self._request_line_and_fields(client, request), state.settings.upstream_timeout_s)
         return Relay(self, client, request, candidate, connection)
+
+    def recall(self, client: ClientConnection, request: Request) -> Recall | None:
+        """Asks the second tier; None when that is no use."""
+        tier = self._state.tier
+        if tier is None or not may_recall(self._state, request):
+            return None
+        asked = Recall(self, self._state, client, request)
+        return asked if asked.begin(tier) else None
 
     def _request_line_and_fields(self, client: ClientConnection, request: Request) -> bytes:
         """The head for the endpoint; a client that asks alike again differs by the ids of its requests only."""
@@ -221,7 +230,8 @@ class Exchange:
         fill = state.fills.get(request.key)
         leads = fill is None
         if fill is None:
-            fill = self._filler.begin(request.key, route, head, origin, found.entry, wanted.stale_if_error_s)
+            stale_s = wanted.stale_if_error_s
+            fill = self._filler.begin(request.key, route, head, origin, found.entry, stale_s, recalled=request.recalled)
             if fill is None:
                 await self._pass(client, request, route, origin, found.why)
                 return

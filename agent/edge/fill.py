@@ -92,6 +92,7 @@ class Fill:
         self.sequence = route.purges.sequence
         self.purge_round = -1
         self.handed_over = False
+        self.recalled = False
         self.length: int | None = None
         self.readers: set[Reader] = set()
         self.leader: Reader | None = None
@@ -205,12 +206,18 @@ class Filler:
         origin: Origin,
         stale: StoredResponse | None,
         stale_if_error_s: int = 0,
+        *,
+        recalled: bool = False,
     ) -> Fill | None:
-        """A fetch for the key; None when fetches hold as much memory as they may."""
+        """A fetch for the key, at first from the second tier unless that was `recalled` in vain.
+
+        None when fetches hold as much memory as they may.
+        """
         if self._state.fill_bytes > self._state.settings.ram_cache_bytes:
             return None
         fill = Fill(key, route, head, origin, stale, stale_if_error_s)
         fill.purge_round = self._state.purge_round
+        fill.recalled = recalled
         fill.outcome.add_done_callback(_retrieved)
         self._state.fills[key] = fill
         self._state.counters.fills_total += 1
@@ -244,7 +251,7 @@ class Filler:
 
     async def _from_second_tier(self, fill: Fill) -> bool:
         state = self._state
-        if state.tier is None or fill.stale is not None:
+        if state.tier is None or fill.stale is not None or fill.recalled:
             return False
         found = await state.tier.get(fill.key, fill.head.fields)
         if found is None or not fill.may_store:

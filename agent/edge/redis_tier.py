@@ -7,32 +7,34 @@ few failures in a row a breaker leaves it alone for a while. What it holds is ch
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import random
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-import redis.asyncio as redis_client
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-
-from agent.edge.core import entry_codec
+from agent.edge.core import entry_codec, resp
 from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.core.entry_codec import Striped
 from agent.edge.core.headers import Fields
 from agent.edge.counters import Counters
+from agent.edge.ports import Found
+from agent.edge.redis_link import Locate, RedisLink
 from fleet.backoff import Backoff
 from fleet.clock import Clock
 
 PREFIX: Final = b"locci:c1:"
 QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
 QUEUE_MAX: Final = 256
+WRITES_AT_ONCE: Final = 16
 VALUE_BYTES_MAX: Final = 12 * 1024 * 1024
 KEEP_S_MAX: Final = 24 * 3600
 FAILURES_MAX: Final = 3
 WRITE_TIMEOUT_S: Final = 1.0
 _BACKOFF: Final = Backoff(0.5, 15.0)
+Decoded = StoredResponse | Variants | None
 
 
 @dataclass(slots=True)
@@ -52,9 +54,9 @@ class Breaker:
         self.failures = self.opened = 0
 
     def failed(self, now: float, randomness: float) -> None:
-        """It does not."""
+        """It does not. What was asked before it opened and fails after that says nothing new."""
         self.failures += 1
-        if self.failures >= FAILURES_MAX:
+        if self.failures >= FAILURES_MAX and self.allows(now):
             # At least half of the ceiling: a breaker that closes at once is none.
             self.open_until = now + _BACKOFF.ceiling_s(self.opened) * (0.5 + randomness / 2)
             self.opened += 1
@@ -67,81 +69,107 @@ class _Write:
     """None removes the key."""
     keep_ms: int = 0
 
+    def command(self) -> bytes:
+        name = _name(self.key)
+        return resp.command(b"DEL", name) if self.value is None else resp.put(name, self.value, self.keep_ms)
+
+    @property
+    def size(self) -> int:
+        return len(self.value or b"")
+
 
 def _name(key: bytes) -> bytes:
     return PREFIX + hashlib.sha256(key).hexdigest().encode()
 
 
 class RedisTier:
-    """Implements `ports.SecondTier` over redis-py."""
+    """Implements `ports.SecondTier`: one connection to read, one to write, so that no large write delays a read."""
 
-    def __init__(self, url: str, timeout_s: float, clock: Clock, rng: random.Random, counters: Counters):
-        self._timeout_s = timeout_s
-        self._clock = clock
+    def __init__(self, locate: Locate, timeout_s: float, clock: Clock, rng: random.Random, counters: Counters):
+        self._now = clock.monotonic
+        self._wall = clock.wall
         self._rng = rng
         self._counters = counters
         self._breaker = Breaker()
-        self._queue: asyncio.Queue[_Write] = asyncio.Queue(QUEUE_MAX)
+        self._reader = RedisLink(locate, timeout_s)
+        self._writer = RedisLink(locate, WRITE_TIMEOUT_S)
+        self._asked: dict[bytes, list[Callable[[Decoded], None]]] = {}
+        """Who waits for what lies under a key: all that ask at once share one command."""
+        self._queue: deque[_Write] = deque()
         self._queued_bytes = 0
-        self._reader = self._client(url, timeout_s, 32)
-        self._writer = self._client(url, WRITE_TIMEOUT_S, 2)
-        self._task = asyncio.get_running_loop().create_task(self._write_all())
+        self._writing = 0
 
-    @staticmethod
-    def _client(url: str, timeout_s: float, connections: int) -> redis_client.Redis:
-        return redis_client.Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            max_connections=connections,
-            retry=Retry(NoBackoff(), 0),
-        )
+    # ---- reading
 
-    async def get(self, key: bytes, request: Fields) -> tuple[StoredResponse, Variants | None] | None:
-        if not self._breaker.allows(self._clock.monotonic()):
+    def ask(self, key: bytes, request: Fields, answered: Callable[[Found | None], None]) -> bool:
+        if not self._breaker.allows(self._now()):
             self._counters.tier_skipped_total += 1
-            return None
-        try:
-            async with asyncio.timeout(self._timeout_s) as limit:
-                found = await self._read(key, limit)
-                variants = None
-                if isinstance(found, Variants):
-                    variants = found
-                    found = await self._read(variants.key(key, request), limit)
-        except (RedisError, OSError, TimeoutError):
-            self._failed()
-            return None
-        self._breaker.succeeded()
-        return (found, variants) if isinstance(found, StoredResponse) else None
+            return False
 
-    async def _read(self, key: bytes, limit: asyncio.Timeout) -> StoredResponse | Variants | None:
-        data = await self._reader.get(_name(key))
-        if not isinstance(data, bytes):
-            return None
-        decoded = entry_codec.decode(key, data)
-        if isinstance(decoded, Striped):
-            data = await self._gather(decoded.keys(key), limit)
-            if data is None:
-                return None
-            decoded = entry_codec.decode(key, data)
-        if decoded is None or isinstance(decoded, Striped):
-            self._counters.tier_garbage_total += 1
-            return None
-        return decoded
+        def found(value: Decoded) -> None:
+            if isinstance(value, Variants):
+                self._read(value.key(key, request), lambda entry: answered(_found(entry, value)))
+            else:
+                answered(_found(value, None))
 
-    async def _gather(self, keys: list[bytes], limit: asyncio.Timeout) -> bytes | None:
-        """The value that lies in stripes; None when one is gone. Each of them has the time of a whole small value."""
-        parts: list[bytes] = []
-        for key in keys:
-            limit.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
-            part = await self._reader.get(_name(key))
-            if not isinstance(part, bytes):
-                return None
-            parts.append(part)
-        return b"".join(parts)
+        self._read(key, found)
+        return True
+
+    async def get(self, key: bytes, request: Fields) -> Found | None:
+        future: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
+
+        def answered(found: Found | None) -> None:
+            if not future.done():
+                future.set_result(found)
+
+        return await future if self.ask(key, request, answered) else None
+
+    def _read(self, key: bytes, then: Callable[[Decoded], None]) -> None:
+        waiting = self._asked.get(key)
+        if waiting is not None:
+            waiting.append(then)
+            return
+        self._asked[key] = [then]
+        self._reader.ask(resp.get(_name(key)), lambda reply: self._came(key, reply))
+
+    def _came(self, key: bytes, reply: Any) -> None:
+        if not self._works(reply) or not isinstance(reply, bytes):
+            self._give(key, None)
+        else:
+            found = entry_codec.decode(key, reply)
+            if isinstance(found, Striped):
+                self._gather(key, found.keys(key), [])
+                return
+            self._counters.tier_garbage_total += found is None
+            self._give(key, found)
+
+    def _give(self, key: bytes, found: Decoded) -> None:
+        for then in self._asked.pop(key):
+            then(found)
+
+    def _gather(self, key: bytes, stripes: list[bytes], parts: list[bytes]) -> None:
+        """Reads a value that lies in stripes, one after the other: each has the time of a whole small value."""
+
+        def came(reply: Any) -> None:
+            if not self._works(reply) or not isinstance(reply, bytes):
+                self._give(key, None)
+                return
+            parts.append(reply)
+            if len(parts) < len(stripes):
+                self._gather(key, stripes, parts)
+                return
+            found = entry_codec.decode(key, b"".join(parts))
+            if found is None or isinstance(found, Striped):
+                self._counters.tier_garbage_total += 1
+                found = None
+            self._give(key, found)
+
+        self._reader.ask(resp.get(_name(stripes[len(parts)])), came)
+
+    # ---- writing
 
     def put(self, key: bytes, entry: StoredResponse, variants: Variants | None, request: Fields) -> None:
-        now = self._clock.wall()
+        now = self._wall()
         keep_s = entry.useful_until - now
         if entry.etag or entry.last_modified:
             keep_s = max(keep_s, 0) + 60.0  # validation brings it back for the price of a 304
@@ -162,40 +190,45 @@ class RedisTier:
 
     def _enqueue(self, writes: list[_Write]) -> None:
         """All of them or none."""
-        size = sum(len(write.value or b"") for write in writes)
-        full = self._queue.qsize() + len(writes) > QUEUE_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX
-        if full or not self._breaker.allows(self._clock.monotonic()):
+        size = sum(write.size for write in writes)
+        waiting = len(self._queue) + self._writing + len(writes)
+        full = waiting > QUEUE_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX
+        if full or not self._breaker.allows(self._now()):
             self._counters.tier_skipped_total += 1
             return
-        for write in writes:
-            self._queue.put_nowait(write)
+        self._queue.extend(writes)
         self._queued_bytes += size
+        self._write()
 
-    async def _write_all(self) -> None:
-        while True:
-            write = await self._queue.get()
-            self._queued_bytes -= len(write.value or b"")
-            try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    if write.value is None:
-                        await self._writer.delete(_name(write.key))
-                    else:
-                        await self._writer.set(_name(write.key), write.value, px=write.keep_ms)
-            except (RedisError, OSError, TimeoutError):
-                self._failed()
-            else:
-                self._breaker.succeeded()
+    def _write(self) -> None:
+        """In order, so that what was removed after it was written stays removed."""
+        while self._queue and self._writing < WRITES_AT_ONCE:
+            write = self._queue.popleft()
+            self._writing += 1
+            self._writer.ask(write.command(), functools.partial(self._written, write.size))
 
-    def _failed(self) -> None:
+    def _written(self, size: int, reply: Any) -> None:
+        self._writing -= 1
+        self._queued_bytes -= size
+        self._works(reply)
+        self._write()
+
+    # ----
+
+    def _works(self, reply: Any) -> bool:
+        """Whether a reply is one; what is none opens the breaker in the end."""
+        if not isinstance(reply, Exception):
+            self._breaker.succeeded()
+            return True
         self._counters.tier_errors_total += 1
-        self._breaker.failed(self._clock.monotonic(), self._rng.random())
+        self._breaker.failed(self._now(), self._rng.random())
+        return False
 
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        for client in (self._reader, self._writer):
-            try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await client.aclose()
-            except (RedisError, OSError, TimeoutError):
-                self._counters.tier_errors_total += 1
+        self._queue.clear()
+        await self._reader.close()
+        await self._writer.close()
+
+
+def _found(entry: Decoded, variants: Variants | None) -> Found | None:
+    return (entry, variants) if isinstance(entry, StoredResponse) else None

@@ -29,7 +29,19 @@ log = structlog.get_logger()
 class Request:
     """A request on its way through the edge."""
 
-    __slots__ = ("app", "body", "cache_status", "found", "head", "id", "invited", "key", "started_s", "wait_s")
+    __slots__ = (
+        "app",
+        "body",
+        "cache_status",
+        "found",
+        "head",
+        "id",
+        "invited",
+        "key",
+        "recalled",
+        "started_s",
+        "wait_s",
+    )
 
     def __init__(self, head: RequestHead, key: bytes, body: BodyReader | None, request_id: bytes, started_s: float):
         self.head = head
@@ -41,6 +53,8 @@ class Request:
         self.found: cached.Lookup | None = None
         self.cache_status = b""
         self.app = ""
+        self.recalled = False
+        """The second tier was asked already."""
         self.wait_s = 0.0
         """When to come again, because there were too many requests; 0 when there were not."""
 

@@ -55,6 +55,8 @@ class EdgeState:
         self._heads: dict[bytes, dict[bytes, tuple[RequestHead, bytes]]] = {}
         self.fills: dict[bytes, Fill] = {}
         self.fill_bytes = 0
+        self.forgotten = 0
+        """Rises whenever something was forgotten that the second tier may still have."""
         self._uncacheable: dict[bytes, float] = {}
         self._request_prefix = secrets.token_hex(8).encode()
         self._request_numbers = itertools.count(1)
@@ -188,6 +190,7 @@ class EdgeState:
 
     def forget(self, key: bytes) -> None:
         """Drops what is stored under a primary key, and lets no running fetch store it (RFC 9111 section 4.4)."""
+        self.forgotten += 1
         self.store.remove(key)
         self._uncacheable.pop(key, None)
         fill = self.fills.pop(key, None)

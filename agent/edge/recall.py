@@ -1,0 +1,85 @@
+"""One request that the second tier of the cache may answer, driven by what comes: no task, no waiting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.edge import cached
+from agent.edge.core import cache_status
+from agent.edge.core.cache_status import Forward
+from agent.edge.ports import Found, SecondTier
+from agent.edge.state import EdgeState
+
+if TYPE_CHECKING:
+    from agent.edge.downstream import ClientConnection
+    from agent.edge.exchange import Exchange
+    from agent.edge.responder import Request
+
+
+def may_recall(state: EdgeState, request: Request) -> bool:
+    """Whether the second tier can have an answer that is not in RAM: a request that a fetch for all would be made for,
+    while none is made."""
+    found, head, key = request.found, request.head, request.key
+    if state.tier is None or found is None or found.entry is not None or found.why is Forward.BYPASS:
+        return False
+    if head.method != b"GET" or b"range" in head.fields or b"cdn-loop" in head.fields or head.has_body or head.upgrade:
+        return False
+    route = state.route(head.host)
+    return route is not None and route.cache and key not in state.fills and not state.is_uncacheable(key)
+
+
+class Recall:
+    """Waits for the second tier; the client goes on with what comes, or with all patience when that is nothing."""
+
+    __slots__ = ("_client", "_exchange", "_forgotten", "_over", "_request", "_state")
+
+    def __init__(self, exchange: Exchange, state: EdgeState, client: ClientConnection, request: Request):
+        self._exchange = exchange
+        self._state = state
+        self._client = client
+        self._request = request
+        self._forgotten = state.forgotten
+        self._over = False
+
+    def begin(self, tier: SecondTier) -> bool:
+        """False when it is no use to ask now."""
+        request = self._request
+        return tier.ask(request.key, request.head.fields, self._answered)
+
+    def _answered(self, found: Found | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        request, state, client = self._request, self._state, self._client
+        request.recalled = True
+        # What was forgotten after it was asked for may be this.
+        entry = None if found is None or self._forgotten != state.forgotten else state.purged(request.key, found[0])
+        if found is None or entry is None:
+            client.relayed(request, again=True)
+            return
+        now = state.wall()
+        request.found = seen = cached.judged(request.head, entry, now)
+        if now < entry.fresh_until:
+            if found[1] is None:
+                state.store.put(request.key, entry, entry.cost_bytes)
+            else:
+                state.keep_variant(request.key, entry, found[1], request.head.fields)
+        elif now >= entry.useful_until and not entry.etag and not entry.last_modified:
+            request.found = cached.Lookup(None, False, False, Forward.URI_MISS)
+        if not seen.usable or seen.revalidate:
+            client.relayed(request, again=True)
+            return
+        self._exchange.name(request)
+        state.counters.second_tier_hits_total += 1
+        client.send_stored(request, entry, cache_status.hit_with(int(entry.ttl_s(now)), "second-tier"))
+        client.relayed(request)
+
+    def client_full(self) -> None:
+        """Nothing is sent before all of it is there."""
+
+    def client_drained(self) -> None:
+        """Nor does anything wait for that."""
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        self._over = True
