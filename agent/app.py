@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import random
 import signal
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -22,6 +22,8 @@ from agent.adapters.engine import Engine
 from agent.adapters.engine_events import EngineEvents
 from agent.adapters.fault_journal import FaultJournal
 from agent.adapters.image_log import ImageLog
+from agent.adapters.jumping_clock import JumpingClock
+from agent.adapters.kill_containers import kill_containers
 from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
 from agent.adapters.signatures import Signatures
@@ -36,9 +38,9 @@ from agent.outbox import Outbox
 from agent.settings import AgentSettings
 from agent.shell import Shell
 from fleet import telemetry
-from fleet.clock import Clock, SystemClock
+from fleet.clock import Clock
 from fleet.errors import invalid
-from fleet.identity import IdentityDirectory
+from fleet.identity import IdentityDirectory, IdentityFacts
 from fleet.rpc.link import NodeLink
 from fleet.snapshot import Snapshot, SnapshotFile
 from locci.v1 import node_pb2
@@ -67,7 +69,8 @@ class Agent:
     """The parts of one agent."""
 
     def __init__(self, settings: AgentSettings, identity: IdentityDirectory):
-        clock, rng = SystemClock(), random.Random()
+        clock, rng = JumpingClock(), random.Random()
+        self._clock = clock
         facts = identity.facts()
         self._node = facts.node
         self._settings = settings
@@ -108,13 +111,21 @@ class Agent:
             clock=clock,
             prober=lambda post: Prober(post, clock, rng, engine.run_in),
             metrics=self._metrics,
+            resolver=settings.resolver,
         )
         self._events = EngineEvents(settings.docker_host, self._node, self._shell.post_from_thread, rng)
         self._link = self._make_link(clock, rng)
         self._shell.wake_link = self._link.wake
         self._shell.other_disks = self._engine_disk
         journal = FaultJournal(settings.state_dir / JOURNAL_NAME)
-        self._faults = FaultKeeper(journal, Breaker(settings.state_dir), self._shell.record)
+        breaker = Breaker(
+            settings.state_dir,
+            settings.restart_commands,
+            clock=clock,
+            kill_containers=lambda: kill_containers(settings.docker_host, self._node),
+            control_plane=lambda: control_plane_of(identity.facts()),
+        )
+        self._faults = FaultKeeper(journal, breaker, self._shell.record)
         self._shell.want_faults = self._faults.want
         self._caretaker = Caretaker(
             engine=engine,
@@ -227,7 +238,7 @@ class Agent:
             memory_used=beat.memory_used,
             load_per_cpu=beat.load,
             clock_offset_s=self._link.clock_offset_s,
-            certificate_left_s=self._identity.certificate().not_valid_after_utc.timestamp() - time.time(),
+            certificate_left_s=self._identity.certificate().not_valid_after_utc.timestamp() - self._clock.wall(),
             engine_reason=self._shell.machine.engine_reason,
             registry_reason=self._pull_reason(PullFailure.UNREACHABLE),
             space_reason=self._pull_reason(PullFailure.NO_SPACE),
@@ -263,6 +274,13 @@ class Agent:
             log.error("snapshot_unusable", **{telemetry.REASON: reasons})
             return
         self._shell.accepted(snapshot)
+
+
+def control_plane_of(facts: IdentityFacts) -> list[str]:
+    """Where the control plane is, as `host:port`: of nodes, and of operators."""
+    server = urlsplit(facts.server)
+    default = 443 if server.scheme == "https" else 80
+    return list(dict.fromkeys((*facts.node_endpoints, f"{server.hostname}:{server.port or default}")))
 
 
 def _checked(listen: str) -> str:

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from agent.core.faults import DURATION_S_MAX, PROGRAMS, Extent, Fault, Kind
+from agent.core.faults import AGENT, DURATION_S_MAX, PROGRAMS, Extent, Fault, Kind
 from agent.core.policy import LocalPolicy
 from fleet.snapshot import Snapshot
 from locci.v1 import drill_pb2
 
 DELAY_MS_MAX: Final = 10_000
+CLOCK_OFFSET_S_MAX: Final = 86_400.0
+SURGE_RATE_MAX: Final = 5_000
+DESTINATIONS_MAX: Final = 16
 _KINDS: Final = {
     drill_pb2.FAULT_KIND_REGION_CUT: Kind.CUT,
     drill_pb2.FAULT_KIND_NODE_CUT: Kind.CUT,
@@ -21,8 +24,14 @@ _KINDS: Final = {
     drill_pb2.FAULT_KIND_LINK_SLOW: Kind.SLOW,
     drill_pb2.FAULT_KIND_PROGRAM_FROZEN: Kind.FROZEN,
     drill_pb2.FAULT_KIND_DISK_FULL: Kind.DISK_FULL,
+    drill_pb2.FAULT_KIND_PROGRAM_KILLED: Kind.KILLED,
+    drill_pb2.FAULT_KIND_NODE_KILLED: Kind.NODE_KILLED,
+    drill_pb2.FAULT_KIND_REGISTRY_CUT: Kind.REGISTRY_CUT,
+    drill_pb2.FAULT_KIND_CONTROL_PLANE_CUT: Kind.CONTROL_PLANE_CUT,
+    drill_pb2.FAULT_KIND_CLOCK_JUMP: Kind.CLOCK_JUMP,
+    drill_pb2.FAULT_KIND_TRAFFIC_SURGE: Kind.SURGE,
 }
-_NAME: Final = re.compile(r"faults/[a-z][a-z0-9-]{0,62}/[1-9]\d{0,9}")
+_NAME: Final = re.compile(r"faults/[a-z][a-z0-9-]{0,62}/[1-9]\d{0,9}(/[1-9]\d?)?")
 
 
 def wanted(snapshot: Snapshot, policy: LocalPolicy) -> list[Fault]:
@@ -43,7 +52,12 @@ def _fault(name: str, asked: drill_pb2.InjectedFault, policy: LocalPolicy) -> Fa
             rate_kbit=asked.rate_kbit,
             ballast_bytes=asked.ballast_bytes,
             program=asked.program,
+            clock_offset_s=asked.clock_offset.seconds + asked.clock_offset.nanos / 1e9,
+            requests_per_second=asked.requests_per_second,
+            destinations=tuple(asked.destinations[:DESTINATIONS_MAX]),
+            hostname=asked.hostname,
         ),
+        offset_s=asked.start_offset.seconds + asked.start_offset.nanos / 1e9,
         refused="; ".join(_refusals(name, asked, policy)),
     )
 
@@ -69,5 +83,13 @@ def _refusals(name: str, asked: drill_pb2.InjectedFault, policy: LocalPolicy) ->
         yield "delay, rate_kbit: one of them must say how slow"
     if kind is Kind.SLOW and not 0 <= delay_ms <= DELAY_MS_MAX:
         yield f"delay: {delay_ms} ms is not from 0 to {DELAY_MS_MAX} ms"
-    if kind is Kind.FROZEN and asked.program not in PROGRAMS:
-        yield f"program: {asked.program!r} is none of {', '.join(PROGRAMS)}"
+    programs = (*PROGRAMS, AGENT) if kind is Kind.KILLED else PROGRAMS
+    if kind in (Kind.FROZEN, Kind.KILLED) and asked.program not in programs:
+        yield f"program: {asked.program!r} is none of {', '.join(programs)}"
+    offset_s = asked.clock_offset.seconds + asked.clock_offset.nanos / 1e9
+    if kind is Kind.CLOCK_JUMP and not 0 < abs(offset_s) <= CLOCK_OFFSET_S_MAX:
+        yield f"clock_offset: {offset_s:g} s is not up to {CLOCK_OFFSET_S_MAX:g} s forth or back"
+    if kind in (Kind.REGISTRY_CUT, Kind.SURGE) and not asked.destinations:
+        yield "destinations: at least one must be given"
+    if kind is Kind.SURGE and not (1 <= asked.requests_per_second <= SURGE_RATE_MAX and asked.hostname):
+        yield f"requests_per_second: 1 to {SURGE_RATE_MAX} of a hostname must be given"

@@ -1,5 +1,9 @@
 """Synthetic clients of drills: once a second this host asks DNS and fetches, as its own clients and as those of the
-target's region do, and counts what comes of it. Answers are kept for their time to live, as resolvers do.
+targets' regions do, and counts what comes of it.
+
+The host's own clients ask a real resolver, as any program on it does, and leave keeping answers to that. No resolver
+here is one of a target's region: for its clients the DNS servers are asked directly in the name of an address there,
+and answers are kept for their time to live, as a resolver does.
 """
 
 from __future__ import annotations
@@ -7,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import dns.asyncquery
@@ -16,6 +21,7 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
+from agent.adapters.fetch import fetch_status
 from agent.core.tally import Tally
 from fleet.clock import Clock
 from fleet.snapshot import Snapshot
@@ -28,9 +34,13 @@ _ASKERS_MAX: Final = 4
 _SERVERS_MAX: Final = 3
 _DNS_S: Final = 1.0
 _FETCH_S: Final = 3.0
+_RESOLVER_S: Final = 2.0
+"""A resolver asks others in turn."""
 _STATUS_MAX: Final = 499
-_PORT: Final = 80
-_HEAD_BYTES_MAX: Final = 16_384
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
+_LOCAL: Final = "127.0.0.1"
+HOST: Final = "host"
+SERVERS: Final = "servers"
 
 
 class FailedError(Exception):
@@ -48,8 +58,12 @@ class _Kept:
 class DrillClients:
     """The clients of every run that wants some of this host."""
 
-    def __init__(self, clock: Clock):
+    def __init__(self, clock: Clock, resolver: str = SERVERS):
+        """`resolver` is the address of one, `host` for the host's own, or `servers` for none; a drill can say
+        otherwise."""
         self._clock = clock
+        self._resolver = resolver
+        self._asked: dict[tuple[str, str], str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._tallies: dict[tuple[str, str], Tally] = {}
 
@@ -59,6 +73,7 @@ class DrillClients:
         for name in self._tasks.keys() - wanted.keys():
             self._tasks.pop(name).cancel()
         self._tallies = {key: tally for key, tally in self._tallies.items() if key[0] in wanted}
+        self._asked = {key: whom for key, whom in self._asked.items() if key[0] in wanted}
         for name, asked in wanted.items():
             if name not in self._tasks:
                 self._tasks[name] = asyncio.create_task(self._ask_all(name, asked))
@@ -74,6 +89,7 @@ class DrillClients:
                 failed=tally.failed,
                 slow=tally.slow,
                 last_failure=tally.last_failure,
+                resolver=self._asked.get((resource, region), ""),
             )
             row.longest_gap.FromMilliseconds(round(tally.gap_s * 1e3))
             found.append(row)
@@ -95,7 +111,10 @@ class DrillClients:
     async def _ask(self, name: str, asked: drill_pb2.DrillClient, asker: drill_pb2.DrillAsker) -> None:
         key = (name, asker.region)
         self._tallies[key] = Tally()
-        client = _Client(asked.hostname, list(asked.name_servers), asker.address, self._clock)
+        resolvers = [] if asker.address else resolvers_of(asked.resolver or self._resolver)
+        servers = list(asked.name_servers)
+        self._asked[key] = f"{resolvers[0]} (resolver)" if resolvers else "the DNS servers"
+        client = _Client(asked.hostname, resolvers or servers, asker.address, self._clock, caches=not resolvers)
         while True:
             began = self._clock.monotonic()
             failure = await client.request()
@@ -105,27 +124,32 @@ class DrillClients:
 
 
 class _Client:
-    """One client behind a resolver of its own."""
+    """One client: of resolvers, or, when it `caches`, behind a resolver of its own that asks `servers`."""
 
-    def __init__(self, hostname: str, servers: list[str], address: str, clock: Clock):
+    def __init__(self, hostname: str, servers: list[str], address: str, clock: Clock, *, caches: bool):
+        self._caches = caches
         self._hostname = hostname
         self._servers = servers
         self._address = address
         self._clock = clock
         self._kept = _Kept([], 0.0)
+        self._avoided = ""
 
     async def request(self) -> str:
         """One request; why it failed, or an empty text."""
         try:
-            if self._clock.monotonic() >= self._kept.until:
+            if not self._caches or self._clock.monotonic() >= self._kept.until:
                 self._kept = await self._resolve()
-            address = self._kept.addresses[0]
+            # Its next try goes to another address of the answer, as that of a browser does.
+            address = min(self._kept.addresses, key=lambda address: address == self._avoided)
+            self._avoided = ""
             try:
                 async with asyncio.timeout(_FETCH_S):
-                    await _fetch(address, self._hostname)
-            except (OSError, EOFError, ValueError, TimeoutError, FailedError) as error:
-                # Its next try goes to the next address of the answer, as that of a browser does.
-                self._kept.addresses.append(self._kept.addresses.pop(0))
+                    status = await fetch_status(address, self._hostname)
+                if status > _STATUS_MAX:
+                    return f"{address}: status {status}"
+            except (OSError, EOFError, ValueError, TimeoutError) as error:
+                self._avoided = address
                 reason = f"no answer within {_FETCH_S:g} s" if isinstance(error, TimeoutError) else str(error)
                 return f"{address}: {reason or type(error).__name__}"[:200]
         except FailedError as error:
@@ -142,7 +166,7 @@ class _Client:
         for server in self._servers[:_SERVERS_MAX]:
             query = dns.message.make_query(self._hostname, dns.rdatatype.A, use_edns=0, options=options)
             try:
-                answer = await dns.asyncquery.udp(query, server, timeout=_DNS_S)
+                answer = await dns.asyncquery.udp(query, server, timeout=_DNS_S if self._caches else _RESOLVER_S)
             except (OSError, ValueError, dns.exception.DNSException) as error:
                 reason = _why(server, error)
                 self._servers.append(self._servers.pop(self._servers.index(server)))
@@ -163,18 +187,15 @@ def _why(server: str, error: Exception) -> str:
     return f"{server}: {error or type(error).__name__}"
 
 
-async def _fetch(address: str, hostname: str) -> None:
-    """One GET on a connection of its own. Raises OSError, EOFError, ValueError or FailedError."""
-    reader, writer = await asyncio.open_connection(address, _PORT, limit=_HEAD_BYTES_MAX)
+def resolvers_of(resolver: str) -> list[str]:
+    """Addresses of the resolvers that clients ask; none where they ask the DNS servers directly."""
+    if resolver == SERVERS:
+        return []
+    if resolver != HOST:
+        return [resolver]
     try:
-        head = f"GET / HTTP/1.1\r\nHost: {hostname}\r\nUser-Agent: locci-drill\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode())
-        line = (await reader.readuntil(b"\r\n")).decode("latin-1")
-        version, _, rest = line.partition(" ")
-        status = rest[:3]
-        if not (version.startswith("HTTP/1.") and status.isdecimal()):
-            raise FailedError("the answer is not HTTP")
-        if int(status) > _STATUS_MAX:
-            raise FailedError(f"status {status}")
-    finally:
-        writer.close()
+        lines = (line.split() for line in _RESOLV_CONF.read_text().splitlines())
+    except OSError:
+        return [_LOCAL]
+    # resolv.conf(5): without one, the resolver is on the host itself.
+    return [line[1] for line in lines if len(line) > 1 and line[0] == "nameserver"] or [_LOCAL]

@@ -12,7 +12,7 @@ import structlog
 
 from agent.adapters.breaker import Breaker
 from agent.adapters.fault_journal import FaultJournal
-from agent.core.faults import Active, Begin, End, Fault, Journal, Moment, Skip, Step, plan
+from agent.core.faults import Active, Begin, End, Fault, Journal, Moment, Note, Skip, Step, plan
 from agent.core.messages import RecordEvent
 from fleet import telemetry
 from fleet.errors import LocciError
@@ -35,24 +35,24 @@ class FaultKeeper:
         self._breaker = breaker
         self._record = record
         self._boot_id = _BOOT_ID.read_text().strip()
-        self._wanted: dict[Fault, float] = {}
+        self._wanted: frozenset[Fault] = frozenset()
         self._changed = asyncio.Event()
 
     def want(self, faults: Iterable[Fault]) -> None:
         """These, and no others, are wanted from now on."""
-        now = _uptime_s()
-        self._wanted = {fault: self._wanted.get(fault, now) for fault in faults}
+        self._wanted = frozenset(faults)
         self._changed.set()
 
     async def run(self) -> None:
         """Begins and ends faults until cancelled. Those of an earlier run of the agent are ended first."""
-        while not await self._step(_leftover(self._journal)):
-            await asyncio.sleep(_RETRY_S)
+        while (step := _leftover(self._journal, "the agent was started anew")) or self._journal.damaged:
+            if not await self._step(step):
+                await asyncio.sleep(_RETRY_S)
         while True:
             journal = self._journal.journal
-            step = plan(self._wanted, journal, Moment(self._boot_id, _uptime_s(), time.time()))
-            if step is not None:
-                if not await self._step(step):
+            due = plan(self._wanted, journal, Moment(self._boot_id, _uptime_s(), time.time()))
+            if due:
+                if not all([await self._step(step) for step in due]):
                     await asyncio.sleep(_RETRY_S)
                 continue
             try:
@@ -64,9 +64,8 @@ class FaultKeeper:
 
     async def close(self) -> None:
         """The agent is stopped: so is what it broke."""
-        step = _leftover(self._journal)
-        if step is not None:
-            await self._step(End(step.fault, "the agent was stopped"))
+        for active in self._journal.journal.active:
+            await self._step(End(active.fault, "the agent was stopped"))
 
     async def _step(self, step: Step | None) -> bool:
         """Whether it could be taken; an end that could not is to be tried again."""
@@ -92,11 +91,15 @@ class FaultKeeper:
                     self._breaker.end()
                     self._journal.write(Journal())
                 return None
+            case Note():
+                self._journal.write(self._journal.journal.noted(step.accepted))
+                return None
             case Begin():
                 return self._begin(step.active)
             case End():
                 end(self._journal, self._breaker, step.fault)
-                return _event("FaultEnded", "info", step.fault, f"was undone: {step.reason}")
+                told = self._breaker.told(step.fault.part)
+                return _event("FaultEnded", "info", step.fault, f"was undone: {step.reason}{told}")
             case Skip():
                 self._journal.write(self._journal.journal.closed(step.fault.name))
                 kind = "FaultRefused" if step.fault.refused else "FaultSkipped"
@@ -117,32 +120,36 @@ class FaultKeeper:
 
 def end(journal: FaultJournal, breaker: Breaker, fault: Fault) -> None:
     """Undoes a fault and writes that down. Raises LocciError or OSError; it may be repeated."""
-    breaker.end()
+    breaker.end(fault.part)
     journal.write(journal.journal.closed(fault.name))
 
 
-def end_leftover(state_dir: Path, breaker: Breaker) -> str:
-    """Undoes what an agent that is dead has left, for init to call; the fault's name, or an empty text."""
+def end_leftover(state_dir: Path, breaker: Breaker) -> list[str]:
+    """Undoes what an agent that is dead has left, for init to call; the names of the faults. Raises the last error of
+    those that could not be undone, when all others are."""
     journal = FaultJournal(state_dir / JOURNAL_NAME)
-    step = _leftover(journal)
-    if step is not None:
-        end(journal, breaker, step.fault)
-        return step.fault.name
+    ended, failed = [], None
+    for active in journal.journal.active:
+        try:
+            end(journal, breaker, active.fault)
+            ended.append(active.fault.name)
+        except (LocciError, OSError) as error:
+            failed = error
+    if failed is not None:
+        raise failed
     if journal.damaged:
         breaker.end()
         journal.write(Journal())
-    return ""
+    return ended
 
 
-def _leftover(journal: FaultJournal) -> End | None:
-    active = journal.journal.active
-    return None if active is None else End(active.fault, "the agent was started anew")
+def _leftover(journal: FaultJournal, reason: str) -> End | None:
+    return next((End(active.fault, reason) for active in journal.journal.active), None)
 
 
 def _event(kind: str, severity: Severity, fault: Fault, what: str) -> RecordEvent:
     details: Mapping[str, str] = {"fault": fault.kind.value}
-    run = fault.name.removeprefix("faults/")
-    drill, _, number = run.partition("/")
+    drill, number, *_ = fault.name.removeprefix("faults/").split("/")
     subject = f"drills/{drill}/runs/{number}"
     return RecordEvent(kind, severity, (subject,), f"the fault {fault.kind.value} of {subject} {what}", details)
 

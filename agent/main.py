@@ -131,8 +131,11 @@ def doctor(
 def end_faults(config: Config = None) -> None:
     """Undoes what a drill broke on this host, when its agent is dead; init calls it whenever the agent has ended."""
     settings = fleet_settings.load(AgentSettings, config)
-    ended = end_leftover(settings.state_dir, Breaker(settings.state_dir))
-    print(f"{ended} is undone" if ended else "nothing is left of a drill")
+    ended = end_leftover(settings.state_dir, Breaker(settings.state_dir, settings.restart_commands))
+    for name in ended:
+        print(f"{name} is undone")
+    if not ended:
+        print("nothing is left of a drill")
 
 
 @cli.command("support-bundle")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from agent.core.faults import AGENT, PROGRAMS
 from fleet.settings import ProgramSettings
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?")
@@ -36,6 +38,12 @@ class AgentSettings(ProgramSettings):
     """Where versions are installed side by side, for `locci-agent supervise`."""
     release_source: Path = Path("/etc/locci/release-source")
     """Holds the address or folder from which versions are fetched; without it, only installed ones are switched to."""
+    restart_commands: dict[str, list[str]] = Field(default_factory=dict)
+    """By program (agent, edge, dns, redis, dockerd), what starts it again after a drill has killed it; an empty list
+    when a supervisor does by itself. Not needed for units of systemd; other programs without one are not killed."""
+    resolver: str = "host"
+    """Whom synthetic clients of drills ask for addresses: `host` for the resolver of /etc/resolv.conf, `servers` for
+    the fleet's DNS servers directly, or the address of a resolver."""
     metrics_listen: str = "127.0.0.1:7446"
     """/metrics and /healthz, `address:port`; empty for none."""
 
@@ -46,3 +54,21 @@ class AgentSettings(ProgramSettings):
             if not _HOST.fullmatch(host):
                 raise ValueError(f"{host!r} is no registry, as in registry.example.net:5000")
         return mirrors
+
+    @field_validator("restart_commands")
+    @classmethod
+    def _programs(cls, commands: dict[str, list[str]]) -> dict[str, list[str]]:
+        for program in commands:
+            if program not in (AGENT, *PROGRAMS):
+                raise ValueError(f"{program!r} is none of {', '.join((AGENT, *PROGRAMS))}")
+        return commands
+
+    @field_validator("resolver")
+    @classmethod
+    def _resolver(cls, resolver: str) -> str:
+        if resolver not in ("host", "servers"):
+            try:
+                ipaddress.ip_address(resolver)
+            except ValueError:
+                raise ValueError(f"{resolver!r} is neither host, nor servers, nor the address of a resolver") from None
+        return resolver

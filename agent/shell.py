@@ -103,6 +103,7 @@ class Shell:
         clock: Clock,
         prober: Callable[[Callable[[Event], None]], Prober],
         metrics: Metrics,
+        resolver: str,
     ):
         self._engine = engine
         self._policy = policy
@@ -132,7 +133,7 @@ class Shell:
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self.edge = EdgeSocket(edge_path, self.post)
         self.reporter = Reporter(clock, outbox)
-        self.drill_clients = DrillClients(clock)
+        self.drill_clients = DrillClients(clock, resolver)
         self.machine = Machine(generation=state.generation, presumed_ready=state.ready, leases=leases.leases)
         self.wake_link: Callable[[], None] = lambda: None
         """Called when there is something to tell the control plane."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from cli import rollouts
 from cli.client import Json
+from cli.drill_steps import fault_of, steps_of
 from cli.output import Column, age, last, pairs, word, yes
 
 REGIONS: Final[list[Column]] = [
@@ -249,8 +250,8 @@ EVENTS: Final[list[Column]] = [
 ]
 DRILLS: Final[list[Column]] = [
     ("DRILL", lambda d: last(d["name"])),
-    ("FAULT", lambda d: word(d.get("spec", {}).get("fault", ""), "FAULT_KIND_")),
-    ("TARGET", lambda d: d.get("spec", {}).get("target", "")),
+    ("FAULT", lambda d: ", ".join(fault_of(step) for step in steps_of(d.get("spec", {})))),
+    ("TARGET", lambda d: ", ".join(dict.fromkeys(t for s in steps_of(d.get("spec", {})) for t in s["targets"]))),
     ("HOSTNAME", lambda d: d.get("spec", {}).get("hostname", "")),
     ("LAST RUN", lambda d: last(d.get("last_run"))),
     ("AGE", lambda d: age(d.get("create_time"))),

@@ -100,6 +100,7 @@ for name, group in {
     "context": contexts,
 }.items():
     app.add_typer(group.app, name=name)
+app.add_typer(drills.app, name="drill", hidden=True)
 
 
 @app.callback()

@@ -85,7 +85,7 @@ class Controller:
         self._pacing = pacing
         self._leads = leads
         self._apps = AppSteps(state, observed, manifests)
-        self.drills = DrillSteps(state, observed, sign_report)
+        self.drills = DrillSteps(state, observed, manifests, clock, sign_report)
         self._woken = woken
         self._zones_noted = -1
         self._failure = ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from control_plane import decode, drills, fleet_resources, logins, secret_values
+from control_plane import decode, drill_asks, drills, fleet_resources, logins, secret_values
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.rollout import TERMINAL
@@ -221,8 +221,8 @@ class Publication:
         result: dict[str, Resources] = {}
         for run in drills.under_way(self._state):
             if drills.is_wanted(run):
-                wanted = _named([resource_pb2.Resource(name=drills.resource_of(run), fault=drills.injected(run))])
-                for node in drills.targets(self._state, run.spec):
+                for node, name, fault in drill_asks.faults_of(self._state, self._observed, run):
+                    wanted = _named([resource_pb2.Resource(name=name, fault=fault)])
                     result.setdefault(node.name, {}).update(wanted)
         return result
 
@@ -230,8 +230,8 @@ class Publication:
         """By node, the synthetic clients of the drills that go on."""
         result: dict[str, Resources] = {}
         for run in drills.under_way(self._state):
-            for node, client in drills.asking(self._state, self._observed, run).items():
-                wanted = _named([resource_pb2.Resource(name=drills.clients_of(run), drill_client=client)])
+            for node, client in drill_asks.asking(self._state, self._observed, run).items():
+                wanted = _named([resource_pb2.Resource(name=drill_asks.clients_of(run), drill_client=client)])
                 result.setdefault(node, {}).update(wanted)
         return result
 

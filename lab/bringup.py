@@ -162,8 +162,10 @@ class _Bringup:
         for host in self._topology.nodes:
             self._start(self._programs.engine_programs(host))
         for host in self._topology.clients:
-            self._start(self._programs.client_programs(host))
+            self._start(self._programs.resolver_programs(host))
         if not bare:
+            for host in self._topology.nodes:
+                self._start(self._programs.resolver_programs(host))
             self._start([self._programs.forwarder(record.https_port, record.grpc_port)])
 
     def _wait_engine(self, host: Host) -> None:
@@ -198,7 +200,7 @@ class _Bringup:
             self._wait(host, "edge", self._ready.edge)
             if host.serves_dns:
                 self._wait(host, "dns", self._ready.name_server)
-        for host in self._topology.clients:
+        for host in (*self._topology.clients, *self._topology.nodes):
             self._wait(host, "unbound", self._ready.resolver)
         self._progress.say("all nodes ready, edges and DNS servers serve")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from lab.forwarder import Forward
 from lab.layout import Layout
@@ -12,6 +13,8 @@ from lab.machine import enter
 from lab.settings_text import toml
 from lab.topology import GRPC_PORT, HTTPS_PORT, REGISTRY_PORT, ZONE, Host, Topology
 from lab.unbound import unbound_config
+
+RESOLVER: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,8 @@ class Programs:
             programs.append(dns)
         return programs
 
-    def client_programs(self, host: Host) -> list[Program]:
-        """The resolver of a client host."""
+    def resolver_programs(self, host: Host) -> list[Program]:
+        """The resolver of a client host, or of a node, whose agent is a vantage of drills."""
         return [self._inside(host, "unbound", self._tools.unbound, "-d", "-c", str(self.folder(host) / "unbound.conf"))]
 
     def forwarder(self, https_port: int, grpc_port: int) -> Program:
@@ -154,10 +157,10 @@ class Programs:
         for host in self._topology.nodes:
             files |= self._engine_files(host) | self._node_files(host)
         servers = [server.ipv4 for server in self._topology.name_servers]
-        for host in self._topology.clients:
+        for host in (*self._topology.clients, *self._topology.nodes):
             files[self.folder(host) / "unbound.conf"] = unbound_config(ZONE, servers, self.folder(host))
         for host in self._topology.hosts:
-            resolvers = ["127.0.0.1"] if host in self._topology.clients else servers
+            resolvers = [RESOLVER] if host in self._topology.clients else servers
             files[self.folder(host) / "resolv.conf"] = "".join(f"nameserver {address}\n" for address in resolvers)
         return files
 
@@ -210,6 +213,9 @@ class Programs:
             "identity_dir": str(self.identity(host)),
             "run_dir": str(folder / "run"),
             "docker_host": f"unix://{self._layout.docker_socket(host.name)}",
+            "resolver": RESOLVER,
+            # The lab's supervisor starts again what ends.
+            **{f"restart_commands.{program}": [] for program in ("agent", "edge", "dns", "redis", "dockerd")},
         }
         edge = {
             "http_listen": [f"{host.ipv4}:80", f"[{host.ipv6}]:80", "127.0.0.1:80"],

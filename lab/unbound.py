@@ -1,4 +1,4 @@
-"""The resolver of a client host."""
+"""The resolver of a client host, or of a node."""
 
 from __future__ import annotations
 

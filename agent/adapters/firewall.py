@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final
 
 from agent.adapters.host_command import run
 from agent.core.faults import Fault, Kind
+from fleet.errors import failed_precondition
 
 CHAIN: Final = "LOCCI-DRILL"
 _HOOKS: Final = ("INPUT", "OUTPUT", "FORWARD")
@@ -32,6 +35,23 @@ class Firewall:
             for hook in _HOOKS:
                 _must(program, "-I", hook, "1", "-j", CHAIN)
 
+    def begin_from(self, destinations: Sequence[str]) -> None:
+        """Drops what goes to these `host:port` over TCP, and what comes from there. Raises FAILED_PRECONDITION when one
+        has no address, so that a cut is whole or not there."""
+        self.end()
+        programs = _programs()
+        found = [(address, port) for one in destinations for address, port in _addresses(one)]
+        if not found:
+            raise failed_precondition("NO_DESTINATION", "nothing is known that could be cut off")
+        for program in programs:
+            _must(program, "-N", CHAIN)
+            for address, port in found:
+                if (":" in address) == (program == "ip6tables"):
+                    _must(program, "-A", CHAIN, "-p", "tcp", "-d", address, "--dport", port, "-j", "DROP")
+                    _must(program, "-A", CHAIN, "-p", "tcp", "-s", address, "--sport", port, "-j", "DROP")
+            for hook in _HOOKS:
+                _must(program, "-I", hook, "1", "-j", CHAIN)
+
     def end(self) -> None:
         """The rules are gone; that there are none is fine."""
         for program in _programs():
@@ -45,6 +65,18 @@ class Firewall:
                 _must(program, "-X", CHAIN)
 
 
+def _addresses(destination: str) -> list[tuple[str, str]]:
+    """Addresses and port of `host:port`. Raises FAILED_PRECONDITION when it has none."""
+    host, _, port = destination.rpartition(":")
+    host = host.strip("[]")
+    try:
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:
+        message = f"{destination} cannot be cut off, for its address is not known: {error}"
+        raise failed_precondition("NO_DESTINATION", message) from error
+    return sorted({(str(entry[4][0]), port) for entry in found})
+
+
 def _directions(kind: Kind) -> tuple[str, ...]:
     match kind:
         case Kind.CUT | Kind.LOSSY:
@@ -53,10 +85,8 @@ def _directions(kind: Kind) -> tuple[str, ...]:
             return ("-i",)
         case Kind.OUTBOUND_CUT:
             return ("-o",)
-        case Kind.SLOW | Kind.FROZEN | Kind.DISK_FULL | Kind.UNKNOWN:
-            return ()
         case _:
-            assert_never(kind)
+            return ()
 
 
 def _share(fault: Fault) -> tuple[str, ...]:

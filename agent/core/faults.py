@@ -1,12 +1,13 @@
 """Faults that a drill asks of this host: which to begin, which to end. The time limit is this host's own.
 
 A fault ends when its time is over, when it is no longer wanted, and after a boot of the host; it is begun once for its
-name, whatever the control plane goes on to say. At most one is in effect.
+name, whatever the control plane goes on to say. Of those that take hold of the same part of the host one is in effect
+at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -26,13 +27,43 @@ class Kind(Enum):
     LOSSY = "link-lossy"
     SLOW = "link-slow"
     FROZEN = "program-frozen"
+    KILLED = "program-killed"
+    NODE_KILLED = "node-killed"
     DISK_FULL = "disk-full"
+    REGISTRY_CUT = "registry-cut"
+    CONTROL_PLANE_CUT = "control-plane-cut"
+    CLOCK_JUMP = "clock-jump"
+    SURGE = "traffic-surge"
     UNKNOWN = "unknown"
     """Nothing that this agent knows: it is always refused."""
 
 
 PROGRAMS: Final = ("edge", "dns", "redis", "dockerd")
-"""What can be frozen. Not the agent: what is frozen ends no fault."""
+"""What can be frozen, and killed and kept down. Not the agent: what is frozen ends no fault."""
+AGENT: Final = "agent"
+"""It can be killed once: init starts it again."""
+
+
+class Part(Enum):
+    """What a fault takes hold of on the host."""
+
+    FIREWALL = "the firewall"
+    SHAPER = "the shaping of links"
+    PROGRAMS = "programs"
+    DISK = "the disk"
+    CLOCK = "the clock"
+    SURGE = "requests"
+
+
+_PARTS: Final = {
+    Kind.SLOW: Part.SHAPER,
+    Kind.FROZEN: Part.PROGRAMS,
+    Kind.KILLED: Part.PROGRAMS,
+    Kind.NODE_KILLED: Part.PROGRAMS,
+    Kind.DISK_FULL: Part.DISK,
+    Kind.CLOCK_JUMP: Part.CLOCK,
+    Kind.SURGE: Part.SURGE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +76,11 @@ class Extent:
     ballast_bytes: int = 0
     """0 for all but the reserve."""
     program: str = ""
+    clock_offset_s: float = 0.0
+    requests_per_second: int = 0
+    destinations: tuple[str, ...] = ()
+    """`host:port` that cannot be reached, or addresses that are asked."""
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +94,13 @@ class Fault:
     extent: Extent = Extent()
     refused: str = ""
     """Why this host does not do it, in a sentence; empty when it does."""
+    offset_s: float = 0.0
+    """It begins so long after the first of its run."""
+
+    @property
+    def part(self) -> Part:
+        """What it takes hold of."""
+        return _PARTS.get(self.kind, Part.FIREWALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +113,44 @@ class Active:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """Since when a fault is wanted, on the clock that counts from the boot `boot_id`."""
+
+    name: str
+    since: float
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """What must survive a crash: it is on disk before anything is done."""
 
-    active: Active | None = None
+    active: tuple[Active, ...] = ()
     ended: tuple[str, ...] = ()
     """Names of faults that are not to be begun again, oldest first."""
+    accepted: tuple[Accepted, ...] = ()
+    """Those that wait for their time: an agent that is started anew begins them when it would have."""
+
+    def noted(self, accepted: tuple[Accepted, ...]) -> Journal:
+        """With these waiting, and no others."""
+        return replace(self, accepted=accepted)
 
     def begun(self, active: Active) -> Journal:
-        """With a fault in effect."""
-        return replace(self, active=active)
+        """With one fault more in effect."""
+        return replace(self, active=(*self.active, active))
 
     def closed(self, name: str) -> Journal:
         """With this fault over."""
-        active = None if self.active is not None and self.active.fault.name == name else self.active
+        active = tuple(other for other in self.active if other.fault.name != name)
         kept = (*(other for other in self.ended if other != name), name)[-ENDED_MAX:]
-        return Journal(active, kept)
+        return replace(self, active=active, ended=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write down since when each fault is wanted."""
+
+    accepted: tuple[Accepted, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +176,7 @@ class Skip:
     reason: str
 
 
-Step = Begin | End | Skip
+Step = Note | Begin | End | Skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,30 +188,49 @@ class Moment:
     wall_s: float
 
 
-def plan(wanted: Mapping[Fault, float], journal: Journal, now: Moment) -> Step | None:
-    """The next step, or None; `wanted` says since which uptime each fault is wanted."""
-    active = journal.active
-    if active is not None:
-        reason = _why_end(active, wanted, now)
-        return End(active.fault, reason) if reason else None
-    for fault, since in sorted(wanted.items(), key=lambda item: item[0].name):
-        if fault.name in journal.ended:
-            continue
-        if fault.refused:
-            return Skip(fault, fault.refused)
-        if now.wall_s > fault.begin_before:
-            return Skip(fault, "the time to begin it is over")
-        if now.uptime_s >= since + START_DELAY_S:
-            duration_s = min(fault.duration_s, DURATION_S_MAX)
-            return Begin(Active(fault, now.uptime_s + duration_s, now.boot_id))
-    return None
+def plan(wanted: Collection[Fault], journal: Journal, now: Moment) -> list[Step]:
+    """What is due now: every end, of which one that cannot be done yet holds nothing else up, and one other step."""
+    names = {fault.name for fault in wanted}
+    due: list[Step] = [
+        End(active.fault, reason) for active in journal.active if (reason := _why_end(active, names, now))
+    ]
+    if (accepted := _accepted(wanted, journal, now)) != journal.accepted:
+        return [*due, Note(accepted)]
+    known = {one.name: one for one in accepted}
+    held = {active.fault.name for active in journal.active} | set(journal.ended)
+    for fault in sorted(wanted, key=lambda fault: (fault.offset_s, fault.name)):
+        if fault.name not in held and (step := _first_step(fault, known[fault.name], journal, now)) is not None:
+            return [*due, step]
+    return due
 
 
-def _why_end(active: Active, wanted: Mapping[Fault, float], now: Moment) -> str:
+def _accepted(wanted: Collection[Fault], journal: Journal, now: Moment) -> tuple[Accepted, ...]:
+    """Of those that are wanted and have not ended, since when; the first time counts."""
+    known = {one.name: one for one in journal.accepted}
+    names = sorted({fault.name for fault in wanted} - set(journal.ended))
+    return tuple(known.get(name) or Accepted(name, now.uptime_s, now.boot_id) for name in names)
+
+
+def _first_step(fault: Fault, accepted: Accepted, journal: Journal, now: Moment) -> Begin | Skip | None:
+    if fault.refused:
+        return Skip(fault, fault.refused)
+    if accepted.boot_id != now.boot_id:
+        return Skip(fault, "the host was booted anew before its time")
+    holding = next((active.fault.name for active in journal.active if active.fault.part is fault.part), "")
+    if now.wall_s > fault.begin_before:
+        what = f"{holding} holds {fault.part.value}" if holding else "the time to begin it is over"
+        return Skip(fault, what)
+    if holding or now.uptime_s < accepted.since + START_DELAY_S + fault.offset_s:
+        return None
+    duration_s = min(fault.duration_s, DURATION_S_MAX)
+    return Begin(Active(fault, now.uptime_s + duration_s, now.boot_id))
+
+
+def _why_end(active: Active, wanted: set[str], now: Moment) -> str:
     if active.boot_id != now.boot_id:
         return "the host was booted anew"
     if now.uptime_s >= active.until:
         return "its time is over"
-    if active.fault.name not in {fault.name for fault in wanted}:
+    if active.fault.name not in wanted:
         return "it was called off"
     return ""

@@ -199,13 +199,15 @@ def compare(
 def create(
     drill: Drill,
     fault: Annotated[str, typer.Option(help=f"{', '.join(FAULTS[:-1])} or {FAULTS[-1]}.")],
-    target: Annotated[str, typer.Option(help="What it is done to: regions/REGION or nodes/NODE.")],
+    target: Annotated[str, typer.Option(help="What it is done to: regions/REGION, nodes/NODE or apps/APP.")],
     hostname: Annotated[str, typer.Option(help="The hostname that synthetic clients ask for.")],
     program: Annotated[str, typer.Option(help="Killed: agent, edge, dns, dockerd, redis; frozen: all but agent.")] = "",
     loss_percent: Annotated[int, typer.Option(help="link-lossy: of a hundred packets so many are lost.")] = 0,
     delay: Annotated[str, typer.Option(help="link-slow: so much later packets leave.")] = "0s",
     rate_kbit: Annotated[int, typer.Option(help="link-slow: so many kilobits a second leave; 0 for no limit.")] = 0,
     ballast_bytes: Annotated[int, typer.Option(help="disk-full: at most so many bytes; 0 for all but 64 MiB.")] = 0,
+    clock_offset: Annotated[str, typer.Option(help="clock-jump: so far, as in 10m or -1h.")] = "0s",
+    requests_per_second: Annotated[int, typer.Option(help="traffic-surge: so many in all.")] = 0,
     duration: Annotated[str, typer.Option(help="How long the fault lasts at most.")] = "30s",
     withdraw_objective: Annotated[str, typer.Option(help="Withdrawn from DNS within.")] = "3s",
     reroute_objective: Annotated[str, typer.Option(help="Served elsewhere within.")] = "10s",
@@ -214,9 +216,10 @@ def create(
     max_load_percent: Annotated[int, typer.Option(help="Guard: load that the other hosts may come to.")] = 0,
     schedule: Annotated[str, typer.Option(help="Run it by itself: a cron line in UTC, as in '0 3 * * tue'.")] = "",
     blocked: Annotated[list[str] | None, typer.Option(help="Never begin it then: 'mon-fri 08:00-18:00', UTC.")] = None,
+    resolver: Annotated[str, typer.Option(help="Clients ask it: host, servers, or an address [as agents say].")] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Declare a drill. `locci drills run` has the agents inject the fault; only a lab kills programs."""
+    """Declare a drill of one fault; `locci drills apply` declares those of several steps."""
     fields = {
         "fault": fault,
         "target": target,
@@ -226,6 +229,8 @@ def create(
         "delay": delay,
         "rate_kbit": rate_kbit,
         "ballast_bytes": ballast_bytes,
+        "clock_offset": clock_offset,
+        "requests_per_second": requests_per_second,
         "duration": duration,
         "withdraw_objective": withdraw_objective,
         "reroute_objective": reroute_objective,
@@ -234,6 +239,7 @@ def create(
         "max_load_percent": max_load_percent,
         "schedule": schedule,
         "blocked": list(blocked or ()),
+        "resolver": resolver,
     }
     spec = spec_of(fields, "--{}")
     params = {"drill_id": name_of("drills", drill).partition("/")[2], "request_id": new_request_id()}

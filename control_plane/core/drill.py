@@ -1,8 +1,8 @@
 """The run of a drill as a machine: from what is seen of the fleet to the run's next state.
 
-It starts when every target's agent has accepted the fault, and measures until the DNS servers have the targets back in
-rotation. Every state has a deadline. The fault itself is ended by the agents, by their own clocks; here it is only
-called off.
+It starts when every agent that is asked has accepted its faults, and measures until the DNS servers have the targets of
+every step back in rotation. Every state has a deadline. The faults are begun and ended by the agents, by their own
+clocks; here they are only called off.
 """
 
 from __future__ import annotations
@@ -53,11 +53,31 @@ TERMINAL: Final = frozenset({State.PASSED, State.FAILED, State.ABORTED})
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something that was seen, in seconds since the fault."""
+    """Something that was seen, in seconds since the first fault; `step` counts from 1, 0 is the whole run."""
 
     stage: str
     after_s: float
     detail: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FaultStep:
+    """One fault of a run."""
+
+    offset_s: float = 0.0
+    """It begins so long after the first."""
+    duration_s: float = 30.0
+    withdraws: bool = True
+    """It is one that must be answered by withdrawing the targets; another one need not be noticed."""
+    rolls_back: bool = False
+    """It is a release that must be rolled back by itself."""
+    title: str = ""
+
+    @property
+    def end_s(self) -> float:
+        """Its end, in seconds since the first fault."""
+        return self.offset_s + self.duration_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +86,8 @@ class Run:
 
     state: State
     since: float
-    duration_s: float
+    steps: tuple[FaultStep, ...] = (FaultStep(),)
     objectives: Objectives = field(default_factory=Objectives)
-    withdraws: bool = True
-    """The fault is one that must be answered by withdrawing the targets; another one need not be noticed."""
     guards: Guards = field(default_factory=Guards)
     fault_at: float | None = None
     marks: tuple[Mark, ...] = ()
@@ -77,21 +95,24 @@ class Run:
     reason: str = ""
     failures: tuple[str, ...] = ()
 
-    def has(self, stage: str) -> bool:
-        """Whether the stage was seen."""
-        return any(mark.stage == stage for mark in self.marks)
+    @property
+    def duration_s(self) -> float:
+        """From the first fault to the end of the last."""
+        return max(step.end_s for step in self.steps)
+
+    def number(self, index: int) -> int:
+        """How marks name a step: a run of one needs no numbers."""
+        return index + 1 if len(self.steps) > 1 else 0
+
+    def has(self, stage: str, index: int = 0) -> bool:
+        """Whether the stage of a step was seen."""
+        return any(mark.stage == stage and mark.step == self.number(index) for mark in self.marks)
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What is seen of a run's targets."""
+class StepSight:
+    """What is seen of a step's targets."""
 
-    accepted: bool
-    """Every target's agent holds the fault."""
-    refused: str = ""
-    """Why an agent refused what it was sent; empty when none did."""
-    not_begun: str = ""
-    """Why an agent does not inject the fault, though it holds it; empty when none said so."""
     vantages: int = 0
     """DNS servers outside the targets that judge them."""
     against: int = 0
@@ -100,8 +121,30 @@ class Sight:
     """How many of those have every target out of rotation."""
     back: int = 0
     """How many of those have every target in rotation."""
+    failed_release: str = ""
+    """Why the bad release did not get healthy; empty while that is not known."""
+    rolled_back: bool = False
+    """The release before it is in effect again."""
+
+    @property
+    def is_back(self) -> bool:
+        """Whether all is as before the fault."""
+        return self.rolled_back or bool(self.vantages and self.back == self.vantages)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is seen of a run."""
+
+    accepted: bool
+    """Every agent that is asked holds its faults."""
+    refused: str = ""
+    """Why an agent refused what it was sent; empty when none did."""
+    not_begun: str = ""
+    """Why an agent does not inject a fault, though it holds it; empty when none said so."""
+    steps: tuple[StepSight, ...] = ()
     elsewhere: int = 0
-    """Regions that have healthy replicas of the app on ready nodes besides the targets."""
+    """Regions that have healthy replicas of the app on ready nodes besides the targets of the faults in effect."""
     load_without: float = 0.0
     """Load per processor of the other hosts of edges, if they took over that of the targets."""
     requests: int = 0
@@ -136,9 +179,9 @@ def objections(
     yield from unready
     if not 0 < duration_s <= DURATION_S_MAX:
         yield f"the fault would last for {duration_s:g} s; above 0 and at most {DURATION_S_MAX:g} s is allowed"
-    if not sight.vantages:
+    if any(not step.is_back and not step.vantages for step in sight.steps):
         yield "no DNS server outside the target judges it, so that nothing could be measured"
-    elif sight.back < sight.vantages:
+    elif not all(step.is_back for step in sight.steps):
         yield "the target is not in rotation everywhere as it is"
     if reason := _too_few(sight, guards):
         yield f"{reason}: clients would not be served"
@@ -189,8 +232,8 @@ def _starting(run: Run, sight: Sight, now: float) -> Run:
     if sight.not_begun:
         return aborted(run, f"the fault was not injected: {sight.not_begun}", now)
     if sight.accepted:
-        begun = replace(run, fault_at=now + START_DELAY_S, marks=(Mark("fault", 0.0, "the agents begin the fault"),))
-        return _into(begun, State.FAULTY, now, "the fault is in effect")
+        begun = replace(run, fault_at=now + START_DELAY_S)
+        return _into(_begun(begun, 0.0), State.FAULTY, now, "the fault is in effect")
     if now - run.since >= START_S:
         return aborted(run, f"not every agent accepted the fault within {START_S:g} s", now)
     return run
@@ -203,16 +246,55 @@ def _faulty(run: Run, sight: Sight, now: float) -> Run:
         return aborted(run, f"the fault was not injected: {sight.not_begun}", now)
     if after_s < 0:
         return run
-    if sight.vantages and sight.against and not run.has("detected"):
-        run = _marked(run, "detected", after_s, f"{sight.against} of {sight.vantages} DNS servers saw it")
-    if sight.vantages and sight.out == sight.vantages and not run.has("withdrawn"):
-        run = _marked(run, "withdrawn", after_s, f"{sight.out} DNS servers answer without it")
+    run = _watched(_begun(run, after_s), sight, after_s)
     if reason := _too_few(sight, run.guards) or _too_many_failed(sight, run.guards):
         return aborted(run, reason, now)
     if after_s >= run.duration_s:
-        run = _marked(run, "healed", after_s, "the fault's time is over")
         return _into(run, State.RECOVERING, now, "the fault has ended; the target is to come back")
     return run
+
+
+def _begun(run: Run, after_s: float) -> Run:
+    """With a mark for every step that has begun until then. Agents begin them by their own clocks."""
+    for index, step in enumerate(run.steps):
+        if after_s >= step.offset_s and not run.has("fault", index):
+            run = _marked(run, index, "fault", step.offset_s, step.title or "the agents begin the fault")
+    return run
+
+
+def _watched(run: Run, sight: Sight, after_s: float) -> Run:
+    """With what is seen of each step in effect, and then of its end."""
+    for index, (step, seen) in enumerate(zip(run.steps, sight.steps, strict=True)):
+        if after_s < step.offset_s:
+            continue
+        if not run.has("healed", index):
+            run = _suffered(run, index, seen, after_s)
+            if after_s >= step.end_s:
+                run = _marked(run, index, "healed", after_s, "the fault's time is over")
+        elif len(run.steps) > 1:
+            run = _restored(run, index, seen, after_s)
+    return run
+
+
+def _suffered(run: Run, index: int, seen: StepSight, after_s: float) -> Run:
+    if run.steps[index].rolls_back:
+        if seen.failed_release and not run.has("detected", index):
+            run = _marked(run, index, "detected", after_s, seen.failed_release)
+        if seen.rolled_back and run.has("detected", index) and not run.has("rolled-back", index):
+            run = _marked(run, index, "rolled-back", after_s, "the release before it is in effect again")
+        return run
+    if seen.vantages and seen.against and not run.has("detected", index):
+        run = _marked(run, index, "detected", after_s, f"{seen.against} of {seen.vantages} DNS servers saw it")
+    if seen.vantages and seen.out == seen.vantages and not run.has("withdrawn", index):
+        run = _marked(run, index, "withdrawn", after_s, f"{seen.out} DNS servers answer without it")
+    return run
+
+
+def _restored(run: Run, index: int, seen: StepSight, after_s: float) -> Run:
+    if not seen.is_back or run.has("restored", index):
+        return run
+    again = "the release before it serves" if seen.rolled_back else f"{seen.back} DNS servers answer with it again"
+    return _marked(run, index, "restored", after_s, again)
 
 
 def _recovering(run: Run, sight: Sight, now: float) -> Run:
@@ -220,21 +302,20 @@ def _recovering(run: Run, sight: Sight, now: float) -> Run:
         return _judged(run, sight, now)
     after_s = now - run.fault_at
     # A fault that was called off may last for its whole time where the word does not arrive.
-    settled = after_s >= run.duration_s or not run.abort_reason
-    if settled and sight.vantages and sight.back == sight.vantages:
-        return _judged(_marked(run, "restored", after_s, f"{sight.back} DNS servers answer with it again"), sight, now)
+    if after_s >= run.duration_s or not run.abort_reason:
+        for index, seen in enumerate(sight.steps):
+            run = _restored(run, index, seen, after_s)
+        if all(run.has("restored", index) for index in range(len(run.steps))):
+            return _judged(run, sight, now)
     if after_s >= run.duration_s + RECOVER_S:
         return _judged(run, sight, now)
     return run
 
 
 def _judged(run: Run, sight: Sight, now: float) -> Run:
-    marks: dict[str, float] = {}
-    for mark in run.marks:
-        marks.setdefault(mark.stage, mark.after_s)
     if run.abort_reason:
         return replace(_into(run, State.ABORTED, now, f"called off: {run.abort_reason}"), failures=(run.abort_reason,))
-    failures = judge(run.objectives, marks, clients=False, withdraws=run.withdraws)
+    failures = tuple(failure for index in range(len(run.steps)) for failure in _missed(run, index))
     if sight.gap_s > run.objectives.reroute_s:
         limit = f"the objective is {run.objectives.reroute_s:g} s"
         failures = (*failures, f"rerouted: clients were without an answer for {sight.gap_s:.1f} s; {limit}")
@@ -243,8 +324,22 @@ def _judged(run: Run, sight: Sight, now: float) -> Run:
     return _into(run, State.PASSED, now, "every objective was met")
 
 
-def _marked(run: Run, stage: str, after_s: float, detail: str) -> Run:
-    return replace(run, marks=(*run.marks, Mark(stage, after_s, detail)))
+def _missed(run: Run, index: int) -> Iterator[str]:
+    """What a step missed, in sentences; its times count from its own beginning."""
+    step, number = run.steps[index], run.number(index)
+    marks: dict[str, float] = {}
+    for mark in run.marks:
+        if mark.step == number:
+            marks.setdefault(mark.stage, mark.after_s - step.offset_s)
+    where = f"step {number}, " if number else ""
+    for failure in judge(run.objectives, marks, clients=False, withdraws=step.withdraws):
+        yield f"{where}{failure}"
+    if step.rolls_back and "rolled-back" not in marks:
+        yield f"{where}rolled-back: the bad release was not rolled back within {step.duration_s:g} s"
+
+
+def _marked(run: Run, index: int, stage: str, after_s: float, detail: str) -> Run:
+    return replace(run, marks=(*run.marks, Mark(stage, after_s, detail, run.number(index))))
 
 
 def _into(run: Run, state: State, now: float, reason: str) -> Run:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from google.protobuf import empty_pb2
 
 from control_plane import decode
-from control_plane.core import drill_times
 from control_plane.core.drills import judge
-from control_plane.drills import INJECTABLE, add_signature, begin, is_under_way, new_run, objectives
+from control_plane.drill_checks import check
+from control_plane.drill_spec import objectives, subjects
+from control_plane.drills import add_signature, begin, is_under_way, new_run
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.edit import merge
 from control_plane.state import Batch
 from fleet.errors import already_exists, failed_precondition, invalid
-from fleet.ids import check_hostname, check_id, last_part, parse
+from fleet.ids import check_id, last_part, parse
 from locci.v1 import drill_pb2, event_pb2
 
 _ID_LENGTH_MAX = 60
 _MARKS_MAX = 1_000
 _REASON_MAX = 500
-_DELAY_S_MAX = 10.0
 _OWN = frozenset({"spec"})
-_WINDOWS_MAX = 50
 
 
 class DrillService:
@@ -45,7 +44,7 @@ class DrillService:
             drill_id = check_id(request.drill_id, "drill_id", _ID_LENGTH_MAX)
             row = drill_pb2.Drill(name=f"drills/{drill_id}", spec=request.drill.spec)
             row.create_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
-            self._check(row.spec)
+            check(self._state, row.spec)
 
             def build(batch: Batch) -> None:
                 if row.name in self._state.drills:
@@ -58,20 +57,6 @@ class DrillService:
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
-    def _check(self, spec: drill_pb2.DrillSpec) -> None:
-        kind, _, target = spec.target.partition("/")
-        either = spec.fault in (drill_pb2.FAULT_KIND_LINK_LOSSY, drill_pb2.FAULT_KIND_LINK_SLOW)
-        regional = spec.fault == drill_pb2.FAULT_KIND_REGION_CUT or (either and kind == "regions")
-        if spec.fault == drill_pb2.FAULT_KIND_UNSPECIFIED:
-            raise invalid("drill.spec.fault", "drill.spec.fault: say what is broken, as in FAULT_KIND_REGION_CUT")
-        if not target or kind != ("regions" if regional else "nodes"):
-            form = "regions/{region}" if regional else "nodes/{node}"
-            raise invalid("drill.spec.target", f"drill.spec.target: {spec.target!r} is not of the form {form}")
-        (self._state.regions if regional else self._state.nodes).need(spec.target)
-        _check_extent(spec)
-        _check_bounds(spec)
-        check_hostname(spec.hostname, "drill.spec.hostname")
-
     async def update_drill(self, request: drill_pb2.UpdateDrillRequest, caller: Caller) -> drill_pb2.Drill:
         async def act() -> drill_pb2.Drill:
             name = request.drill.name
@@ -81,7 +66,7 @@ class DrillService:
                 row = self._state.drills.copy(name)
                 self._check_idle(row)
                 merge(row, request.drill, request.update_mask, _OWN, "drill")
-                self._check(row.spec)
+                check(self._state, row.spec)
                 if not request.validate_only:
                     batch.put(self._state.drills, name, row)
                     batch.event("DrillUpdated", f"{caller.principal} changed {name}", name)
@@ -123,7 +108,7 @@ class DrillService:
                 verdict = "passed" if row.passed else f"failed: {'; '.join(row.failures)}"
                 severity = event_pb2.SEVERITY_INFO if row.passed else event_pb2.SEVERITY_ERROR
                 message = f"{row.name} {verdict}"
-                batch.event("DrillRunRecorded", message, row.name, drill.name, row.spec.target, severity=severity)
+                batch.event("DrillRunRecorded", message, row.name, drill.name, *subjects(row.spec), severity=severity)
                 return row.name
 
             return self._state.drill_runs.need(await self._context.change(build))
@@ -165,10 +150,6 @@ class DrillService:
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
     def _check_runnable(self, drill: drill_pb2.Drill) -> None:
-        if drill.spec.fault not in INJECTABLE:
-            fault = drill_pb2.FaultKind.Name(drill.spec.fault).removeprefix("FAULT_KIND_").lower().replace("_", "-")
-            message = f"{drill.name}: agents do not inject {fault}; a lab does (`locci lab drill`)"
-            raise failed_precondition("FAULT_NOT_INJECTABLE", message)
         found = self._context.controller.drills.objections(drill.spec, self._context.steady())
         if found:
             raise failed_precondition("DRILL_REFUSED", f"{drill.name} cannot begin: {'; '.join(found)}")
@@ -203,48 +184,3 @@ class DrillService:
         ]
         chosen, token = listing.page(request, sorted(rows, key=lambda row: row[0], reverse=True), descending=True)
         return drill_pb2.ListDrillRunsResponse(runs=chosen, next_page_token=token)
-
-
-def _check_extent(spec: drill_pb2.DrillSpec) -> None:
-    """Raises INVALID_ARGUMENT when a fault lacks what it needs, or has what belongs to another."""
-    killed = spec.fault == drill_pb2.FAULT_KIND_PROGRAM_KILLED
-    frozen = spec.fault == drill_pb2.FAULT_KIND_PROGRAM_FROZEN
-    lossy = spec.fault == drill_pb2.FAULT_KIND_LINK_LOSSY
-    slow = spec.fault == drill_pb2.FAULT_KIND_LINK_SLOW
-    delay_s = spec.delay.seconds + spec.delay.nanos / 1e9
-    programs = ("edge", "dns", "dockerd", "redis", *(("agent",) if killed else ()))
-    if (killed or frozen) != bool(spec.program):
-        path = "drill.spec.program"
-        raise invalid(path, f"{path}: name the program when one is killed or frozen, and only then")
-    if spec.program and spec.program not in programs:
-        path = "drill.spec.program"
-        raise invalid(path, f"{path}: {spec.program!r} is none of {', '.join(programs)}")
-    if not (1 <= spec.loss_percent <= 100 if lossy else spec.loss_percent == 0):
-        path = "drill.spec.loss_percent"
-        raise invalid(path, f"{path}: give 1 to 100 for a lossy link, and nothing for another fault")
-    if not (0 <= delay_s <= _DELAY_S_MAX and (slow or not (delay_s or spec.rate_kbit))):
-        path = "drill.spec.delay"
-        raise invalid(path, f"{path}: give at most {_DELAY_S_MAX:g} s for a slow link, and nothing for another fault")
-    if slow and not (delay_s or spec.rate_kbit):
-        raise invalid("drill.spec.delay", "drill.spec.delay: a slow link needs a delay, a rate_kbit, or both")
-    if spec.ballast_bytes and spec.fault != drill_pb2.FAULT_KIND_DISK_FULL:
-        path = "drill.spec.ballast_bytes"
-        raise invalid(path, f"{path}: only a full disk takes bytes")
-
-
-def _check_bounds(spec: drill_pb2.DrillSpec) -> None:
-    """Raises INVALID_ARGUMENT when a guard, the schedule or a window means nothing."""
-    if spec.max_failed_percent > 100:
-        path = "drill.spec.max_failed_percent"
-        raise invalid(path, f"{path}: {spec.max_failed_percent} is more than 100")
-    if len(spec.blocked) > _WINDOWS_MAX:
-        raise invalid("drill.spec.blocked", f"drill.spec.blocked: at most {_WINDOWS_MAX} windows")
-    try:
-        path = "drill.spec.schedule"
-        if spec.schedule:
-            drill_times.cron(spec.schedule)
-        for index, text in enumerate(spec.blocked):
-            path = f"drill.spec.blocked[{index}]"
-            drill_times.window(text)
-    except ValueError as error:
-        raise invalid(path, f"{path}: {error}") from error

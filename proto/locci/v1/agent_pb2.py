@@ -32,15 +32,15 @@ from locci.v1 import replica_pb2 as locci_dot_v1_dot_replica__pb2
 from locci.v1 import resource_pb2 as locci_dot_v1_dot_resource__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/agent.proto\x12\x08locci.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14locci/v1/event.proto\x1a\x13locci/v1/exec.proto\x1a\x13locci/v1/logs.proto\x1a\x13locci/v1/node.proto\x1a\x16locci/v1/replica.proto\x1a\x17locci/v1/resource.proto\"0\n\x0fResourceVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xdf\x02\n\x05Hello\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.locci.v1.NodeRole\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x17\n\x0fprogram_version\x18\x05 \x01(\t\x12\x16\n\x0eresource_types\x18\x06 \x03(\t\x12\'\n\x04held\x18\x07 \x03(\x0b\x32\x19.locci.v1.ResourceVersion\x12\x15\n\rsnapshot_hash\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\"\n\x05\x66\x61\x63ts\x18\n \x01(\x0b\x32\x13.locci.v1.NodeFacts\x12\x11\n\taddresses\x18\x0b \x03(\t\x12\x35\n\x11\x63ut_proven_within\x18\xf1\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x05paced\x18\xf0\x01 \x01(\x08\"&\n\x03\x41\x63k\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"0\n\x0fResourceProblem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"i\n\x04Nack\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x15\n\rheld_revision\x18\x02 \x01(\x04\x12+\n\x08problems\x18\x03 \x03(\x0b\x32\x19.locci.v1.ResourceProblem\x12\x0e\n\x06resync\x18\x04 \x01(\x08\"D\n\x0cReplicaUsage\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0c\n\x04\x63pus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"\xab\x01\n\x11\x44rillClientCounts\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x0c\n\x04slow\x18\x05 \x01(\x04\x12.\n\x0blongest_gap\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\"\xd9\x01\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04load\x18\x03 \x01(\x01\x12\x13\n\x0bmemory_used\x18\x04 \x01(\x01\x12\x11\n\tdisk_used\x18\x05 \x01(\x01\x12%\n\x05usage\x18\x46 \x03(\x0b\x32\x16.locci.v1.ReplicaUsage\x12\x33\n\rdrill_clients\x18\xb4\x01 \x03(\x0b\x32\x1b.locci.v1.DrillClientCounts\"\x9d\x02\n\x06Status\x12\x19\n\x11\x61\x63\x63\x65pted_revision\x18\x01 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12)\n\x08replicas\x18\x03 \x03(\x0b\x32\x17.locci.v1.ReplicaStatus\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x0c\n\x04gone\x18\x05 \x03(\t\x12\x1f\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x0f.locci.v1.Event\x12\x16\n\x0e\x65vents_through\x18\x46 \x01(\x04\x12+\n\nconditions\x18G \x03(\x0b\x32\x17.locci.v1.HostCondition\x12\x15\n\revents_series\x18H \x01(\t\x12\x16\n\redge_revision\x18\x82\x01 \x01(\x04\"\xaf\x01\n\x0bProbeResult\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nround_trip\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0bin_rotation\x18\x06 \x01(\x08\"c\n\x10NetworkRoundTrip\x12\x0f\n\x07network\x18\x01 \x01(\t\x12-\n\nround_trip\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07samples\x18\x03 \x01(\r\"w\n\x08\x45vidence\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.locci.v1.ProbeResult\x12\x11\n\x08\x63omplete\x18\x8e\x02 \x01(\x08\x12\x30\n\x0bround_trips\x18\x8f\x02 \x03(\x0b\x32\x1a.locci.v1.NetworkRoundTrip\"D\n\x0fOperationResult\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xa5\x02\n\x0bNodeMessage\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.locci.v1.HelloH\x00\x12\x1c\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\r.locci.v1.AckH\x00\x12\x1e\n\x04nack\x18\x03 \x01(\x0b\x32\x0e.locci.v1.NackH\x00\x12(\n\theartbeat\x18\x04 \x01(\x0b\x32\x13.locci.v1.HeartbeatH\x00\x12\"\n\x06status\x18\x05 \x01(\x0b\x32\x10.locci.v1.StatusH\x00\x12&\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x12.locci.v1.EvidenceH\x00\x12\x35\n\x10operation_result\x18\x07 \x01(\x0b\x32\x19.locci.v1.OperationResultH\x00\x42\t\n\x07message\"\xb7\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x1e\n\x05trust\x18\x64 \x01(\x0b\x32\x0f.locci.v1.Trust\"-\n\x05Trust\x12\x14\n\x0c\x66ingerprints\x18\x01 \x03(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\"=\n\x04Pace\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x89\x01\n\x05\x44\x65lta\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12%\n\tresources\x18\x03 \x03(\x0b\x32\x12.locci.v1.Resource\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x15\n\rsnapshot_hash\x18\x06 \x01(\t\"\x8a\x01\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\rreport_status\x18\n \x01(\x0b\x32\x16.locci.v1.ReportStatusH\x00\x42\x08\n\x06\x61\x63tion\"\x0e\n\x0cReportStatus\"s\n\x07Goodbye\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.locci.v1.GoodbyeReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"-\n\x06Leases\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x11\n\tresources\x18\x02 \x03(\t\"1\n\x0e\x45ventsRecorded\x12\x0f\n\x07through\x18\x01 \x01(\x04\x12\x0e\n\x06series\x18\x02 \x01(\t\"\xa3\x03\n\x0e\x43ontrolMessage\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.locci.v1.WelcomeH\x00\x12 \n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x0f.locci.v1.DeltaH\x00\x12(\n\toperation\x18\x03 \x01(\x0b\x32\x13.locci.v1.OperationH\x00\x12$\n\x07goodbye\x18\x04 \x01(\x0b\x32\x11.locci.v1.GoodbyeH\x00\x12\x33\n\x0f\x65vents_recorded\x18\x46 \x01(\x0b\x32\x18.locci.v1.EventsRecordedH\x00\x12\"\n\x06leases\x18\x32 \x01(\x0b\x32\x10.locci.v1.LeasesH\x00\x12 \n\x05trust\x18\x64 \x01(\x0b\x32\x0f.locci.v1.TrustH\x00\x12(\n\topen_logs\x18\xaa\x01 \x01(\x0b\x32\x12.locci.v1.OpenLogsH\x00\x12(\n\topen_exec\x18\xab\x01 \x01(\x0b\x32\x12.locci.v1.OpenExecH\x00\x12\x1f\n\x04pace\x18\xf0\x01 \x01(\x0b\x32\x0e.locci.v1.PaceH\x00\x42\t\n\x07message\"\x87\x01\n\x08OpenLogs\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x12\n\ntail_lines\x18\x03 \x01(\x05\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"Q\n\tLogUpload\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12 \n\x05lines\x18\x02 \x03(\x0b\x32\x11.locci.v1.LogLine\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\x9b\x01\n\x08OpenExec\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x0b\n\x03tty\x18\x04 \x01(\x08\x12$\n\x04size\x18\x05 \x01(\x0b\x32\x16.locci.v1.TerminalSize\x12\x11\n\tcopy_from\x18\x06 \x01(\t\x12\x0f\n\x07\x63opy_to\x18\x07 \x01(\t\"v\n\nExecUpload\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x0e\n\x06stdout\x18\x02 \x01(\x0c\x12\x0e\n\x06stderr\x18\x03 \x01(\x0c\x12\x16\n\texit_code\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07problem\x18\x05 \x01(\tB\x0c\n\n_exit_code\"[\n\x0c\x45xecDownload\x12\r\n\x05stdin\x18\x01 \x01(\x0c\x12\x14\n\x0c\x65nd_of_stdin\x18\x02 \x01(\x08\x12&\n\x06resize\x18\x03 \x01(\x0b\x32\x16.locci.v1.TerminalSize\"\x10\n\x0eLogUploadTaken*\xc3\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_SHUTDOWN\x10\x01\x12\x1d\n\x19GOODBYE_REASON_SUPERSEDED\x10\x02\x12\x1a\n\x16GOODBYE_REASON_REVOKED\x10\x03\x12\x1b\n\x17GOODBYE_REASON_PROTOCOL\x10\x04\x12\x1d\n\x19GOODBYE_REASON_OVERLOADED\x10\x05\x32\xc2\x01\n\x0c\x41gentService\x12;\n\x04Sync\x12\x15.locci.v1.NodeMessage\x1a\x18.locci.v1.ControlMessage(\x01\x30\x01\x12;\n\x08SendLogs\x12\x13.locci.v1.LogUpload\x1a\x18.locci.v1.LogUploadTaken(\x01\x12\x38\n\x04\x45xec\x12\x14.locci.v1.ExecUpload\x1a\x16.locci.v1.ExecDownload(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/agent.proto\x12\x08locci.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14locci/v1/event.proto\x1a\x13locci/v1/exec.proto\x1a\x13locci/v1/logs.proto\x1a\x13locci/v1/node.proto\x1a\x16locci/v1/replica.proto\x1a\x17locci/v1/resource.proto\"0\n\x0fResourceVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xdf\x02\n\x05Hello\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.locci.v1.NodeRole\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x17\n\x0fprogram_version\x18\x05 \x01(\t\x12\x16\n\x0eresource_types\x18\x06 \x03(\t\x12\'\n\x04held\x18\x07 \x03(\x0b\x32\x19.locci.v1.ResourceVersion\x12\x15\n\rsnapshot_hash\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\"\n\x05\x66\x61\x63ts\x18\n \x01(\x0b\x32\x13.locci.v1.NodeFacts\x12\x11\n\taddresses\x18\x0b \x03(\t\x12\x35\n\x11\x63ut_proven_within\x18\xf1\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x05paced\x18\xf0\x01 \x01(\x08\"&\n\x03\x41\x63k\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"0\n\x0fResourceProblem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"i\n\x04Nack\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x15\n\rheld_revision\x18\x02 \x01(\x04\x12+\n\x08problems\x18\x03 \x03(\x0b\x32\x19.locci.v1.ResourceProblem\x12\x0e\n\x06resync\x18\x04 \x01(\x08\"D\n\x0cReplicaUsage\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0c\n\x04\x63pus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"\xbe\x01\n\x11\x44rillClientCounts\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x0c\n\x04slow\x18\x05 \x01(\x04\x12.\n\x0blongest_gap\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\x12\x11\n\x08resolver\x18\xac\x02 \x01(\t\"\xd9\x01\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04load\x18\x03 \x01(\x01\x12\x13\n\x0bmemory_used\x18\x04 \x01(\x01\x12\x11\n\tdisk_used\x18\x05 \x01(\x01\x12%\n\x05usage\x18\x46 \x03(\x0b\x32\x16.locci.v1.ReplicaUsage\x12\x33\n\rdrill_clients\x18\xb4\x01 \x03(\x0b\x32\x1b.locci.v1.DrillClientCounts\"\x9d\x02\n\x06Status\x12\x19\n\x11\x61\x63\x63\x65pted_revision\x18\x01 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12)\n\x08replicas\x18\x03 \x03(\x0b\x32\x17.locci.v1.ReplicaStatus\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x0c\n\x04gone\x18\x05 \x03(\t\x12\x1f\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x0f.locci.v1.Event\x12\x16\n\x0e\x65vents_through\x18\x46 \x01(\x04\x12+\n\nconditions\x18G \x03(\x0b\x32\x17.locci.v1.HostCondition\x12\x15\n\revents_series\x18H \x01(\t\x12\x16\n\redge_revision\x18\x82\x01 \x01(\x04\"\xaf\x01\n\x0bProbeResult\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nround_trip\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0bin_rotation\x18\x06 \x01(\x08\"c\n\x10NetworkRoundTrip\x12\x0f\n\x07network\x18\x01 \x01(\t\x12-\n\nround_trip\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07samples\x18\x03 \x01(\r\"w\n\x08\x45vidence\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.locci.v1.ProbeResult\x12\x11\n\x08\x63omplete\x18\x8e\x02 \x01(\x08\x12\x30\n\x0bround_trips\x18\x8f\x02 \x03(\x0b\x32\x1a.locci.v1.NetworkRoundTrip\"D\n\x0fOperationResult\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xa5\x02\n\x0bNodeMessage\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.locci.v1.HelloH\x00\x12\x1c\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\r.locci.v1.AckH\x00\x12\x1e\n\x04nack\x18\x03 \x01(\x0b\x32\x0e.locci.v1.NackH\x00\x12(\n\theartbeat\x18\x04 \x01(\x0b\x32\x13.locci.v1.HeartbeatH\x00\x12\"\n\x06status\x18\x05 \x01(\x0b\x32\x10.locci.v1.StatusH\x00\x12&\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x12.locci.v1.EvidenceH\x00\x12\x35\n\x10operation_result\x18\x07 \x01(\x0b\x32\x19.locci.v1.OperationResultH\x00\x42\t\n\x07message\"\xb7\x01\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x1e\n\x05trust\x18\x64 \x01(\x0b\x32\x0f.locci.v1.Trust\"-\n\x05Trust\x12\x14\n\x0c\x66ingerprints\x18\x01 \x03(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\"=\n\x04Pace\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x89\x01\n\x05\x44\x65lta\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12%\n\tresources\x18\x03 \x03(\x0b\x32\x12.locci.v1.Resource\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x15\n\rsnapshot_hash\x18\x06 \x01(\t\"\x8a\x01\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\rreport_status\x18\n \x01(\x0b\x32\x16.locci.v1.ReportStatusH\x00\x42\x08\n\x06\x61\x63tion\"\x0e\n\x0cReportStatus\"s\n\x07Goodbye\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.locci.v1.GoodbyeReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"-\n\x06Leases\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x11\n\tresources\x18\x02 \x03(\t\"1\n\x0e\x45ventsRecorded\x12\x0f\n\x07through\x18\x01 \x01(\x04\x12\x0e\n\x06series\x18\x02 \x01(\t\"\xa3\x03\n\x0e\x43ontrolMessage\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.locci.v1.WelcomeH\x00\x12 \n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x0f.locci.v1.DeltaH\x00\x12(\n\toperation\x18\x03 \x01(\x0b\x32\x13.locci.v1.OperationH\x00\x12$\n\x07goodbye\x18\x04 \x01(\x0b\x32\x11.locci.v1.GoodbyeH\x00\x12\x33\n\x0f\x65vents_recorded\x18\x46 \x01(\x0b\x32\x18.locci.v1.EventsRecordedH\x00\x12\"\n\x06leases\x18\x32 \x01(\x0b\x32\x10.locci.v1.LeasesH\x00\x12 \n\x05trust\x18\x64 \x01(\x0b\x32\x0f.locci.v1.TrustH\x00\x12(\n\topen_logs\x18\xaa\x01 \x01(\x0b\x32\x12.locci.v1.OpenLogsH\x00\x12(\n\topen_exec\x18\xab\x01 \x01(\x0b\x32\x12.locci.v1.OpenExecH\x00\x12\x1f\n\x04pace\x18\xf0\x01 \x01(\x0b\x32\x0e.locci.v1.PaceH\x00\x42\t\n\x07message\"\x87\x01\n\x08OpenLogs\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x12\n\ntail_lines\x18\x03 \x01(\x05\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"Q\n\tLogUpload\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12 \n\x05lines\x18\x02 \x03(\x0b\x32\x11.locci.v1.LogLine\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\x9b\x01\n\x08OpenExec\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x0b\n\x03tty\x18\x04 \x01(\x08\x12$\n\x04size\x18\x05 \x01(\x0b\x32\x16.locci.v1.TerminalSize\x12\x11\n\tcopy_from\x18\x06 \x01(\t\x12\x0f\n\x07\x63opy_to\x18\x07 \x01(\t\"v\n\nExecUpload\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x0e\n\x06stdout\x18\x02 \x01(\x0c\x12\x0e\n\x06stderr\x18\x03 \x01(\x0c\x12\x16\n\texit_code\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07problem\x18\x05 \x01(\tB\x0c\n\n_exit_code\"[\n\x0c\x45xecDownload\x12\r\n\x05stdin\x18\x01 \x01(\x0c\x12\x14\n\x0c\x65nd_of_stdin\x18\x02 \x01(\x08\x12&\n\x06resize\x18\x03 \x01(\x0b\x32\x16.locci.v1.TerminalSize\"\x10\n\x0eLogUploadTaken*\xc3\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_SHUTDOWN\x10\x01\x12\x1d\n\x19GOODBYE_REASON_SUPERSEDED\x10\x02\x12\x1a\n\x16GOODBYE_REASON_REVOKED\x10\x03\x12\x1b\n\x17GOODBYE_REASON_PROTOCOL\x10\x04\x12\x1d\n\x19GOODBYE_REASON_OVERLOADED\x10\x05\x32\xc2\x01\n\x0c\x41gentService\x12;\n\x04Sync\x12\x15.locci.v1.NodeMessage\x1a\x18.locci.v1.ControlMessage(\x01\x30\x01\x12;\n\x08SendLogs\x12\x13.locci.v1.LogUpload\x1a\x18.locci.v1.LogUploadTaken(\x01\x12\x38\n\x04\x45xec\x12\x14.locci.v1.ExecUpload\x1a\x16.locci.v1.ExecDownload(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'locci.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GOODBYEREASON']._serialized_start=4193
-  _globals['_GOODBYEREASON']._serialized_end=4388
+  _globals['_GOODBYEREASON']._serialized_start=4212
+  _globals['_GOODBYEREASON']._serialized_end=4407
   _globals['_RESOURCEVERSION']._serialized_start=233
   _globals['_RESOURCEVERSION']._serialized_end=281
   _globals['_HELLO']._serialized_start=284
@@ -54,53 +54,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICAUSAGE']._serialized_start=834
   _globals['_REPLICAUSAGE']._serialized_end=902
   _globals['_DRILLCLIENTCOUNTS']._serialized_start=905
-  _globals['_DRILLCLIENTCOUNTS']._serialized_end=1076
-  _globals['_HEARTBEAT']._serialized_start=1079
-  _globals['_HEARTBEAT']._serialized_end=1296
-  _globals['_STATUS']._serialized_start=1299
-  _globals['_STATUS']._serialized_end=1584
-  _globals['_PROBERESULT']._serialized_start=1587
-  _globals['_PROBERESULT']._serialized_end=1762
-  _globals['_NETWORKROUNDTRIP']._serialized_start=1764
-  _globals['_NETWORKROUNDTRIP']._serialized_end=1863
-  _globals['_EVIDENCE']._serialized_start=1865
-  _globals['_EVIDENCE']._serialized_end=1984
-  _globals['_OPERATIONRESULT']._serialized_start=1986
-  _globals['_OPERATIONRESULT']._serialized_end=2054
-  _globals['_NODEMESSAGE']._serialized_start=2057
-  _globals['_NODEMESSAGE']._serialized_end=2350
-  _globals['_WELCOME']._serialized_start=2353
-  _globals['_WELCOME']._serialized_end=2536
-  _globals['_TRUST']._serialized_start=2538
-  _globals['_TRUST']._serialized_end=2583
-  _globals['_PACE']._serialized_start=2585
-  _globals['_PACE']._serialized_end=2646
-  _globals['_DELTA']._serialized_start=2649
-  _globals['_DELTA']._serialized_end=2786
-  _globals['_OPERATION']._serialized_start=2789
-  _globals['_OPERATION']._serialized_end=2927
-  _globals['_REPORTSTATUS']._serialized_start=2929
-  _globals['_REPORTSTATUS']._serialized_end=2943
-  _globals['_GOODBYE']._serialized_start=2945
-  _globals['_GOODBYE']._serialized_end=3060
-  _globals['_LEASES']._serialized_start=3062
-  _globals['_LEASES']._serialized_end=3107
-  _globals['_EVENTSRECORDED']._serialized_start=3109
-  _globals['_EVENTSRECORDED']._serialized_end=3158
-  _globals['_CONTROLMESSAGE']._serialized_start=3161
-  _globals['_CONTROLMESSAGE']._serialized_end=3580
-  _globals['_OPENLOGS']._serialized_start=3583
-  _globals['_OPENLOGS']._serialized_end=3718
-  _globals['_LOGUPLOAD']._serialized_start=3720
-  _globals['_LOGUPLOAD']._serialized_end=3801
-  _globals['_OPENEXEC']._serialized_start=3804
-  _globals['_OPENEXEC']._serialized_end=3959
-  _globals['_EXECUPLOAD']._serialized_start=3961
-  _globals['_EXECUPLOAD']._serialized_end=4079
-  _globals['_EXECDOWNLOAD']._serialized_start=4081
-  _globals['_EXECDOWNLOAD']._serialized_end=4172
-  _globals['_LOGUPLOADTAKEN']._serialized_start=4174
-  _globals['_LOGUPLOADTAKEN']._serialized_end=4190
-  _globals['_AGENTSERVICE']._serialized_start=4391
-  _globals['_AGENTSERVICE']._serialized_end=4585
+  _globals['_DRILLCLIENTCOUNTS']._serialized_end=1095
+  _globals['_HEARTBEAT']._serialized_start=1098
+  _globals['_HEARTBEAT']._serialized_end=1315
+  _globals['_STATUS']._serialized_start=1318
+  _globals['_STATUS']._serialized_end=1603
+  _globals['_PROBERESULT']._serialized_start=1606
+  _globals['_PROBERESULT']._serialized_end=1781
+  _globals['_NETWORKROUNDTRIP']._serialized_start=1783
+  _globals['_NETWORKROUNDTRIP']._serialized_end=1882
+  _globals['_EVIDENCE']._serialized_start=1884
+  _globals['_EVIDENCE']._serialized_end=2003
+  _globals['_OPERATIONRESULT']._serialized_start=2005
+  _globals['_OPERATIONRESULT']._serialized_end=2073
+  _globals['_NODEMESSAGE']._serialized_start=2076
+  _globals['_NODEMESSAGE']._serialized_end=2369
+  _globals['_WELCOME']._serialized_start=2372
+  _globals['_WELCOME']._serialized_end=2555
+  _globals['_TRUST']._serialized_start=2557
+  _globals['_TRUST']._serialized_end=2602
+  _globals['_PACE']._serialized_start=2604
+  _globals['_PACE']._serialized_end=2665
+  _globals['_DELTA']._serialized_start=2668
+  _globals['_DELTA']._serialized_end=2805
+  _globals['_OPERATION']._serialized_start=2808
+  _globals['_OPERATION']._serialized_end=2946
+  _globals['_REPORTSTATUS']._serialized_start=2948
+  _globals['_REPORTSTATUS']._serialized_end=2962
+  _globals['_GOODBYE']._serialized_start=2964
+  _globals['_GOODBYE']._serialized_end=3079
+  _globals['_LEASES']._serialized_start=3081
+  _globals['_LEASES']._serialized_end=3126
+  _globals['_EVENTSRECORDED']._serialized_start=3128
+  _globals['_EVENTSRECORDED']._serialized_end=3177
+  _globals['_CONTROLMESSAGE']._serialized_start=3180
+  _globals['_CONTROLMESSAGE']._serialized_end=3599
+  _globals['_OPENLOGS']._serialized_start=3602
+  _globals['_OPENLOGS']._serialized_end=3737
+  _globals['_LOGUPLOAD']._serialized_start=3739
+  _globals['_LOGUPLOAD']._serialized_end=3820
+  _globals['_OPENEXEC']._serialized_start=3823
+  _globals['_OPENEXEC']._serialized_end=3978
+  _globals['_EXECUPLOAD']._serialized_start=3980
+  _globals['_EXECUPLOAD']._serialized_end=4098
+  _globals['_EXECDOWNLOAD']._serialized_start=4100
+  _globals['_EXECDOWNLOAD']._serialized_end=4191
+  _globals['_LOGUPLOADTAKEN']._serialized_start=4193
+  _globals['_LOGUPLOADTAKEN']._serialized_end=4209
+  _globals['_AGENTSERVICE']._serialized_start=4410
+  _globals['_AGENTSERVICE']._serialized_end=4604
 # @@protoc_insertion_point(module_scope)

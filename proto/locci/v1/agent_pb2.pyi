@@ -300,6 +300,7 @@ class DrillClientCounts(_message.Message):
     SLOW_FIELD_NUMBER: _builtins.int
     LONGEST_GAP_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    RESOLVER_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
     """The resource's name, `drillclients/{drill}/{run}`."""
     region: _builtins.str
@@ -312,6 +313,8 @@ class DrillClientCounts(_message.Message):
     """Those that took more than a second."""
     last_failure: _builtins.str
     """What the last failure was."""
+    resolver: _builtins.str
+    """Whom they asked for addresses, as `127.0.0.1 (resolver)`."""
     @_builtins.property
     def longest_gap(self) -> _duration_pb2.Duration:
         """The longest time from a good answer to the next, with a failure in between."""
@@ -326,10 +329,11 @@ class DrillClientCounts(_message.Message):
         slow: _builtins.int = ...,
         longest_gap: _duration_pb2.Duration | None = ...,
         last_failure: _builtins.str = ...,
+        resolver: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["longest_gap", b"longest_gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "last_failure", b"last_failure", "longest_gap", b"longest_gap", "region", b"region", "requests", b"requests", "resource", b"resource", "slow", b"slow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "last_failure", b"last_failure", "longest_gap", b"longest_gap", "region", b"region", "requests", b"requests", "resolver", b"resolver", "resource", b"resource", "slow", b"slow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,17 +30,17 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/drill.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\tDrillSpec\x12(\n\x05\x66\x61ult\x18\x01 \x01(\x0e\x32\x13.locci.v1.FaultKindB\x04\xe2\x41\x01\x02\x12\x14\n\x06target\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x16\n\x08hostname\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x0e\x66\x61ult_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12withdraw_objective\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11reroute_objective\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\x0closs_percent\x18\xb4\x01 \x01(\r\x12)\n\x05\x64\x65lay\x18\xb5\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\trate_kbit\x18\xb6\x01 \x01(\r\x12\x16\n\rballast_bytes\x18\xb7\x01 \x01(\x04\x12\x1c\n\x13min_healthy_regions\x18\xb8\x01 \x01(\r\x12\x1b\n\x12max_failed_percent\x18\xb9\x01 \x01(\r\x12\x19\n\x10max_load_percent\x18\xba\x01 \x01(\r\x12\x11\n\x08schedule\x18\xbb\x01 \x01(\t\x12\x10\n\x07\x62locked\x18\xbc\x01 \x03(\t\"\x9f\x02\n\rInjectedFault\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\"\n\x05\x66\x61ult\x18\x02 \x01(\x0e\x32\x13.locci.v1.FaultKind\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0c\x62\x65gin_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x0closs_percent\x18\xb4\x01 \x01(\r\x12)\n\x05\x64\x65lay\x18\xb5\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\trate_kbit\x18\xb6\x01 \x01(\r\x12\x16\n\rballast_bytes\x18\xb7\x01 \x01(\x04\x12\x10\n\x07program\x18\xb8\x01 \x01(\t\"-\n\nDrillAsker\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"h\n\x0b\x44rillClient\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x14\n\x0cname_servers\x18\x03 \x03(\t\x12$\n\x06\x61skers\x18\x04 \x03(\x0b\x32\x14.locci.v1.DrillAsker\"\xa7\x01\n\x11\x44rillClientRegion\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x0c\n\x04slow\x18\x05 \x01(\x04\x12.\n\x0blongest_gap\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\"\xe6\x01\n\x05\x44rill\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x13.locci.v1.DrillSpecB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08last_run\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x39\n\x0escheduled_time\x18\xb4\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"T\n\tDrillMark\x12\r\n\x05stage\x18\x01 \x01(\t\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xec\x05\n\x08\x44rillRun\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x04spec\x18\x02 \x01(\x0b\x32\x13.locci.v1.DrillSpec\x12.\n\nfault_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05marks\x18\x04 \x03(\x0b\x32\x13.locci.v1.DrillMark\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x17\n\x0f\x66\x61iled_requests\x18\x06 \x01(\x04\x12\x0e\n\x06passed\x18\x07 \x01(\x08\x12\x10\n\x08\x66\x61ilures\x18\x08 \x03(\t\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12-\n\x05state\x18\n \x01(\x0e\x32\x18.locci.v1.DrillRun.StateB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\nstate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x61\x62ort_reason\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rsigned_report\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tsignature\x18\x0f \x01(\x0c\x42\x04\xe2\x41\x01\x03\x12\x33\n\x07\x63lients\x18\xb4\x01 \x03(\x0b\x32\x1b.locci.v1.DrillClientRegionB\x04\xe2\x41\x01\x03\x12;\n\x11\x63ut_proven_within\x18\xf0\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\"\x91\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x10\n\x0cSTATE_FAULTY\x10\x02\x12\x14\n\x10STATE_RECOVERING\x10\x03\x12\x10\n\x0cSTATE_PASSED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x11\n\rSTATE_ABORTED\x10\x06\"f\n\x12\x43reateDrillRequest\x12\x16\n\x08\x64rill_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x05\x64rill\x18\x02 \x01(\x0b\x32\x0f.locci.v1.DrillB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\\\n\x11ListDrillsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"N\n\x12ListDrillsResponse\x12\x1f\n\x06\x64rills\x18\x01 \x03(\x0b\x32\x0f.locci.v1.Drill\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x96\x01\n\x12UpdateDrillRequest\x12$\n\x05\x64rill\x18\x01 \x01(\x0b\x32\x0f.locci.v1.DrillB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"(\n\x12\x44\x65leteDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"h\n\x15\x43reateDrillRunRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03run\x18\x02 \x01(\x0b\x32\x12.locci.v1.DrillRunB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"P\n\x0fRunDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"(\n\x12GetDrillRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x14\x41\x62ortDrillRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\"u\n\x14ListDrillRunsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"R\n\x15ListDrillRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.locci.v1.DrillRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa1\x02\n\tFaultKind\x12\x1a\n\x16\x46\x41ULT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41ULT_KIND_REGION_CUT\x10\x01\x12\x17\n\x13\x46\x41ULT_KIND_NODE_CUT\x10\x02\x12\x1d\n\x19\x46\x41ULT_KIND_PROGRAM_KILLED\x10\x03\x12\x1a\n\x16\x46\x41ULT_KIND_INBOUND_CUT\x10\x04\x12\x1b\n\x17\x46\x41ULT_KIND_OUTBOUND_CUT\x10\x05\x12\x19\n\x15\x46\x41ULT_KIND_LINK_LOSSY\x10\x06\x12\x18\n\x14\x46\x41ULT_KIND_LINK_SLOW\x10\x07\x12\x1d\n\x19\x46\x41ULT_KIND_PROGRAM_FROZEN\x10\x08\x12\x18\n\x14\x46\x41ULT_KIND_DISK_FULL\x10\t2\xff\x07\n\x0c\x44rillService\x12[\n\nListDrills\x12\x1b.locci.v1.ListDrillsRequest\x1a\x1c.locci.v1.ListDrillsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/drills\x12S\n\x08GetDrill\x12\x19.locci.v1.GetDrillRequest\x1a\x0f.locci.v1.Drill\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=drills/*}\x12W\n\x0b\x43reateDrill\x12\x1c.locci.v1.CreateDrillRequest\x1a\x0f.locci.v1.Drill\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/drills:\x05\x64rill\x12\x66\n\x0bUpdateDrill\x12\x1c.locci.v1.UpdateDrillRequest\x1a\x0f.locci.v1.Drill\"(\x82\xd3\xe4\x93\x02\"2\x19/v1/{drill.name=drills/*}:\x05\x64rill\x12`\n\x0b\x44\x65leteDrill\x12\x1c.locci.v1.DeleteDrillRequest\x1a\x16.google.protobuf.Empty\"\x1b\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=drills/*}\x12n\n\x0e\x43reateDrillRun\x12\x1f.locci.v1.CreateDrillRunRequest\x1a\x12.locci.v1.DrillRun\"\'\x82\xd3\xe4\x93\x02!\"\x1a/v1/{parent=drills/*}/runs:\x03run\x12]\n\x08RunDrill\x12\x19.locci.v1.RunDrillRequest\x1a\x12.locci.v1.DrillRun\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=drills/*}:run:\x01*\x12\x63\n\x0bGetDrillRun\x12\x1c.locci.v1.GetDrillRunRequest\x1a\x12.locci.v1.DrillRun\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=drills/*/runs/*}\x12p\n\rAbortDrillRun\x12\x1e.locci.v1.AbortDrillRunRequest\x1a\x12.locci.v1.DrillRun\"+\x82\xd3\xe4\x93\x02%\" /v1/{name=drills/*/runs/*}:abort:\x01*\x12t\n\rListDrillRuns\x12\x1e.locci.v1.ListDrillRunsRequest\x1a\x1f.locci.v1.ListDrillRunsResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{parent=drills/*}/runsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14locci/v1/drill.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x03\n\tDrillStep\x12\r\n\x05title\x18\x01 \x01(\t\x12(\n\x05\x66\x61ult\x18\x02 \x01(\x0e\x32\x13.locci.v1.FaultKindB\x04\xe2\x41\x01\x02\x12\x15\n\x07targets\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12/\n\x0cstart_offset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x66\x61ult_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07program\x18\x06 \x01(\t\x12\x14\n\x0closs_percent\x18\x07 \x01(\r\x12(\n\x05\x64\x65lay\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trate_kbit\x18\t \x01(\r\x12\x15\n\rballast_bytes\x18\n \x01(\x04\x12/\n\x0c\x63lock_offset\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13requests_per_second\x18\x0c \x01(\r\"\xf9\x04\n\tDrillSpec\x12\"\n\x05\x66\x61ult\x18\x01 \x01(\x0e\x32\x13.locci.v1.FaultKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x16\n\x08hostname\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x0e\x66\x61ult_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12withdraw_objective\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11reroute_objective\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\x0closs_percent\x18\xb4\x01 \x01(\r\x12)\n\x05\x64\x65lay\x18\xb5\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\trate_kbit\x18\xb6\x01 \x01(\r\x12\x16\n\rballast_bytes\x18\xb7\x01 \x01(\x04\x12\x1c\n\x13min_healthy_regions\x18\xb8\x01 \x01(\r\x12\x1b\n\x12max_failed_percent\x18\xb9\x01 \x01(\r\x12\x19\n\x10max_load_percent\x18\xba\x01 \x01(\r\x12\x11\n\x08schedule\x18\xbb\x01 \x01(\t\x12\x10\n\x07\x62locked\x18\xbc\x01 \x03(\t\x12#\n\x05steps\x18\xac\x02 \x03(\x0b\x32\x13.locci.v1.DrillStep\x12\x30\n\x0c\x63lock_offset\x18\xad\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x13requests_per_second\x18\xae\x02 \x01(\r\x12\x11\n\x08resolver\x18\xaf\x02 \x01(\t\"\xcb\x03\n\rInjectedFault\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\"\n\x05\x66\x61ult\x18\x02 \x01(\x0e\x32\x13.locci.v1.FaultKind\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0c\x62\x65gin_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x0closs_percent\x18\xb4\x01 \x01(\r\x12)\n\x05\x64\x65lay\x18\xb5\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\trate_kbit\x18\xb6\x01 \x01(\r\x12\x16\n\rballast_bytes\x18\xb7\x01 \x01(\x04\x12\x10\n\x07program\x18\xb8\x01 \x01(\t\x12\x30\n\x0cstart_offset\x18\xac\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0c\x63lock_offset\x18\xad\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x13requests_per_second\x18\xae\x02 \x01(\r\x12\x15\n\x0c\x64\x65stinations\x18\xaf\x02 \x03(\t\x12\x11\n\x08hostname\x18\xb0\x02 \x01(\t\"-\n\nDrillAsker\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"{\n\x0b\x44rillClient\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x14\n\x0cname_servers\x18\x03 \x03(\t\x12$\n\x06\x61skers\x18\x04 \x03(\x0b\x32\x14.locci.v1.DrillAsker\x12\x11\n\x08resolver\x18\xac\x02 \x01(\t\"_\n\x11\x44rillClientSample\x12(\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x04\"\xe9\x01\n\x11\x44rillClientRegion\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x0c\n\x04slow\x18\x05 \x01(\x04\x12.\n\x0blongest_gap\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\x12\x11\n\x08resolver\x18\xac\x02 \x01(\t\x12-\n\x07samples\x18\xad\x02 \x03(\x0b\x32\x1b.locci.v1.DrillClientSample\"\xe6\x01\n\x05\x44rill\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x13.locci.v1.DrillSpecB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08last_run\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x39\n\x0escheduled_time\x18\xb4\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"c\n\tDrillMark\x12\r\n\x05stage\x18\x01 \x01(\t\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\r\n\x04step\x18\xac\x02 \x01(\r\"\xd8\x06\n\x08\x44rillRun\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x04spec\x18\x02 \x01(\x0b\x32\x13.locci.v1.DrillSpec\x12.\n\nfault_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05marks\x18\x04 \x03(\x0b\x32\x13.locci.v1.DrillMark\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x17\n\x0f\x66\x61iled_requests\x18\x06 \x01(\x04\x12\x0e\n\x06passed\x18\x07 \x01(\x08\x12\x10\n\x08\x66\x61ilures\x18\x08 \x03(\t\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12-\n\x05state\x18\n \x01(\x0e\x32\x18.locci.v1.DrillRun.StateB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\nstate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x61\x62ort_reason\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rsigned_report\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tsignature\x18\x0f \x01(\x0c\x42\x04\xe2\x41\x01\x03\x12\x33\n\x07\x63lients\x18\xb4\x01 \x03(\x0b\x32\x1b.locci.v1.DrillClientRegionB\x04\xe2\x41\x01\x03\x12;\n\x11\x63ut_proven_within\x18\xf0\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x39\n\x08rollouts\x18\xac\x02 \x03(\x0b\x32 .locci.v1.DrillRun.RolloutsEntryB\x04\xe2\x41\x01\x03\x1a/\n\rRolloutsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x91\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x10\n\x0cSTATE_FAULTY\x10\x02\x12\x14\n\x10STATE_RECOVERING\x10\x03\x12\x10\n\x0cSTATE_PASSED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x11\n\rSTATE_ABORTED\x10\x06\"f\n\x12\x43reateDrillRequest\x12\x16\n\x08\x64rill_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x05\x64rill\x18\x02 \x01(\x0b\x32\x0f.locci.v1.DrillB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\\\n\x11ListDrillsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"N\n\x12ListDrillsResponse\x12\x1f\n\x06\x64rills\x18\x01 \x03(\x0b\x32\x0f.locci.v1.Drill\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x96\x01\n\x12UpdateDrillRequest\x12$\n\x05\x64rill\x18\x01 \x01(\x0b\x32\x0f.locci.v1.DrillB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"(\n\x12\x44\x65leteDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"h\n\x15\x43reateDrillRunRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03run\x18\x02 \x01(\x0b\x32\x12.locci.v1.DrillRunB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"P\n\x0fRunDrillRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"(\n\x12GetDrillRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x14\x41\x62ortDrillRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\"u\n\x14ListDrillRunsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"R\n\x15ListDrillRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.locci.v1.DrillRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xd1\x03\n\tFaultKind\x12\x1a\n\x16\x46\x41ULT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41ULT_KIND_REGION_CUT\x10\x01\x12\x17\n\x13\x46\x41ULT_KIND_NODE_CUT\x10\x02\x12\x1d\n\x19\x46\x41ULT_KIND_PROGRAM_KILLED\x10\x03\x12\x1a\n\x16\x46\x41ULT_KIND_INBOUND_CUT\x10\x04\x12\x1b\n\x17\x46\x41ULT_KIND_OUTBOUND_CUT\x10\x05\x12\x19\n\x15\x46\x41ULT_KIND_LINK_LOSSY\x10\x06\x12\x18\n\x14\x46\x41ULT_KIND_LINK_SLOW\x10\x07\x12\x1d\n\x19\x46\x41ULT_KIND_PROGRAM_FROZEN\x10\x08\x12\x18\n\x14\x46\x41ULT_KIND_DISK_FULL\x10\t\x12\x1a\n\x16\x46\x41ULT_KIND_NODE_KILLED\x10\n\x12\x1b\n\x17\x46\x41ULT_KIND_REGISTRY_CUT\x10\x0b\x12 \n\x1c\x46\x41ULT_KIND_CONTROL_PLANE_CUT\x10\x0c\x12\x19\n\x15\x46\x41ULT_KIND_CLOCK_JUMP\x10\r\x12\x1a\n\x16\x46\x41ULT_KIND_BAD_RELEASE\x10\x0e\x12\x1c\n\x18\x46\x41ULT_KIND_TRAFFIC_SURGE\x10\x0f\x32\xff\x07\n\x0c\x44rillService\x12[\n\nListDrills\x12\x1b.locci.v1.ListDrillsRequest\x1a\x1c.locci.v1.ListDrillsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/drills\x12S\n\x08GetDrill\x12\x19.locci.v1.GetDrillRequest\x1a\x0f.locci.v1.Drill\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=drills/*}\x12W\n\x0b\x43reateDrill\x12\x1c.locci.v1.CreateDrillRequest\x1a\x0f.locci.v1.Drill\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/drills:\x05\x64rill\x12\x66\n\x0bUpdateDrill\x12\x1c.locci.v1.UpdateDrillRequest\x1a\x0f.locci.v1.Drill\"(\x82\xd3\xe4\x93\x02\"2\x19/v1/{drill.name=drills/*}:\x05\x64rill\x12`\n\x0b\x44\x65leteDrill\x12\x1c.locci.v1.DeleteDrillRequest\x1a\x16.google.protobuf.Empty\"\x1b\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=drills/*}\x12n\n\x0e\x43reateDrillRun\x12\x1f.locci.v1.CreateDrillRunRequest\x1a\x12.locci.v1.DrillRun\"\'\x82\xd3\xe4\x93\x02!\"\x1a/v1/{parent=drills/*}/runs:\x03run\x12]\n\x08RunDrill\x12\x19.locci.v1.RunDrillRequest\x1a\x12.locci.v1.DrillRun\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=drills/*}:run:\x01*\x12\x63\n\x0bGetDrillRun\x12\x1c.locci.v1.GetDrillRunRequest\x1a\x12.locci.v1.DrillRun\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=drills/*/runs/*}\x12p\n\rAbortDrillRun\x12\x1e.locci.v1.AbortDrillRunRequest\x1a\x12.locci.v1.DrillRun\"+\x82\xd3\xe4\x93\x02%\" /v1/{name=drills/*/runs/*}:abort:\x01*\x12t\n\rListDrillRuns\x12\x1e.locci.v1.ListDrillRunsRequest\x1a\x1f.locci.v1.ListDrillRunsResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{parent=drills/*}/runsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'locci.v1.drill_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DRILLSPEC'].fields_by_name['fault']._loaded_options = None
-  _globals['_DRILLSPEC'].fields_by_name['fault']._serialized_options = b'\342A\001\002'
-  _globals['_DRILLSPEC'].fields_by_name['target']._loaded_options = None
-  _globals['_DRILLSPEC'].fields_by_name['target']._serialized_options = b'\342A\001\002'
+  _globals['_DRILLSTEP'].fields_by_name['fault']._loaded_options = None
+  _globals['_DRILLSTEP'].fields_by_name['fault']._serialized_options = b'\342A\001\002'
+  _globals['_DRILLSTEP'].fields_by_name['targets']._loaded_options = None
+  _globals['_DRILLSTEP'].fields_by_name['targets']._serialized_options = b'\342A\001\002'
   _globals['_DRILLSPEC'].fields_by_name['hostname']._loaded_options = None
   _globals['_DRILLSPEC'].fields_by_name['hostname']._serialized_options = b'\342A\001\002'
   _globals['_DRILL'].fields_by_name['name']._loaded_options = None
@@ -55,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRILL'].fields_by_name['last_run']._serialized_options = b'\342A\001\003'
   _globals['_DRILL'].fields_by_name['scheduled_time']._loaded_options = None
   _globals['_DRILL'].fields_by_name['scheduled_time']._serialized_options = b'\342A\001\003'
+  _globals['_DRILLRUN_ROLLOUTSENTRY']._loaded_options = None
+  _globals['_DRILLRUN_ROLLOUTSENTRY']._serialized_options = b'8\001'
   _globals['_DRILLRUN'].fields_by_name['name']._loaded_options = None
   _globals['_DRILLRUN'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_DRILLRUN'].fields_by_name['create_time']._loaded_options = None
@@ -75,6 +77,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRILLRUN'].fields_by_name['clients']._serialized_options = b'\342A\001\003'
   _globals['_DRILLRUN'].fields_by_name['cut_proven_within']._loaded_options = None
   _globals['_DRILLRUN'].fields_by_name['cut_proven_within']._serialized_options = b'\342A\001\003'
+  _globals['_DRILLRUN'].fields_by_name['rollouts']._loaded_options = None
+  _globals['_DRILLRUN'].fields_by_name['rollouts']._serialized_options = b'\342A\001\003'
   _globals['_CREATEDRILLREQUEST'].fields_by_name['drill_id']._loaded_options = None
   _globals['_CREATEDRILLREQUEST'].fields_by_name['drill_id']._serialized_options = b'\342A\001\002'
   _globals['_CREATEDRILLREQUEST'].fields_by_name['drill']._loaded_options = None
@@ -117,50 +121,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRILLSERVICE'].methods_by_name['AbortDrillRun']._serialized_options = b'\202\323\344\223\002%\" /v1/{name=drills/*/runs/*}:abort:\001*'
   _globals['_DRILLSERVICE'].methods_by_name['ListDrillRuns']._loaded_options = None
   _globals['_DRILLSERVICE'].methods_by_name['ListDrillRuns']._serialized_options = b'\202\323\344\223\002\034\022\032/v1/{parent=drills/*}/runs'
-  _globals['_FAULTKIND']._serialized_start=3426
-  _globals['_FAULTKIND']._serialized_end=3715
-  _globals['_DRILLSPEC']._serialized_start=226
-  _globals['_DRILLSPEC']._serialized_end=735
-  _globals['_INJECTEDFAULT']._serialized_start=738
-  _globals['_INJECTEDFAULT']._serialized_end=1025
-  _globals['_DRILLASKER']._serialized_start=1027
-  _globals['_DRILLASKER']._serialized_end=1072
-  _globals['_DRILLCLIENT']._serialized_start=1074
-  _globals['_DRILLCLIENT']._serialized_end=1178
-  _globals['_DRILLCLIENTREGION']._serialized_start=1181
-  _globals['_DRILLCLIENTREGION']._serialized_end=1348
-  _globals['_DRILL']._serialized_start=1351
-  _globals['_DRILL']._serialized_end=1581
-  _globals['_DRILLMARK']._serialized_start=1583
-  _globals['_DRILLMARK']._serialized_end=1667
-  _globals['_DRILLRUN']._serialized_start=1670
-  _globals['_DRILLRUN']._serialized_end=2418
-  _globals['_DRILLRUN_STATE']._serialized_start=2273
-  _globals['_DRILLRUN_STATE']._serialized_end=2418
-  _globals['_CREATEDRILLREQUEST']._serialized_start=2420
-  _globals['_CREATEDRILLREQUEST']._serialized_end=2522
-  _globals['_LISTDRILLSREQUEST']._serialized_start=2524
-  _globals['_LISTDRILLSREQUEST']._serialized_end=2616
-  _globals['_LISTDRILLSRESPONSE']._serialized_start=2618
-  _globals['_LISTDRILLSRESPONSE']._serialized_end=2696
-  _globals['_GETDRILLREQUEST']._serialized_start=2698
-  _globals['_GETDRILLREQUEST']._serialized_end=2735
-  _globals['_UPDATEDRILLREQUEST']._serialized_start=2738
-  _globals['_UPDATEDRILLREQUEST']._serialized_end=2888
-  _globals['_DELETEDRILLREQUEST']._serialized_start=2890
-  _globals['_DELETEDRILLREQUEST']._serialized_end=2930
-  _globals['_CREATEDRILLRUNREQUEST']._serialized_start=2932
-  _globals['_CREATEDRILLRUNREQUEST']._serialized_end=3036
-  _globals['_RUNDRILLREQUEST']._serialized_start=3038
-  _globals['_RUNDRILLREQUEST']._serialized_end=3118
-  _globals['_GETDRILLRUNREQUEST']._serialized_start=3120
-  _globals['_GETDRILLRUNREQUEST']._serialized_end=3160
-  _globals['_ABORTDRILLRUNREQUEST']._serialized_start=3162
-  _globals['_ABORTDRILLRUNREQUEST']._serialized_end=3220
-  _globals['_LISTDRILLRUNSREQUEST']._serialized_start=3222
-  _globals['_LISTDRILLRUNSREQUEST']._serialized_end=3339
-  _globals['_LISTDRILLRUNSRESPONSE']._serialized_start=3341
-  _globals['_LISTDRILLRUNSRESPONSE']._serialized_end=3423
-  _globals['_DRILLSERVICE']._serialized_start=3718
-  _globals['_DRILLSERVICE']._serialized_end=4741
+  _globals['_FAULTKIND']._serialized_start=4422
+  _globals['_FAULTKIND']._serialized_end=4887
+  _globals['_DRILLSTEP']._serialized_start=226
+  _globals['_DRILLSTEP']._serialized_end=618
+  _globals['_DRILLSPEC']._serialized_start=621
+  _globals['_DRILLSPEC']._serialized_end=1254
+  _globals['_INJECTEDFAULT']._serialized_start=1257
+  _globals['_INJECTEDFAULT']._serialized_end=1716
+  _globals['_DRILLASKER']._serialized_start=1718
+  _globals['_DRILLASKER']._serialized_end=1763
+  _globals['_DRILLCLIENT']._serialized_start=1765
+  _globals['_DRILLCLIENT']._serialized_end=1888
+  _globals['_DRILLCLIENTSAMPLE']._serialized_start=1890
+  _globals['_DRILLCLIENTSAMPLE']._serialized_end=1985
+  _globals['_DRILLCLIENTREGION']._serialized_start=1988
+  _globals['_DRILLCLIENTREGION']._serialized_end=2221
+  _globals['_DRILL']._serialized_start=2224
+  _globals['_DRILL']._serialized_end=2454
+  _globals['_DRILLMARK']._serialized_start=2456
+  _globals['_DRILLMARK']._serialized_end=2555
+  _globals['_DRILLRUN']._serialized_start=2558
+  _globals['_DRILLRUN']._serialized_end=3414
+  _globals['_DRILLRUN_ROLLOUTSENTRY']._serialized_start=3219
+  _globals['_DRILLRUN_ROLLOUTSENTRY']._serialized_end=3266
+  _globals['_DRILLRUN_STATE']._serialized_start=3269
+  _globals['_DRILLRUN_STATE']._serialized_end=3414
+  _globals['_CREATEDRILLREQUEST']._serialized_start=3416
+  _globals['_CREATEDRILLREQUEST']._serialized_end=3518
+  _globals['_LISTDRILLSREQUEST']._serialized_start=3520
+  _globals['_LISTDRILLSREQUEST']._serialized_end=3612
+  _globals['_LISTDRILLSRESPONSE']._serialized_start=3614
+  _globals['_LISTDRILLSRESPONSE']._serialized_end=3692
+  _globals['_GETDRILLREQUEST']._serialized_start=3694
+  _globals['_GETDRILLREQUEST']._serialized_end=3731
+  _globals['_UPDATEDRILLREQUEST']._serialized_start=3734
+  _globals['_UPDATEDRILLREQUEST']._serialized_end=3884
+  _globals['_DELETEDRILLREQUEST']._serialized_start=3886
+  _globals['_DELETEDRILLREQUEST']._serialized_end=3926
+  _globals['_CREATEDRILLRUNREQUEST']._serialized_start=3928
+  _globals['_CREATEDRILLRUNREQUEST']._serialized_end=4032
+  _globals['_RUNDRILLREQUEST']._serialized_start=4034
+  _globals['_RUNDRILLREQUEST']._serialized_end=4114
+  _globals['_GETDRILLRUNREQUEST']._serialized_start=4116
+  _globals['_GETDRILLRUNREQUEST']._serialized_end=4156
+  _globals['_ABORTDRILLRUNREQUEST']._serialized_start=4158
+  _globals['_ABORTDRILLRUNREQUEST']._serialized_end=4216
+  _globals['_LISTDRILLRUNSREQUEST']._serialized_start=4218
+  _globals['_LISTDRILLRUNSREQUEST']._serialized_end=4335
+  _globals['_LISTDRILLRUNSRESPONSE']._serialized_start=4337
+  _globals['_LISTDRILLRUNSRESPONSE']._serialized_end=4419
+  _globals['_DRILLSERVICE']._serialized_start=4890
+  _globals['_DRILLSERVICE']._serialized_end=5913
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,18 @@ class _FaultKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaultKind.V
     """A program of a node is stopped where it is (SIGSTOP) and goes on afterwards."""
     FAULT_KIND_DISK_FULL: _FaultKind.ValueType  # 9
     """The file system of the agent's state is filled up, but for a reserve."""
+    FAULT_KIND_NODE_KILLED: _FaultKind.ValueType  # 10
+    """Every program of a node but the agent, and its containers, are killed as by a loss of power and kept down."""
+    FAULT_KIND_REGISTRY_CUT: _FaultKind.ValueType  # 11
+    """A node or a region reaches no registry of the app's images."""
+    FAULT_KIND_CONTROL_PLANE_CUT: _FaultKind.ValueType  # 12
+    """A node or a region reaches no control plane."""
+    FAULT_KIND_CLOCK_JUMP: _FaultKind.ValueType  # 13
+    """The clock by which the agents of a node or a region live jumps, and jumps back."""
+    FAULT_KIND_BAD_RELEASE: _FaultKind.ValueType  # 14
+    """The hostname's app gets a release that never gets healthy; it must be rolled back by itself."""
+    FAULT_KIND_TRAFFIC_SURGE: _FaultKind.ValueType  # 15
+    """Hosts elsewhere send many requests to a node or a region."""
 
 class FaultKind(_FaultKind, metaclass=_FaultKindEnumTypeWrapper):
     """What is broken."""
@@ -72,11 +84,99 @@ FAULT_KIND_PROGRAM_FROZEN: FaultKind.ValueType  # 8
 """A program of a node is stopped where it is (SIGSTOP) and goes on afterwards."""
 FAULT_KIND_DISK_FULL: FaultKind.ValueType  # 9
 """The file system of the agent's state is filled up, but for a reserve."""
+FAULT_KIND_NODE_KILLED: FaultKind.ValueType  # 10
+"""Every program of a node but the agent, and its containers, are killed as by a loss of power and kept down."""
+FAULT_KIND_REGISTRY_CUT: FaultKind.ValueType  # 11
+"""A node or a region reaches no registry of the app's images."""
+FAULT_KIND_CONTROL_PLANE_CUT: FaultKind.ValueType  # 12
+"""A node or a region reaches no control plane."""
+FAULT_KIND_CLOCK_JUMP: FaultKind.ValueType  # 13
+"""The clock by which the agents of a node or a region live jumps, and jumps back."""
+FAULT_KIND_BAD_RELEASE: FaultKind.ValueType  # 14
+"""The hostname's app gets a release that never gets healthy; it must be rolled back by itself."""
+FAULT_KIND_TRAFFIC_SURGE: FaultKind.ValueType  # 15
+"""Hosts elsewhere send many requests to a node or a region."""
 Global___FaultKind: _TypeAlias = FaultKind  # noqa: Y015
 
 @_typing.final
+class DrillStep(_message.Message):
+    """One fault of a drill of several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    FAULT_DURATION_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    LOSS_PERCENT_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    RATE_KBIT_FIELD_NUMBER: _builtins.int
+    BALLAST_BYTES_FIELD_NUMBER: _builtins.int
+    CLOCK_OFFSET_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """What people call it; empty for the fault and its targets."""
+    fault: Global___FaultKind.ValueType
+    """What is broken."""
+    program: _builtins.str
+    """As of DrillSpec, for the faults that need them."""
+    loss_percent: _builtins.int
+    """As of DrillSpec."""
+    rate_kbit: _builtins.int
+    """As of DrillSpec."""
+    ballast_bytes: _builtins.int
+    """As of DrillSpec."""
+    requests_per_second: _builtins.int
+    """As of DrillSpec."""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it is done to: `regions/{region}`, `nodes/{node}`, or for a bad release `apps/{app}`."""
+
+    @_builtins.property
+    def start_offset(self) -> _duration_pb2.Duration:
+        """So long after the first fault it begins; the first step begins at 0."""
+
+    @_builtins.property
+    def fault_duration(self) -> _duration_pb2.Duration:
+        """How long it lasts at most; 0 means 30 s."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """As of DrillSpec."""
+
+    @_builtins.property
+    def clock_offset(self) -> _duration_pb2.Duration:
+        """As of DrillSpec."""
+
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        fault: Global___FaultKind.ValueType = ...,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        start_offset: _duration_pb2.Duration | None = ...,
+        fault_duration: _duration_pb2.Duration | None = ...,
+        program: _builtins.str = ...,
+        loss_percent: _builtins.int = ...,
+        delay: _duration_pb2.Duration | None = ...,
+        rate_kbit: _builtins.int = ...,
+        ballast_bytes: _builtins.int = ...,
+        clock_offset: _duration_pb2.Duration | None = ...,
+        requests_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_offset", b"clock_offset", "delay", b"delay", "fault_duration", b"fault_duration", "start_offset", b"start_offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "clock_offset", b"clock_offset", "delay", b"delay", "fault", b"fault", "fault_duration", b"fault_duration", "loss_percent", b"loss_percent", "program", b"program", "rate_kbit", b"rate_kbit", "requests_per_second", b"requests_per_second", "start_offset", b"start_offset", "targets", b"targets", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrillStep: _TypeAlias = DrillStep  # noqa: Y015
+
+@_typing.final
 class DrillSpec(_message.Message):
-    """A declared fault with its bounds."""
+    """A declared fault with its bounds, or several in `steps`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -96,10 +196,14 @@ class DrillSpec(_message.Message):
     MAX_LOAD_PERCENT_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
     BLOCKED_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    CLOCK_OFFSET_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    RESOLVER_FIELD_NUMBER: _builtins.int
     fault: Global___FaultKind.ValueType
-    """What is broken."""
+    """What is broken; unset when there are `steps`."""
     target: _builtins.str
-    """What it is done to: `regions/{region}` or `nodes/{node}`."""
+    """What it is done to: `regions/{region}` or `nodes/{node}`, for a bad release `apps/{app}`; empty when there are `steps`."""
     program: _builtins.str
     """The program, when one is killed (agent, edge, dns, dockerd, redis) or frozen (the same but for the agent)."""
     hostname: _builtins.str
@@ -122,6 +226,12 @@ class DrillSpec(_message.Message):
     """
     schedule: _builtins.str
     """When it runs by itself: a cron line in UTC, as in `0 3 * * tue`; empty for never."""
+    requests_per_second: _builtins.int
+    """TRAFFIC_SURGE: so many requests a second in all; at most 5000."""
+    resolver: _builtins.str
+    """Whom synthetic clients ask for addresses: `host` for each host's own resolver, `servers` for the DNS servers directly,
+    or the address of a resolver; empty for what each agent's settings say.
+    """
     @_builtins.property
     def fault_duration(self) -> _duration_pb2.Duration:
         """How long the fault lasts at most; 0 means 30 s."""
@@ -142,6 +252,16 @@ class DrillSpec(_message.Message):
     def blocked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """When it does not begin, in UTC, as in `mon-fri 08:00-18:00`."""
 
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillStep]:
+        """Several faults of one run, in the order in which they begin; at most 20. The fields that say what one fault is are then
+        those of the steps.
+        """
+
+    @_builtins.property
+    def clock_offset(self) -> _duration_pb2.Duration:
+        """CLOCK_JUMP: so far it jumps, forth or back; at most 24 h."""
+
     def __init__(
         self,
         *,
@@ -161,10 +281,14 @@ class DrillSpec(_message.Message):
         max_load_percent: _builtins.int = ...,
         schedule: _builtins.str = ...,
         blocked: _abc.Iterable[_builtins.str] | None = ...,
+        steps: _abc.Iterable[Global___DrillStep] | None = ...,
+        clock_offset: _duration_pb2.Duration | None = ...,
+        requests_per_second: _builtins.int = ...,
+        resolver: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "fault_duration", b"fault_duration", "reroute_objective", b"reroute_objective", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_offset", b"clock_offset", "delay", b"delay", "fault_duration", b"fault_duration", "reroute_objective", b"reroute_objective", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "blocked", b"blocked", "delay", b"delay", "fault", b"fault", "fault_duration", b"fault_duration", "hostname", b"hostname", "loss_percent", b"loss_percent", "max_failed_percent", b"max_failed_percent", "max_load_percent", b"max_load_percent", "min_healthy_regions", b"min_healthy_regions", "program", b"program", "rate_kbit", b"rate_kbit", "reroute_objective", b"reroute_objective", "schedule", b"schedule", "target", b"target", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "blocked", b"blocked", "clock_offset", b"clock_offset", "delay", b"delay", "fault", b"fault", "fault_duration", b"fault_duration", "hostname", b"hostname", "loss_percent", b"loss_percent", "max_failed_percent", b"max_failed_percent", "max_load_percent", b"max_load_percent", "min_healthy_regions", b"min_healthy_regions", "program", b"program", "rate_kbit", b"rate_kbit", "requests_per_second", b"requests_per_second", "reroute_objective", b"reroute_objective", "resolver", b"resolver", "schedule", b"schedule", "steps", b"steps", "target", b"target", "withdraw_objective", b"withdraw_objective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,6 +309,11 @@ class InjectedFault(_message.Message):
     RATE_KBIT_FIELD_NUMBER: _builtins.int
     BALLAST_BYTES_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    CLOCK_OFFSET_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run that it is part of, `drills/{drill}/runs/{number}`."""
     fault: Global___FaultKind.ValueType
@@ -196,7 +325,11 @@ class InjectedFault(_message.Message):
     ballast_bytes: _builtins.int
     """DISK_FULL: at most so many bytes are taken; 0 for all but the reserve."""
     program: _builtins.str
-    """PROGRAM_FROZEN: edge, dns, dockerd or redis."""
+    """PROGRAM_FROZEN: edge, dns, dockerd or redis; PROGRAM_KILLED: also agent."""
+    requests_per_second: _builtins.int
+    """TRAFFIC_SURGE: so many requests a second of this host."""
+    hostname: _builtins.str
+    """TRAFFIC_SURGE: what is asked for."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """The agent ends it so long after it began, whoever is in reach, and earlier when it no longer holds this."""
@@ -208,6 +341,18 @@ class InjectedFault(_message.Message):
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
         """LINK_SLOW: so much later packets leave."""
+
+    @_builtins.property
+    def start_offset(self) -> _duration_pb2.Duration:
+        """So long after its acceptance and a moment it is begun."""
+
+    @_builtins.property
+    def clock_offset(self) -> _duration_pb2.Duration:
+        """CLOCK_JUMP: so far, forth or back."""
+
+    @_builtins.property
+    def destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """REGISTRY_CUT: what cannot be reached, as `host:port`. TRAFFIC_SURGE: addresses that are asked."""
 
     def __init__(
         self,
@@ -221,10 +366,15 @@ class InjectedFault(_message.Message):
         rate_kbit: _builtins.int = ...,
         ballast_bytes: _builtins.int = ...,
         program: _builtins.str = ...,
+        start_offset: _duration_pb2.Duration | None = ...,
+        clock_offset: _duration_pb2.Duration | None = ...,
+        requests_per_second: _builtins.int = ...,
+        destinations: _abc.Iterable[_builtins.str] | None = ...,
+        hostname: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_before", b"begin_before", "delay", b"delay", "duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_before", b"begin_before", "clock_offset", b"clock_offset", "delay", b"delay", "duration", b"duration", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "begin_before", b"begin_before", "delay", b"delay", "duration", b"duration", "fault", b"fault", "loss_percent", b"loss_percent", "program", b"program", "rate_kbit", b"rate_kbit", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballast_bytes", b"ballast_bytes", "begin_before", b"begin_before", "clock_offset", b"clock_offset", "delay", b"delay", "destinations", b"destinations", "duration", b"duration", "fault", b"fault", "hostname", b"hostname", "loss_percent", b"loss_percent", "program", b"program", "rate_kbit", b"rate_kbit", "requests_per_second", b"requests_per_second", "run", b"run", "start_offset", b"start_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,10 +416,13 @@ class DrillClient(_message.Message):
     HOSTNAME_FIELD_NUMBER: _builtins.int
     NAME_SERVERS_FIELD_NUMBER: _builtins.int
     ASKERS_FIELD_NUMBER: _builtins.int
+    RESOLVER_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run, `drills/{drill}/runs/{number}`."""
     hostname: _builtins.str
     """What they ask for."""
+    resolver: _builtins.str
+    """As of DrillSpec."""
     @_builtins.property
     def name_servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses of DNS servers that they ask."""
@@ -285,14 +438,47 @@ class DrillClient(_message.Message):
         hostname: _builtins.str = ...,
         name_servers: _abc.Iterable[_builtins.str] | None = ...,
         askers: _abc.Iterable[Global___DrillAsker] | None = ...,
+        resolver: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["askers", b"askers", "hostname", b"hostname", "name_servers", b"name_servers", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["askers", b"askers", "hostname", b"hostname", "name_servers", b"name_servers", "resolver", b"resolver", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrillClient: _TypeAlias = DrillClient  # noqa: Y015
+
+@_typing.final
+class DrillClientSample(_message.Message):
+    """What clients of a region had counted at a moment of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """Requests since the run began."""
+    failed: _builtins.int
+    """Those that failed."""
+    @_builtins.property
+    def after(self) -> _duration_pb2.Duration:
+        """Time since the fault."""
+
+    def __init__(
+        self,
+        *,
+        after: _duration_pb2.Duration | None = ...,
+        requests: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "failed", b"failed", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrillClientSample: _TypeAlias = DrillClientSample  # noqa: Y015
 
 @_typing.final
 class DrillClientRegion(_message.Message):
@@ -307,6 +493,8 @@ class DrillClientRegion(_message.Message):
     SLOW_FIELD_NUMBER: _builtins.int
     LONGEST_GAP_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    RESOLVER_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     """The clients' region, `regions/{region}`."""
     node: _builtins.str
@@ -319,9 +507,15 @@ class DrillClientRegion(_message.Message):
     """Those that took more than a second."""
     last_failure: _builtins.str
     """What the last failure was."""
+    resolver: _builtins.str
+    """Whom they asked for addresses, as `127.0.0.1 (resolver)`."""
     @_builtins.property
     def longest_gap(self) -> _duration_pb2.Duration:
         """The longest time from a good answer to the next, with a failure in between."""
+
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillClientSample]:
+        """What was counted in the course of the run, thinned out when it is long."""
 
     def __init__(
         self,
@@ -333,10 +527,12 @@ class DrillClientRegion(_message.Message):
         slow: _builtins.int = ...,
         longest_gap: _duration_pb2.Duration | None = ...,
         last_failure: _builtins.str = ...,
+        resolver: _builtins.str = ...,
+        samples: _abc.Iterable[Global___DrillClientSample] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["longest_gap", b"longest_gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "last_failure", b"last_failure", "longest_gap", b"longest_gap", "node", b"node", "region", b"region", "requests", b"requests", "slow", b"slow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "last_failure", b"last_failure", "longest_gap", b"longest_gap", "node", b"node", "region", b"region", "requests", b"requests", "resolver", b"resolver", "samples", b"samples", "slow", b"slow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,10 +595,13 @@ class DrillMark(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
     """What was seen: `fault`, `detected`, `withdrawn`, `rerouted`, `healed`, `restored`, …"""
     detail: _builtins.str
     """What was seen, in a sentence."""
+    step: _builtins.int
+    """Number of the step that it is about, from 1; 0 when it is about the whole run."""
     @_builtins.property
     def after(self) -> _duration_pb2.Duration:
         """Time since the fault."""
@@ -413,10 +612,11 @@ class DrillMark(_message.Message):
         stage: _builtins.str = ...,
         after: _duration_pb2.Duration | None = ...,
         detail: _builtins.str = ...,
+        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "detail", b"detail", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "detail", b"detail", "stage", b"stage", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,6 +667,26 @@ class DrillRun(_message.Message):
     STATE_ABORTED: DrillRun.State.ValueType  # 6
     """Terminal: an operator or a guard ended it."""
 
+    @_typing.final
+    class RolloutsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     FAULT_TIME_FIELD_NUMBER: _builtins.int
@@ -484,6 +704,7 @@ class DrillRun(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     CLIENTS_FIELD_NUMBER: _builtins.int
     CUT_PROVEN_WITHIN_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `drills/{drill}/runs/{number}`."""
     requests: _builtins.int
@@ -534,6 +755,10 @@ class DrillRun(_message.Message):
     def cut_proven_within(self) -> _duration_pb2.Duration:
         """So long after the fault the probes of every DNS server had to have proven it, by their settings when it was created."""
 
+    @_builtins.property
+    def rollouts(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """By the number of a step, from 1: the rollout of the bad release that it made."""
+
     def __init__(
         self,
         *,
@@ -554,10 +779,11 @@ class DrillRun(_message.Message):
         signature: _builtins.bytes = ...,
         clients: _abc.Iterable[Global___DrillClientRegion] | None = ...,
         cut_proven_within: _duration_pb2.Duration | None = ...,
+        rollouts: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "fault_time", b"fault_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "clients", b"clients", "create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "clients", b"clients", "create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "rollouts", b"rollouts", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

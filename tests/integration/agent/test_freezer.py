@@ -36,7 +36,7 @@ def test_a_program_is_frozen_with_its_workers_and_goes_on(tmp_path: Path, monkey
     # A name of its own: no other program on this machine is stopped.
     script = tmp_path / f"locci-{secrets.token_hex(6)}"
     script.write_text(PROGRAM)
-    monkeypatch.setattr("agent.adapters.freezer._ENTRY_POINTS", {"edge": "no-such-program", "dns": script.name})
+    monkeypatch.setattr("agent.adapters.host_processes.ENTRY_POINTS", {"edge": "no-such-program", "dns": script.name})
     argv = [sys.executable, str(script), "run"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
@@ -54,6 +54,8 @@ def test_a_program_is_frozen_with_its_workers_and_goes_on(tmp_path: Path, monkey
 
 
 def test_what_does_not_run_cannot_be_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.adapters.freezer._ENTRY_POINTS", {"edge": "no-such-program", "dns": "no-such-program"})
+    monkeypatch.setattr(
+        "agent.adapters.host_processes.ENTRY_POINTS", {"edge": "no-such-program", "dns": "no-such-program"}
+    )
     with pytest.raises(LocciError, match="does not run"):
         Freezer().begin("edge")

@@ -32,7 +32,11 @@ def test_a_slow_link_is_understood() -> None:
     [
         ({"fault": drill_pb2.FAULT_KIND_NODE_CUT}, LocalPolicy(drills=False), "policy (drills)"),
         ({"fault": drill_pb2.FAULT_KIND_DISK_FULL}, LocalPolicy(forbidden_faults=("disk-full",)), "forbidden_faults"),
-        ({"fault": drill_pb2.FAULT_KIND_PROGRAM_KILLED}, LocalPolicy(), "upgrade it"),
+        ({"fault": drill_pb2.FAULT_KIND_PROGRAM_KILLED, "program": "sshd"}, LocalPolicy(), "none of"),
+        ({"fault": drill_pb2.FAULT_KIND_BAD_RELEASE}, LocalPolicy(), "upgrade it"),
+        ({"fault": drill_pb2.FAULT_KIND_CLOCK_JUMP}, LocalPolicy(), "clock_offset"),
+        ({"fault": drill_pb2.FAULT_KIND_REGISTRY_CUT}, LocalPolicy(), "destinations"),
+        ({"fault": drill_pb2.FAULT_KIND_TRAFFIC_SURGE, "destinations": ["192.0.2.1"]}, LocalPolicy(), "of a hostname"),
         ({"fault": 999}, LocalPolicy(), "upgrade it"),
         ({"fault": drill_pb2.FAULT_KIND_LINK_LOSSY}, LocalPolicy(), "loss_percent"),
         ({"fault": drill_pb2.FAULT_KIND_LINK_LOSSY, "loss_percent": 101}, LocalPolicy(), "loss_percent"),

@@ -11,6 +11,7 @@ from agent.core.faults import (
     DURATION_S_MAX,
     ENDED_MAX,
     START_DELAY_S,
+    Accepted,
     Active,
     Begin,
     End,
@@ -18,6 +19,8 @@ from agent.core.faults import (
     Journal,
     Kind,
     Moment,
+    Note,
+    Part,
     Skip,
     plan,
 )
@@ -31,36 +34,63 @@ def at(uptime_s: float, boot_id: str = "boot-a") -> Moment:
     return Moment(boot_id, uptime_s, 990.0 + uptime_s - 100.0)
 
 
-def test_it_begins_when_its_acceptance_was_heard() -> None:
-    assert plan({CUT: 100.0}, Journal(), NOW) is None
-    assert plan({CUT: 100.0}, Journal(), at(100.0 + START_DELAY_S)) == Begin(replace(ACTIVE, until=131.0))
+def waiting(*faults: Fault, since: float = 100.0, active: tuple[Active, ...] = ()) -> Journal:
+    names = sorted(fault.name for fault in faults)
+    return Journal(active, (), tuple(Accepted(name, since, "boot-a") for name in names))
+
+
+def test_it_is_written_down_and_begins_when_its_acceptance_was_heard() -> None:
+    assert plan([CUT], Journal(), NOW) == [Note((Accepted(CUT.name, 100.0, "boot-a"),))]
+    assert not plan([CUT], waiting(CUT), NOW)
+    assert plan([CUT], waiting(CUT), at(100.0 + START_DELAY_S)) == [Begin(replace(ACTIVE, until=131.0))]
+
+
+def test_a_later_step_begins_by_the_first_acceptance_also_after_a_crash() -> None:
+    later = replace(CUT, offset_s=5.0)
+    assert not plan([later], waiting(later), at(105.9))
+    assert plan([later], waiting(later), at(106.0)) == [Begin(Active(later, 136.0, "boot-a"))]
+    assert plan([later], waiting(later), at(106.0, "boot-b")) == [
+        Skip(later, "the host was booted anew before its time")
+    ]
 
 
 def test_it_is_not_begun_late_nor_twice() -> None:
-    assert isinstance(plan({CUT: 100.0}, Journal(), at(111.0)), Skip)
-    assert plan({CUT: 0.0}, Journal().closed(CUT.name), NOW) is None
+    assert isinstance(plan([CUT], waiting(CUT), at(111.0))[0], Skip)
+    assert not plan([CUT], Journal().closed(CUT.name), NOW)
 
 
 def test_what_the_host_refuses_is_skipped_at_once() -> None:
     refused = replace(CUT, refused="this host's policy (drills) does not allow drills")
-    assert plan({refused: 100.0}, Journal(), NOW) == Skip(refused, refused.refused)
+    assert plan([refused], waiting(refused), NOW) == [Skip(refused, refused.refused)]
 
 
 def test_it_ends_by_its_time_its_call_and_a_boot() -> None:
-    held = Journal(ACTIVE)
-    assert plan({CUT: 0.0}, held, at(129.9)) is None
-    assert plan({CUT: 0.0}, held, at(130.0)) == End(CUT, "its time is over")
-    assert plan({}, held, NOW) == End(CUT, "it was called off")
-    assert plan({CUT: 0.0}, held, at(1.0, "boot-b")) == End(CUT, "the host was booted anew")
+    held = waiting(CUT, active=(ACTIVE,))
+    assert not plan([CUT], held, at(129.9))
+    assert plan([CUT], held, at(130.0)) == [End(CUT, "its time is over")]
+    assert plan([], held, NOW)[0] == End(CUT, "it was called off")
+    assert plan([CUT], held, at(1.0, "boot-b")) == [End(CUT, "the host was booted anew")]
 
 
-def test_one_at_a_time() -> None:
-    other = replace(CUT, name="faults/another/1")
-    assert plan({CUT: 0.0, other: 0.0}, Journal(ACTIVE), NOW) is None
+def test_one_at_a_time_of_each_part_of_the_host() -> None:
+    same, other = replace(CUT, name="faults/another/1"), replace(CUT, name="faults/third/1", kind=Kind.FROZEN)
+    assert (same.part, other.part) == (Part.FIREWALL, Part.PROGRAMS)
+    journal = waiting(CUT, same, other, since=0.0, active=(ACTIVE,))
+    assert plan([CUT, same, other], journal, NOW) == [Begin(Active(other, 130.0, "boot-a"))]
+    assert not plan([CUT, same], waiting(CUT, same, since=0.0, active=(ACTIVE,)), NOW)
+    late = waiting(CUT, same, since=0.0, active=(replace(ACTIVE, until=900.0),))
+    (skipped,) = plan([CUT, same], late, at(120.0))
+    assert skipped == Skip(same, "faults/cut-eu/1 holds the firewall")
+
+
+def test_an_end_that_cannot_be_done_holds_nothing_else_up() -> None:
+    other = replace(CUT, name="faults/third/1", kind=Kind.FROZEN)
+    due = plan([other], waiting(other, since=0.0, active=(ACTIVE,)), NOW)
+    assert due == [End(CUT, "it was called off"), Begin(Active(other, 130.0, "boot-a"))]
 
 
 def test_no_fault_is_longer_than_the_longest() -> None:
-    step = plan({replace(CUT, duration_s=1e9): 0.0}, Journal(), NOW)
+    (step,) = plan([replace(CUT, duration_s=1e9)], waiting(CUT, since=0.0), NOW)
     assert isinstance(step, Begin)
     assert step.active.until == NOW.uptime_s + DURATION_S_MAX
 
@@ -86,14 +116,15 @@ def test_it_is_begun_once_at_most_and_never_outlives_its_time(
     for index, step_s in enumerate(times):
         uptime += step_s
         boot += index in boots
-        wanted = {} if index in calls else {fault: 100.0}
         now = Moment(f"boot-{boot}", uptime, uptime)
-        step = plan(wanted, journal, now)
-        if isinstance(step, Begin):
-            begun += 1
-            journal = journal.begun(step.active)
-        elif isinstance(step, End):
-            journal = journal.closed(step.fault.name)
-        active = journal.active
-        assert active is None or (uptime < active.until and active.boot_id == now.boot_id)
+        for _ in range(3):
+            for step in plan([] if index in calls else [fault], journal, now):
+                if isinstance(step, Begin):
+                    begun += 1
+                    journal = journal.begun(step.active)
+                elif isinstance(step, Note):
+                    journal = journal.noted(step.accepted)
+                else:
+                    journal = journal.closed(step.fault.name)
+        assert all(uptime < active.until and active.boot_id == now.boot_id for active in journal.active)
     assert begun <= 1

@@ -7,13 +7,29 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.core.drill import RECOVER_S, START_S, TERMINAL, Guards, Run, Sight, State, aborted, objections, step
+from control_plane.core.drill import (
+    RECOVER_S,
+    START_S,
+    TERMINAL,
+    FaultStep,
+    Guards,
+    Run,
+    Sight,
+    State,
+    StepSight,
+    aborted,
+    objections,
+    step,
+)
 
-FINE = Sight(accepted=False, vantages=2, back=2, elsewhere=1)
+IN = StepSight(vantages=2, back=2)
+DOUBTED = StepSight(vantages=2, against=1, back=1)
+OUT = StepSight(vantages=2, against=2, out=2)
+FINE = Sight(accepted=False, steps=(IN,), elsewhere=1)
 HELD = replace(FINE, accepted=True)
-SEEN = replace(HELD, against=1, back=1)
-GONE = replace(HELD, against=2, out=2, back=0)
-NEW = Run(State.STARTING, 100.0, duration_s=20.0)
+SEEN = replace(HELD, steps=(DOUBTED,))
+GONE = replace(HELD, steps=(OUT,))
+NEW = Run(State.STARTING, 100.0, steps=(FaultStep(duration_s=20.0),))
 
 
 def played(run: Run, *scenes: tuple[float, Sight]) -> Run:
@@ -73,7 +89,9 @@ def test_a_fault_that_no_agent_injected_ends_it() -> None:
 
 
 def test_a_fault_that_need_not_be_noticed_is_not_judged_by_withdrawal() -> None:
-    run = played(replace(NEW, withdraws=False), (100.2, HELD), (121.3, FINE), (121.4, FINE))
+    run = played(
+        replace(NEW, steps=(FaultStep(duration_s=20.0, withdraws=False),)), (100.2, HELD), (121.3, FINE), (121.4, FINE)
+    )
     assert run.state is State.PASSED
     assert "withdrawn" not in stages(run)
 
@@ -112,10 +130,10 @@ def test_an_abort_counts_once_and_only_before_the_end() -> None:
 
 def test_what_must_be_so_before_it_begins() -> None:
     assert not list(objections(FINE, 30.0, busy="", braked=False, unready=()))
-    bad = Sight(accepted=False)
+    bad = Sight(accepted=False, steps=(StepSight(),))
     found = list(objections(bad, 1e4, busy="drills/a/runs/1", braked=True, unready=("nodes/x is lost",)))
     assert len(found) == 6
-    half = replace(FINE, back=1)
+    half = replace(FINE, steps=(DOUBTED,))
     assert "in rotation" in next(objections(half, 30.0, busy="", braked=False, unready=()))
 
 
@@ -137,10 +155,79 @@ def test_every_run_ends(scenes: list[tuple[float, bool, int, int, int, str]]) ->
     for after_s, accepted, out, back, elsewhere, refused in scenes:
         now += after_s
         before = run
-        run = step(run, Sight(accepted, refused, 2, out, out, back, elsewhere), now)
+        seen = (StepSight(2, out, out, back),)
+        run = step(run, Sight(accepted, refused, steps=seen, elsewhere=elsewhere), now)
         assert before.state not in TERMINAL or run == before
     for _ in range(4):
         now += START_S + NEW.duration_s + RECOVER_S
         run = step(run, GONE, now)
     assert run.state in TERMINAL
     assert run.reason
+
+
+TWO = replace(NEW, steps=(FaultStep(0.0, 10.0, title="first"), FaultStep(20.0, 10.0, withdraws=False, title="second")))
+
+
+def seen(*steps: StepSight) -> Sight:
+    return Sight(accepted=True, steps=steps, elsewhere=1)
+
+
+def test_each_step_has_its_own_marks_and_is_judged_from_its_own_beginning() -> None:
+    run = played(
+        TWO,
+        (100.0, seen(IN, IN)),
+        (102.5, seen(OUT, IN)),
+        (111.2, seen(OUT, IN)),
+        (113.0, seen(IN, IN)),
+        (121.1, seen(IN, IN)),
+        (124.0, seen(IN, DOUBTED)),
+        (131.0, seen(IN, IN)),
+        (131.5, seen(IN, IN)),
+    )
+    assert run.state is State.PASSED, run
+    assert [(mark.step, mark.stage, round(mark.after_s, 1)) for mark in run.marks] == [
+        (1, "fault", 0.0),
+        (1, "detected", 1.5),
+        (1, "withdrawn", 1.5),
+        (1, "healed", 10.2),
+        (1, "restored", 12.0),
+        (2, "fault", 20.0),
+        (2, "detected", 23.0),
+        (2, "healed", 30.0),
+        (2, "restored", 30.5),
+    ]
+
+
+def test_what_a_later_step_misses_is_said_with_its_number() -> None:
+    late = replace(TWO, steps=(TWO.steps[0], FaultStep(20.0, 10.0)))
+    run = played(
+        late,
+        (100.0, seen(IN, IN)),
+        (102.0, seen(OUT, IN)),
+        (112.0, seen(IN, IN)),
+        (113.0, seen(IN, IN)),
+        (128.0, seen(IN, OUT)),
+        (131.1, seen(IN, IN)),
+        (132.0, seen(IN, IN)),
+    )
+    assert run.failures == ("step 2, withdrawn: after 7.000 s; the objective is 3 s",)
+
+
+def test_a_bad_release_must_be_rolled_back_within_its_step() -> None:
+    bad = replace(NEW, steps=(FaultStep(duration_s=20.0, withdraws=False, rolls_back=True),))
+    before, running = StepSight(rolled_back=True), StepSight()
+    failing = StepSight(failed_release="release 2 is not healthy")
+    over = replace(failing, rolled_back=True)
+    good = played(
+        bad,
+        (100.0, seen(before)),
+        (102.0, seen(running)),
+        (108.0, seen(failing)),
+        (112.0, seen(over)),
+        (121.0, seen(over)),
+    )
+    good = played(good, (121.1, seen(over)))
+    assert good.state is State.PASSED, good
+    assert list(stages(good)) == ["fault", "detected", "rolled-back", "healed", "restored"]
+    stuck = played(bad, (100.0, seen(before)), (102.0, seen(running)), (121.0, seen(running)), (121.1, seen(over)))
+    assert "the bad release was not rolled back within 20 s" in stuck.failures[0]
