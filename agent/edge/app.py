@@ -18,7 +18,7 @@ from agent.edge.config_link import ConfigLink
 from agent.edge.core.routing import Table
 from agent.edge.exchange import Exchange
 from agent.edge.fetcher import Fetcher
-from agent.edge.fill import Filler
+from agent.edge.filler import Filler
 from agent.edge.listener import Listener
 from agent.edge.peers import PeerTls
 from agent.edge.pool import Pool

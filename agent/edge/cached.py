@@ -41,6 +41,8 @@ def look_up(state: EdgeState, head: RequestHead, key: bytes) -> Lookup:
 
 def judged(head: RequestHead, entry: StoredResponse, now: float) -> Lookup:
     """Decides whether a stored response may be used for a request without conditions for the origin."""
+    if entry.parts is not None and not (head.method == b"GET" and conditional.answers(head.fields, entry)):
+        return Lookup(entry, False, False, Forward.PARTIAL)
     wanted = freshness.demands(head.fields)
     verdict = entry.verdict
     age = entry.age_s(now)
@@ -62,7 +64,7 @@ def respond(
     member: bytes,
     extra: HeaderList | None = None,
 ) -> Answer:
-    """The response to this request from a whole stored response.
+    """The response to this request from a stored response, of which all that it needs is there.
 
     Conditions, ranges and HEAD are seen to (RFC 9110 sections 13 and 14).
     """
@@ -74,7 +76,7 @@ def respond(
     status, reason, body = entry.status, entry.reason, entry.body
     ranges = conditional.byte_ranges(head.fields, entry) if head.method == b"GET" else False
     if ranges is True:
-        size = b"bytes */%d" % len(body)
+        size = b"bytes */%d" % entry.size
         more: HeaderList = [(b"Content-Range", size), (cache_status.NAME, member), *(extra or ())]
         return responses.explained(416, "the range lies outside", now, more)
     if not isinstance(ranges, bool):
@@ -92,8 +94,9 @@ def _partial(
     """Fields and body of a 206 (RFC 9110 section 15.3.7): one range as it is, several as parts."""
     if len(ranges) == 1:
         first, last = ranges[0]
-        where = (b"Content-Range", b"bytes %d-%d/%d" % (first, last, len(entry.body)))
-        return [*headers, where], entry.body[first : last + 1]
+        data = entry.take(first, last)
+        assert data is not None
+        return [*headers, (b"Content-Range", b"bytes %d-%d/%d" % (first, last, entry.size))], data
     boundary = b"%032x" % state.rng.getrandbits(128)
     typed = (b"Content-Type", b"multipart/byteranges; boundary=" + boundary)
     kept = [pair for pair in headers if pair[0].lower() != b"content-type"]

@@ -10,11 +10,13 @@ from agent.edge.body import ReplayBody
 from agent.edge.core import cache_key, cache_status, conditional, freshness, http_date
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.cache_status import Forward
+from agent.edge.core.entry import StoredResponse, own_only
 from agent.edge.core.headers import HeaderList, Origin, end_to_end
 from agent.edge.core.request_head import METHODS_SAFE, Refused, switches
 from agent.edge.core.routing import Candidate, Route
 from agent.edge.fetcher import RETRY_AFTER_S, Fetcher, Incoming, outgoing
-from agent.edge.fill import Fill, FillBroken, Filler, Private, Shared
+from agent.edge.fill import Fill, FillBroken, Private, Shared
+from agent.edge.filler import ERRORS, Filler
 from agent.edge.recall import Recall, may_recall
 from agent.edge.relay import Relay, length_of
 from agent.edge.responder import Request, Responder
@@ -79,7 +81,7 @@ class Exchange:
         if route is None:
             return None
         if found.why is not Forward.BYPASS and route.cache:
-            if head.method == b"GET" and b"range" not in head.fields and not state.is_uncacheable(request.key):
+            if head.method == b"GET" and not state.is_uncacheable(request.key):
                 return None
         elif not route.cache:
             found = cached.Lookup(None, False, False, Forward.BYPASS)
@@ -201,8 +203,9 @@ class Exchange:
             return
         if found.revalidate and found.entry is not None:
             state.counters.stale_served_total += 1
-            if key not in state.fills:
-                self._filler.begin(key, route, head, origin, found.entry)
+            part = conditional.wanted_part(head.fields) if found.entry.parts is not None else b""
+            if state.fill_of(key, part) is None and (part or found.entry.parts is None):
+                self._filler.begin(key, route, head, origin, found.entry, 0, part)
             ttl = int(found.entry.ttl_s(state.clock.wall()))
             client.send_stored(request, found.entry, cache_status.hit_with(ttl, "stale-while-revalidate"))
             return
@@ -211,11 +214,57 @@ class Exchange:
             return
         if wanted.only_if_cached:  # RFC 9111 section 5.2.1.7
             raise Refused(504, "nothing stored can answer this request (only-if-cached)", close=False)
-        alone = head.method == b"HEAD" or b"range" in head.fields or wanted.no_store or state.is_uncacheable(key)
-        if alone and found.entry is None:
+        whole = found.entry is not None and found.entry.parts is None
+        if head.method == b"HEAD" and whole and found.entry is not None:
+            await self._head(client, request, route, origin, found.entry, found.why, wanted.stale_if_error_s)
+            return
+        part = b"" if whole else conditional.wanted_part(head.fields)
+        alone = head.method == b"HEAD" or wanted.no_store or state.is_uncacheable(key)
+        alone = alone or (b"range" in head.fields and not part)
+        if alone and not whole:
             await self._pass(client, request, route, origin, found.why)
             return
-        await self._fill(client, request, route, origin, found, wanted)
+        await self._fill(client, request, route, origin, found, wanted, part)
+
+    async def _head(
+        self,
+        client: Responder,
+        request: Request,
+        route: Route,
+        origin: Origin,
+        entry: StoredResponse,
+        why: Forward,
+        asked_s: int,
+    ) -> None:
+        """A HEAD for what is stored but cannot be used: its answer updates what is stored (RFC 9111 section 4.3.5)."""
+        state, head = self._state, request.head
+        on_error = freshness.usable_on_error(entry.verdict, entry.ttl_s(state.clock.wall()), asked_s)
+        try:
+            incoming = await self._fetcher.fetch(route, outgoing(head, origin, None))
+        except Refused:
+            if not on_error:
+                raise
+            self._send_on_error(client, request, entry)
+            return
+        status = incoming.connection.status
+        if status in ERRORS and on_error:
+            await incoming.abandon()
+            self._send_on_error(client, request, entry)
+            return
+        updated = None
+        if status == 200 or (status == 304 and conditional.selects(entry, incoming.connection.fields)):
+            updated = self._filler.update_by_head(request.key, route, head, entry, incoming)
+        if status == 200 and updated is not None:
+            await incoming.done()
+            own = own_only(incoming.connection.headers, updated.verdict)
+            client.send_stored(request, updated, cache_status.forwarded(why, stored=True), own)
+            return
+        await self._relay(client, request, incoming, cache_status.forwarded(why))
+
+    def _send_on_error(self, client: Responder, request: Request, entry: StoredResponse) -> None:
+        self._state.counters.stale_served_total += 1
+        ttl = int(entry.ttl_s(self._state.clock.wall()))
+        client.send_stored(request, entry, cache_status.hit_with(ttl, "stale-if-error"))
 
     async def _fill(
         self,
@@ -225,13 +274,14 @@ class Exchange:
         origin: Origin,
         found: cached.Lookup,
         wanted: freshness.Demands,
+        part: bytes,
     ) -> None:
         state, head = self._state, request.head
-        fill = state.fills.get(request.key)
+        fill = state.fill_of(request.key, part)
         leads = fill is None
         if fill is None:
-            stale_s = wanted.stale_if_error_s
-            fill = self._filler.begin(request.key, route, head, origin, found.entry, stale_s, recalled=request.recalled)
+            stale_s, recalled = wanted.stale_if_error_s, request.recalled
+            fill = self._filler.begin(request.key, route, head, origin, found.entry, stale_s, part, recalled=recalled)
             if fill is None:
                 await self._pass(client, request, route, origin, found.why)
                 return

@@ -54,6 +54,8 @@ class EdgeState:
         """Where plain requests are sent to; 0 when there is no listener with TLS."""
         self._heads: dict[bytes, dict[bytes, tuple[RequestHead, bytes]]] = {}
         self.fills: dict[bytes, Fill] = {}
+        self.part_fills: dict[bytes, dict[bytes, Fill]] = {}
+        """Fetches of parts, by primary key and by what is wanted of it."""
         self.fill_bytes = 0
         self.forgotten = 0
         """Rises whenever something was forgotten that the second tier may still have."""
@@ -89,6 +91,9 @@ class EdgeState:
         if changed:
             self.purge_round += 1
             self.fills = {key: fill for key, fill in self.fills.items() if fill.route.app not in changed}
+            for key in list(self.part_fills):
+                if any(fill.route.app in changed for fill in self.part_fills[key].values()):
+                    del self.part_fills[key]
 
     def is_behind(self, head: RequestHead) -> bool:
         """Whether another edge that asks knows an order to purge that is not known here so far."""
@@ -151,6 +156,25 @@ class EdgeState:
         route = self.table.find(host)
         return cache_key.primary(scheme, host, target, route.rules if route is not None else NO_RULES)
 
+    def fill_of(self, key: bytes, part: bytes) -> Fill | None:
+        """The fetch that runs for the key; with `part`, for that part of it."""
+        return self.part_fills.get(key, {}).get(part) if part else self.fills.get(key)
+
+    def enter_fill(self, fill: Fill) -> None:
+        """Lets others join."""
+        (self.part_fills.setdefault(fill.key, {}) if fill.part else self.fills)[fill.part or fill.key] = fill
+
+    def leave_fill(self, fill: Fill) -> None:
+        """Nobody joins any more."""
+        if self.fill_of(fill.key, fill.part) is not fill:
+            return
+        if not fill.part:
+            del self.fills[fill.key]
+            return
+        del self.part_fills[fill.key][fill.part]
+        if not self.part_fills[fill.key]:
+            del self.part_fills[fill.key]
+
     def is_uncacheable(self, key: bytes) -> bool:
         """Whether the key's last response could not be stored: its requests then do not wait for each other."""
         until = self._uncacheable.get(key)
@@ -193,8 +217,8 @@ class EdgeState:
         self.forgotten += 1
         self.store.remove(key)
         self._uncacheable.pop(key, None)
-        fill = self.fills.pop(key, None)
-        if fill is not None:
+        whole = self.fills.pop(key, None)
+        for fill in (*self.part_fills.pop(key, {}).values(), *((whole,) if whole is not None else ())):
             fill.may_store = False
         if self.tier is not None:
             self.tier.remove(key)

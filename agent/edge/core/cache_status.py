@@ -19,6 +19,7 @@ class Forward(enum.Enum):
     MISS = b"miss"
     REQUEST = b"request"
     STALE = b"stale"
+    PARTIAL = b"partial"
 
 
 def hit(ttl_s: int) -> bytes:

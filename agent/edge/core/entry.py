@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from agent.edge.core import cache_status, compression, freshness, http_date, vary
+from agent.edge.core import cache_status, compression, freshness, http_date, partial, vary
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
 from agent.edge.core.freshness import Verdict
 from agent.edge.core.headers import Fields, HeaderList, encode_head, end_to_end, fields_of
+from agent.edge.core.partial import Parts, Place
 
 OVERHEAD_BYTES: Final = 1200
 """About what the objects around a small entry take."""
 RENDER_BODY_BYTES_MAX: Final = 16 * 1024
 """Bodies up to this are kept a second time behind a rendered head, so that a hit is one write."""
+STRETCH_BYTES: Final = 150
+"""About what the objects around a stretch of a body take."""
 # Section 3.1 of RFC 9111 forbids the proxy fields; the others are made anew for each response.
 _NOT_STORED: Final = frozenset(
     (
@@ -34,7 +37,7 @@ _NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-type", b"content
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A whole response. All but `rendered` and its second is constant."""
+    """A whole response, or parts of one. All but `rendered` and its second is constant."""
 
     status: int
     reason: bytes
@@ -60,6 +63,8 @@ class StoredResponse:
     """What its body was compressed with here."""
     checked: int = -1
     """The round of orders that it was last compared with."""
+    parts: Parts | None = None
+    """Instead of the body, what is there of it; the status is 206 then."""
 
     def age_s(self, now: float) -> float:
         """Current age (RFC 9111 section 4.2.3); a clock that jumped back makes nothing younger than it came."""
@@ -73,6 +78,15 @@ class StoredResponse:
     def fields(self) -> Fields:
         """The stored fields by lower-case name."""
         return fields_of(self.headers)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole body."""
+        return len(self.body) if self.parts is None else self.parts.total
+
+    def take(self, first: int, last: int) -> bytes | None:
+        """The body's bytes from first to last, or None when they are not all there."""
+        return self.body[first : last + 1] if self.parts is None else self.parts.take(first, last)
 
     @property
     def useful_until(self) -> float:
@@ -155,7 +169,60 @@ def restore(entry: StoredResponse) -> StoredResponse:
     copies = 2 if len(entry.body) <= RENDER_BODY_BYTES_MAX else 1
     head = sum(len(name) + len(value) + 120 for name, value in entry.headers)
     entry.cost_bytes = OVERHEAD_BYTES + copies * (len(entry.body) + head)
+    if entry.parts is not None:
+        entry.cost_bytes += entry.parts.size + STRETCH_BYTES * len(entry.parts.stretches)
     return entry
+
+
+def part(entry: StoredResponse, place: Place, data: bytes) -> StoredResponse:
+    """The stored form of a 206: its fields but for the place, which is kept apart (RFC 9111 section 3.3)."""
+    headers = [pair for pair in entry.headers if pair[0].lower() != b"content-range"]
+    parts = Parts(place.total, ((place.first, data),))
+    return restore(replace(entry, status=206, headers=headers, body=b"", parts=parts))
+
+
+def combined(before: StoredResponse, came: StoredResponse, bytes_max: int) -> StoredResponse:
+    """What is stored when a part came (RFC 9111 section 3.4; RFC 9110 section 15.3.7.3).
+
+    Parts with the same strong validator are put together, with the fields of the newer one replacing those of the
+    older; when nothing is missing any more that is a whole 200. Otherwise, or above `bytes_max`, the newer replaces
+    the older.
+    """
+    if before.parts is None or came.parts is None or not same_body(before, came):
+        return came
+    parts = before.parts
+    for first, data in came.parts.stretches:
+        parts = parts.joined(first, data)
+    if parts.size > bytes_max:
+        return came
+    headers = completed(before, came.headers)
+    sequence = min(before.sequence, came.sequence)
+    body = parts.take(0, parts.total - 1)
+    if body is None:
+        return restore(replace(came, headers=headers, parts=parts, sequence=sequence))
+    return restore(replace(came, status=200, reason=b"OK", headers=headers, body=body, parts=None, sequence=sequence))
+
+
+def completed(before: StoredResponse, came: HeaderList) -> HeaderList:
+    """The fields of a response that a part makes whole: the stored ones, replaced by those that came."""
+    names = {name.lower() for name, _ in came}
+    kept = [pair for pair in before.headers if pair[0].lower() not in names]
+    return kept + [pair for pair in came if pair[0].lower() != b"content-range"]
+
+
+def labelled_as_plain(entry: StoredResponse) -> StoredResponse:
+    """The entry as it came, among others that are coded here."""
+    return restore(replace(entry, headers=compression.labelled(entry.headers, b"")))
+
+
+def same_body(one: StoredResponse, other: StoredResponse) -> bool:
+    """Whether both are of the very same representation: the same length, and the same strong validator."""
+    validator = partial.strong_validator(one.fields, one.response_time)
+    return (
+        one.size == other.size
+        and bool(validator)
+        and validator == partial.strong_validator(other.fields, other.response_time)
+    )
 
 
 def coded(entry: StoredResponse, coding: bytes) -> StoredResponse:
@@ -196,7 +263,9 @@ def freshened(
     """
     came = fields_of(headers)
     merged_all = entry.fields | came
-    verdict = freshness.judge(b"GET", entry.status, request or {}, merged_all, response_time, rules)
+    status = entry.status if entry.parts is None else 200
+    asked = {name: value for name, value in (request or {}).items() if name != b"range"}
+    verdict = freshness.judge(b"GET", status, asked, merged_all, response_time, rules)
     left_out = _NOT_STORED | _NOT_UPDATED
     fresh = [pair for pair in end_to_end(headers, came) if pair[0].lower() not in left_out]
     names = {name.lower() for name, _ in fresh}
@@ -211,5 +280,5 @@ def freshened(
         merged | ({b"age": came[b"age"]} if b"age" in came else {}), request_time, response_time
     )
     fresh_one = StoredResponse(entry.status, entry.reason, kept, entry.body, verdict, response_time, age, entry.keyed)
-    fresh_one.sequence, fresh_one.coding = sequence, entry.coding
+    fresh_one.sequence, fresh_one.coding, fresh_one.parts = sequence, entry.coding, entry.parts
     return restore(fresh_one)

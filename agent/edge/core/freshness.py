@@ -19,7 +19,7 @@ Directives = dict[str, str | None]
 
 SECONDS_MAX: Final = 2**31  # section 1.2.2: what a cache must be able to hold
 _DIRECTIVE: Final = re.compile(
-    r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,;\"]*)))?\s*(?:,|$)"
+    r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:(\s*)=(\s*)(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,;\"]*)))?\s*(?:,|$)"
 )
 # Section 5.2.2.3: the status codes whose caching behaviour is known here.
 UNDERSTOOD: Final = frozenset((200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 451, 501))
@@ -28,6 +28,7 @@ HEURISTIC: Final = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 
 NEGATIVE: Final = frozenset((404, 405, 410, 414, 451, 501))
 """What is kept for `negative_s` when it says nothing about it."""
 HEURISTIC_SHARE: Final = 0.1
+_INVALID: Final = "(invalid)"
 _FIELD_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 # The stored response depends on these: naming them in `private` or `no-cache` is the same as naming none.
 _NOT_OMITTED: Final = frozenset(
@@ -65,7 +66,9 @@ def directives(value: bytes | None) -> Directives:
             comma = text.find(",", position)
             position = len(text) if comma < 0 else comma + 1
             continue
-        argument = match[2] if match[2] is not None else match[3]
+        argument = match[4] if match[4] is not None else match[5]
+        if match[2] or match[3]:
+            argument = _INVALID  # no space may be beside the equals sign (RFC 9110 section 5.6.6)
         name = match[1].lower()
         if name in found and name in ("private", "no-cache"):
             before = found[name]
@@ -270,6 +273,15 @@ def demands(fields: Fields) -> Demands:
         stale,
         delta_seconds(control.get("stale-if-error")) or 0,  # RFC 5861 section 4
     )
+
+
+def usable_on_error(verdict: Verdict, ttl_s: float, asked_s: int) -> bool:
+    """Whether a stored response may be served because the origin fails (RFC 5861 section 4).
+
+    `asked_s` is the request's stale-if-error. Never against no-cache or must-revalidate (RFC 9111 section 5.2.2).
+    """
+    bound = 0 if verdict.must_revalidate else asked_s
+    return not verdict.validate_always and -ttl_s < max(verdict.stale_if_error_s, bound)
 
 
 def satisfied(wanted: Demands, age_s: float, lifetime_s: int, must_revalidate: bool) -> bool:

@@ -9,6 +9,7 @@ from agent.edge.core.headers import Fields, list_members
 
 NAMES_MAX: Final = 8
 _REFUSED: Final = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*")
+_WEIGHT: Final = re.compile(rb"[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*")
 _CODINGS: Final = frozenset((b"gzip", b"br", b"zstd", b"deflate"))
 
 
@@ -30,6 +31,8 @@ def secondary(vary: tuple[bytes, ...], request: Fields) -> bytes:
             parts.append(name)
         elif name == b"accept-encoding":
             parts.append(name + b":" + accept_encoding(value))
+        elif name == b"accept-language":
+            parts.append(name + b":" + accept_language(value))
         else:
             parts.append(name + b":" + b",".join(part.strip(b" \t") for part in value.split(b",")))
     return b"\n".join(parts)
@@ -59,3 +62,18 @@ def accept_encoding(value: bytes) -> bytes:
         if coding in _CODINGS and not _REFUSED.fullmatch(weight):
             accepted.add(coding)
     return b",".join(sorted(accepted))
+
+
+def accept_language(value: bytes) -> bytes:
+    """The languages in lower case, by weight and then by name (RFC 9110 section 12.5.4).
+
+    No order among languages of one weight can be relied upon; a value with a weight that is none stays as it is.
+    """
+    weighed = []
+    for member in list_members(value):
+        language, _, weight = member.partition(b";")
+        match = _WEIGHT.fullmatch(weight)
+        if weight and match is None:
+            return value
+        weighed.append((-float(match[1]) if match is not None else -1.0, language.strip(b" \t")))
+    return b",".join(b"%b;%.3f" % (language, -weight) for weight, language in sorted(weighed))

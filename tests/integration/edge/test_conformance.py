@@ -71,6 +71,12 @@ SCENARIOS: dict[str, tuple[list[Answer], list[Step]]] = {
     "max-age-quoted": (control('max-age="3600"'), hit()),
     "max-age-decimal": (control("max-age=3600.5"), miss()),
     "max-age-negative": (control("max-age=-3600"), miss()),
+    "max-age-leading-zero": (control("max-age=003600"), hit()),
+    "max-age-single-quoted": (control("max-age='3600'"), miss()),
+    "max-age-with-a-letter": (control("max-age=3600a"), miss()),
+    "max-age-space-before-equals": (control("max-age =3600"), miss()),
+    "max-age-space-after-equals": (control("max-age= 3600"), miss()),
+    "max-age-and-one-in-quotes": (control('max-age=0, ext="max-age=3600"'), miss()),
     "max-age-overflow": (control("max-age=99999999999999999999"), hit()),
     "max-age-in-a-quoted-extension": (control('ext="max-age=3600"'), miss()),
     "max-age-repeated": (control("max-age=3600, max-age=0"), hit()),
@@ -102,6 +108,14 @@ SCENARIOS: dict[str, tuple[list[Answer], list[Step]]] = {
         [Answer({"Cache-Control": "must-understand, max-age=3600"}, 299)],
         [Step(1, status=299), Step(2, status=299)],
     ),
+    "must-understand-and-no-store": (control("must-understand, no-store, max-age=3600"), hit()),
+    "must-revalidate-fresh": (control("max-age=3600, must-revalidate"), hit()),
+    "no-cache-upper-case": (control("max-age=3600, No-CaChE"), miss()),
+    "no-store-upper-case": (control("max-age=3600, No-StOrE"), miss()),
+    "no-store-leaves-what-is-fresh": (
+        [Answer(FRESH), Answer({"Cache-Control": "no-store"})],
+        [Step(1), Step(2, {"Cache-Control": "no-cache"}), Step(3)],
+    ),
     "pragma-in-a-response": (control("max-age=3600", Pragma="no-cache"), hit()),
     "immutable-is-an-extension": (control("max-age=3600, immutable"), hit()),
     "set-cookie": (control("max-age=3600", Set_Cookie="a=b"), miss()),
@@ -122,6 +136,13 @@ SCENARIOS: dict[str, tuple[list[Answer], list[Step]]] = {
         [Step(1, {"X-A": "1", "X-B": "1"}), Step(2, {"X-A": "1", "X-B": "2"}), Step(1, {"X-B": "1", "X-A": "1"})],
     ),
     "vary-whitespace": (control("max-age=3600", Vary="X-A"), [Step(1, {"X-A": "1, 2"}), Step(1, {"X-A": "1,  2"})]),
+    "vary-language": (
+        control("max-age=3600", Vary="Accept-Language"),
+        [Step(1, {"Accept-Language": "en, de"}), Step(1, {"Accept-Language": "De,  eN"})],
+    ),
+    "vary-empty-and-star": (control("max-age=3600", Vary=", *"), miss()),
+    "vary-two-stars": (control("max-age=3600", Vary="*, *"), miss()),
+    "vary-other-fields": (control("max-age=3600", Vary="X-A"), hit({"X-B": "1"})),
     "vary-per-client": (control("max-age=3600", Vary="X-Forwarded-For"), miss()),
     # Section 5.2.1: request directives
     "request-no-cache": (control("max-age=3600"), miss({"Cache-Control": "no-cache"})),
@@ -157,7 +178,29 @@ SCENARIOS: dict[str, tuple[list[Answer], list[Step]]] = {
     # Status codes: section 3, RFC 9110 section 15
     **{
         f"status-{status}": ([Answer(FRESH, status)], [Step(1, status=status), Step(1, status=status)])
-        for status in (203, 204, 299, 301, 302, 307, 308, 400, 404, 405, 410, 414, 451, 500, 501, 503, 599)
+        for status in (
+            203,
+            204,
+            299,
+            301,
+            302,
+            303,
+            307,
+            308,
+            400,
+            404,
+            405,
+            410,
+            414,
+            451,
+            499,
+            500,
+            501,
+            502,
+            503,
+            504,
+            599,
+        )
     },
     "status-404-without-a-word": ([Answer({}, 404)], [Step(1, status=404), Step(2, status=404)]),
     "status-206-is-not-whole": (
@@ -171,6 +214,13 @@ SCENARIOS: dict[str, tuple[list[Answer], list[Step]]] = {
         control("no-store", CDN_Cache_Control="no-store", Locci_CDN_Cache_Control="max-age=9"),
         hit(),
     ),
+    "targeted-no-cache": (control("max-age=3600", CDN_Cache_Control="no-cache"), miss()),
+    "targeted-private": (control("max-age=3600", CDN_Cache_Control="private"), miss()),
+    "targeted-wrong-type": (control("no-store", CDN_Cache_Control='max-age="3600"'), miss()),
+    "targeted-space-before-equals": (control("max-age=3600", CDN_Cache_Control="max-age =0"), hit()),
+    "targeted-upper-case-is-no-key": (control("max-age=3600", CDN_Cache_Control="MaX-aGe=0"), hit()),
+    "targeted-age": (control("max-age=3600", CDN_Cache_Control="max-age=50", Age="100"), miss()),
+    "targeted-before-expires": (control("no-store", CDN_Cache_Control="max-age=3600", Expires="0"), hit()),
     "targeted-no-store": (control("max-age=3600", CDN_Cache_Control="no-store"), miss()),
     # Section 4.4
     "unsafe-post": (control("max-age=3600"), [Step(1), Step(2, method="POST"), Step(3)]),
@@ -357,21 +407,55 @@ async def test_what_is_left_out_of_the_store(edge: Edge, origin: Origin) -> None
     assert "hit" in answer.cache
 
 
-async def test_head_validates_what_is_stored(edge: Edge, origin: Origin) -> None:
+async def test_a_head_updates_what_is_stored(edge: Edge, origin: Origin) -> None:
     async def handler(seen: Seen) -> None:
-        number = len(origin.seen)
-        if seen.headers.get("if-none-match") == '"v1"' and number == 2:
-            await seen.send(b'HTTP/1.1 304 X\r\nETag: "v1"\r\nX-New: 1\r\nCache-Control: max-age=0\r\n\r\n')
-        else:
-            await seen.answer(200, b"body %d" % number, Cache_Control="max-age=0", ETag=f'"v{number}"')
+        kept = {"Cache-Control": "max-age=0", "ETag": '"v1"', "X-Old": "1"}
+        new = {"Cache-Control": "max-age=60", "X-New": "1"}
+        await seen.answer(200, b"body 1", **(kept if len(origin.seen) == 1 else new))
 
     origin.handler = handler
     await ask(edge)
     updated = await ask(edge, "/", "HEAD")
-    assert (updated.headers["x-new"], updated.body, updated.headers["content-length"]) == ("1", b"", "6")
-    replaced = await ask(edge, "/", "HEAD")
-    assert (replaced.headers["etag"], replaced.body) == ('"v3"', b"")
-    assert [seen.method for seen in origin.seen] == ["GET"] * 3, "a HEAD for what is stored is a GET with conditions"
+    assert (updated.headers["x-new"], updated.headers["x-old"], updated.headers["content-length"]) == ("1", "1", "6")
+    assert updated.cache == "locci; fwd=stale; stored"
+    answer = await ask(edge)
+    assert (answer.body, answer.headers["x-new"], answer.headers["etag"]) == (b"body 1", "1", '"v1"')
+    assert "hit" in answer.cache
+    assert [seen.method for seen in origin.seen] == ["GET", "HEAD"]
+
+
+@pytest.mark.parametrize("other", [{"ETag": '"v2"'}, {"Last-Modified": date(-5)}, {"Content-Length": "99"}])
+async def test_a_head_that_speaks_of_another_response(edge: Edge, origin: Origin, other: Headers) -> None:
+    async def handler(seen: Seen) -> None:
+        more = {"Cache-Control": "max-age=60"} | TAG | (other if seen.method == "HEAD" else {})
+        lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
+        if seen.method == "HEAD":
+            await seen.send(f"HTTP/1.1 200 X\r\n{lines}\r\n".encode())
+        else:
+            await seen.answer(200, b"body %d" % len(origin.seen), **more)
+
+    origin.handler = handler
+    await ask(edge)
+    assert "hit" in (await ask(edge, "/", "HEAD")).cache
+    await ask(edge, "/", "HEAD", Cache_Control="no-cache")
+    assert [seen.method for seen in origin.seen] == ["GET", "HEAD"]
+    assert "fwd=stale" in (await ask(edge)).cache, "what is stored is stale then"
+
+
+async def test_a_head_that_fails_leaves_what_is_stored(edge: Edge, origin: Origin) -> None:
+    async def handler(seen: Seen) -> None:
+        if seen.method == "HEAD":
+            await seen.answer(503 if seen.target == "/kept" else 404, b"")
+        else:
+            await seen.answer(200, b"body", Cache_Control="max-age=10, stale-if-error=999", Age="100")
+
+    origin.handler = handler
+    for target, status in (("/kept", 200), ("/other", 404)):
+        await ask(edge, target)
+        assert (await ask(edge, target, "HEAD")).status == status
+    assert "stale-if-error" in (await ask(edge, "/kept", "HEAD")).cache
+    await origin.stop()
+    assert "stale-if-error" in (await ask(edge, "/kept", "HEAD")).cache
 
 
 async def test_if_range(edge: Edge, origin: Origin) -> None:

@@ -104,3 +104,23 @@ def test_normalised_accept_encoding(one: str, other: str, same: bool) -> None:
 def test_a_missing_field_is_not_an_empty_one() -> None:  # RFC 9111 section 4.1
     assert vary.secondary((b"x",), {}) != vary.secondary((b"x",), {b"x": b""})
     assert vary.secondary((b"x",), {b"x": b"a,  b"}) == vary.secondary((b"x",), {b"x": b"a ,b"})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b"en, de", b"de, en", True),
+        (b"en, de", b"eN,De", True),
+        (b"en;q=0.5, de", b"de;q=1.0, en;q=0.50", True),
+        (b"en;q=0.5, de", b"en, de", False),
+        (b"en, de", b"en", False),
+        (b"en;q=x, de", b"de, en;q=x", False),
+        (b"en-GB", b"en", False),
+    ],
+)
+def test_normalised_accept_language(one: bytes, other: bytes, same: bool) -> None:
+    assert (vary.accept_language(one) == vary.accept_language(other)) is same
+    names = (b"accept-language",)
+    assert (
+        vary.secondary(names, {b"accept-language": one}) == vary.secondary(names, {b"accept-language": other})
+    ) is same
