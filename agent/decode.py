@@ -368,6 +368,8 @@ def _route(route: resource_pb2.AppRoute) -> Route:
         purges=route.purges.SerializeToString(deterministic=True),
         proofs=route.proofs.SerializeToString(deterministic=True),
         balancing=route.balancing.SerializeToString(deterministic=True),
+        http=route.http.SerializeToString(deterministic=True),
+        maintenance=route.maintenance,
         peers=tuple(peers),
         redirect=route.tls.redirect,
         hsts_s=max(0, route.tls.hsts.seconds),

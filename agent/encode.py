@@ -68,6 +68,8 @@ def edge_config(generation: int, view: EdgeView, facts: IdentityFacts, identity_
         route.purges.MergeFromString(served.route.purges)
         route.proofs.MergeFromString(served.route.proofs)
         route.balancing.MergeFromString(served.route.balancing)
+        route.http.MergeFromString(served.route.http)
+        route.maintenance = served.route.maintenance
         route.cache.disabled = served.route.cache_disabled
         route.cache.max_object_bytes = served.route.cache_object_bytes_max
         route.tls.redirect = served.route.redirect

@@ -117,6 +117,7 @@ APP: Final[list[Column]] = [
     ("STABLE", lambda a: last(a.get("stable_release"))),
     ("ROLLOUT", lambda a: last(a.get("rollout"))),
     ("APPLIED", lambda a: age(a.get("update_time"))),
+    ("MAINTENANCE", lambda a: yes(a.get("maintenance"))),
     ("PROBLEMS", lambda a: "\n".join(a.get("placement_problems", []))),
 ]
 

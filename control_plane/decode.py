@@ -28,6 +28,7 @@ from control_plane.core.model import Condition
 from control_plane.core.rollout import State
 from control_plane.core.steering import Routing, Steering
 from control_plane.decode_container import container_options
+from control_plane.decode_http import http_policy
 from fleet.errors import invalid
 from locci.v1 import manifest_pb2, node_pb2, release_pb2
 
@@ -194,6 +195,7 @@ def manifest(message: manifest_pb2.AppManifest) -> Manifest:
             sticky_cookie=message.balancing.sticky_cookie,
             hedge_s=span_s(message.balancing.hedge_after),
         ),
+        http=http_policy(message.http),
         routing=Routing(
             policy=_known(_STEERINGS, message.routing.policy, "manifest.routing.policy"),
             ttl_s=span_s(message.routing.ttl),

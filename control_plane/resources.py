@@ -15,6 +15,7 @@ from control_plane.core.model import Condition
 from control_plane.core.rollout import TERMINAL
 from control_plane.core.tiers import Place, region_order
 from control_plane.decode_container import pass_on
+from control_plane.decode_http import http_policy_message
 from control_plane.observed import Observed
 from control_plane.ports import Vault
 from control_plane.state import State
@@ -317,12 +318,16 @@ class Publication:
     def _routes_of(self, node_id: str) -> Resources:
         ranks = region_order(last_part(self._nodes[node_id].region), self._places)
         return _named(
-            resource_pb2.Resource(name=f"routes/{manifest.name}", route=self._route(node_id, manifest, ranks))
-            for _, _, manifest in self._apps
+            resource_pb2.Resource(
+                name=f"routes/{manifest.name}", route=self._route(node_id, manifest, ranks, app.maintenance)
+            )
+            for app, _, manifest in self._apps
             if manifest.hostnames
         )
 
-    def _route(self, node_id: str, manifest: Manifest, ranks: dict[str, int]) -> resource_pb2.AppRoute:
+    def _route(
+        self, node_id: str, manifest: Manifest, ranks: dict[str, int], maintenance: bool
+    ) -> resource_pb2.AppRoute:
         peers = [peer for peer in self._peers_of[manifest.name] if peer.node != node_id]
         peers.sort(key=lambda peer: (ranks.get(peer.region, len(ranks)), peer.node))
         return resource_pb2.AppRoute(
@@ -332,6 +337,8 @@ class Publication:
             cache=decode.cache_policy_message(manifest),
             purges=self._purges.get(manifest.name),
             balancing=decode.balancing_message(manifest.balancing),
+            http=http_policy_message(manifest.http),
+            maintenance=maintenance,
             proofs=fleet_resources.http_proofs(self._state, manifest.hostnames),
             tls=manifest_pb2.TlsPolicy(redirect=manifest.tls_redirect, hsts=decode.duration(manifest.hsts_s)),
             peers=[

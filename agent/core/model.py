@@ -115,6 +115,9 @@ class Route:
     """What the edge answers to a certificate authority, as it came."""
     balancing: bytes = b""
     """How the edge chooses among replicas, as it came."""
+    http: bytes = b""
+    """What the edge does with requests and answers, as it came."""
+    maintenance: bool = False
     peers: tuple[Peer, ...] = ()
     redirect: bool = False
     """Plain requests are sent to https."""

@@ -47,8 +47,7 @@ class Worker:
         self.state = EdgeState(settings, clock, rng, None)
         if settings.redis_url:
             self.state.tier = _tier(settings, clock, rng, self.state)
-        if settings.client_rate or settings.app_rate:
-            self.state.rates = Rates(settings, clock, rng, self.state.counters)
+        self._rates = Rates(settings, clock, rng, self.state.counters)
         if settings.access_log:
             self.state.access_log = AccessLog(settings.access_log, clock)
         self._tls = PeerTls()
@@ -82,10 +81,8 @@ class Worker:
                 self._admin = await admin.serve(self.state, self.settings.admin_listen, self._number)
             except OSError as error:
                 raise invalid("admin_listen", f"cannot listen on {self.settings.admin_listen}: {error}") from error
-        for work in (self.link.run(), self._sweep(), self._listen_for_peers(), self._write_log()):
+        for work in (self.link.run(), self._sweep(), self._listen_for_peers(), self._write_log(), self._rates.run()):
             self._spawn(work)
-        if self.state.rates is not None:
-            self._spawn(self.state.rates.run())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -94,6 +91,8 @@ class Worker:
 
     def _apply(self, table: Table) -> None:
         self.state.apply(table)
+        self._rates.adopt(table)
+        self.state.rates = self._rates if self._rates.active else None
         self._client_tls.take(table.certificates)
         self._tls.configure(table.identity_dir, table.trust_domain)
         self._refresh_identity()
@@ -163,8 +162,7 @@ class Worker:
         await self._filler.close()
         if self.state.tier is not None:
             await self.state.tier.close()
-        if self.state.rates is not None:
-            await self.state.rates.close()
+        await self._rates.close()
         if self._admin is not None:
             await self._admin.cleanup()
         if self.state.access_log is not None:

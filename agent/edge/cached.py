@@ -9,6 +9,7 @@ from agent.edge.core import cache_status, conditional, freshness
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse
 from agent.edge.core.headers import HeaderList
+from agent.edge.core.http_rules import HeaderEdits
 from agent.edge.core.request_head import RequestHead
 from agent.edge.responses import Answer
 from agent.edge.state import EdgeState
@@ -63,16 +64,17 @@ def respond(
     entry: StoredResponse,
     member: bytes,
     extra: HeaderList | None = None,
+    edits: HeaderEdits | None = None,
 ) -> Answer:
-    """The response to this request from a stored response, of which all that it needs is there.
+    """The response to this request from a stored response, of which all that it needs is there, its fields edited.
 
     Conditions, ranges and HEAD are seen to (RFC 9110 sections 13 and 14).
     """
     now = state.clock.wall()
     if conditional.not_modified(head.fields, entry, now):
-        headers = _dressed(conditional.headers_of_304(entry), entry, now, member, extra)
+        headers = _dressed(_edited(conditional.headers_of_304(entry), edits), entry, now, member, extra)
         return Answer(304, b"Not Modified", headers, b"")
-    headers = list(entry.headers)
+    headers = _edited(list(entry.headers), edits)
     status, reason, body = entry.status, entry.reason, entry.body
     ranges = conditional.byte_ranges(head.fields, entry) if head.method == b"GET" else False
     if ranges is True:
@@ -101,6 +103,10 @@ def _partial(
     typed = (b"Content-Type", b"multipart/byteranges; boundary=" + boundary)
     kept = [pair for pair in headers if pair[0].lower() != b"content-type"]
     return [*kept, typed], conditional.multipart(entry, ranges, boundary)
+
+
+def _edited(headers: HeaderList, edits: HeaderEdits | None) -> HeaderList:
+    return headers if edits is None else edits.apply(headers)
 
 
 def _dressed(

@@ -7,6 +7,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from agent.edge.configuration_http import http_rules
 from agent.edge.core import purges, routing
 from agent.edge.core.affinity import Balancing, HashBy
 from agent.edge.core.cache_rules import CacheRules
@@ -25,15 +26,15 @@ _HASH_BY: Final = {
 }
 
 
-def table_of(config: edge_pb2.EdgeConfig) -> routing.Table:
-    """What the edge serves by this configuration. Raises INVALID_ARGUMENT with everything that is wrong."""
+def table_of(config: edge_pb2.EdgeConfig, workers: int = 1) -> routing.Table:
+    """What one of so many workers serves by this configuration. Raises INVALID_ARGUMENT with all that is wrong."""
     found = routing.table(
         config.generation,
         config.node,
         config.region,
         config.trust_domain,
         config.identity_dir,
-        tuple(_route(route) for route in config.routes),
+        tuple(_route(route, workers) for route in config.routes),
         [_certificate(certificate) for certificate in config.certificates],
     )
     problems = routing.problems(found)
@@ -44,7 +45,7 @@ def table_of(config: edge_pb2.EdgeConfig) -> routing.Table:
     return found
 
 
-def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
+def _route(route: edge_pb2.EdgeRoute, workers: int) -> routing.Route:
     rules = _rules(route.cache)
     return routing.Route(
         route.app,
@@ -58,6 +59,7 @@ def _route(route: edge_pb2.EdgeRoute) -> routing.Route:
         rules,
         purges.compiled(route.purges.floor, map(_mark, route.purges.marks), rules),
         _balancing(route.balancing),
+        http_rules(route.http, maintenance=route.maintenance, workers=workers),
         {one.token.encode(): one.key_authorization.encode() for one in route.proofs.challenges},
     )
 

@@ -12,6 +12,7 @@ from agent.edge.core import headers as fields_rules
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse, own_only
 from agent.edge.core.headers import HeaderList, Origin, end_to_end
+from agent.edge.core.http_rules import NO_HTTP_RULES, HeaderEdits
 from agent.edge.core.request_head import METHODS_SAFE, Refused, switches
 from agent.edge.core.routing import Candidate, Route
 from agent.edge.fetcher import RETRY_AFTER_S, Fetcher, Incoming, outgoing
@@ -87,6 +88,10 @@ class Exchange:
             found = cached.Lookup(None, False, False, Forward.BYPASS)
         if request.scheme == b"https" and route.hsts_s:
             return None
+        if route.http is not NO_HTTP_RULES:
+            if route.http.patient:
+                return None
+            request.http = route.http
         taken = self._fetcher.ready(route)
         if taken is None:
             return None
@@ -111,7 +116,7 @@ class Exchange:
         known, head = client.forwarded, request.head
         if known is None or known[0] is not head:
             origin = Origin(client.address, request.scheme, head.host, b"", client.peer)
-            made = outgoing(head, origin, None)
+            made = outgoing(head, origin, None, http=request.http)
             made.headers = [pair for pair in made.headers if pair[0] != b"X-Request-Id"]
             traced = fields_rules.acceptable_traceparent(head.fields.get(b"traceparent"))
             client.forwarded = known = (head, made.encode(False)[:-2], traced)
@@ -182,8 +187,23 @@ class Exchange:
         if route is None:
             host = head.host.decode("latin-1")
             raise Refused(421, f"no app here has the hostname {host}", close=False)
-        request.app = route.app
+        request.app, request.http = route.app, route.http
         self.name(request)
+        most = route.http.limits.in_progress_max
+        if not most:
+            await self._answer(client, request, route)
+            return
+        if state.asked[route.app] >= most:
+            state.counters.limited_total += 1
+            raise Refused(503, f"the app {route.app} has too many requests to answer; try again", close=False)
+        state.asked[route.app] += 1
+        try:
+            await self._answer(client, request, route)
+        finally:
+            state.asked[route.app] -= 1
+
+    async def _answer(self, client: Responder, request: Request, route: Route) -> None:
+        head, state = request.head, self._state
         trace = fields_rules.traceparent(state.rng.getrandbits(192))
         origin = Origin(client.address, request.scheme, head.host, request.id, client.peer, trace)
         if head.method not in (b"GET", b"HEAD"):
@@ -240,7 +260,7 @@ class Exchange:
         state, head = self._state, request.head
         on_error = freshness.usable_on_error(entry.verdict, entry.ttl_s(state.clock.wall()), asked_s)
         try:
-            incoming = await self._fetcher.fetch(route, outgoing(head, origin, None))
+            incoming = await self._fetcher.fetch(route, outgoing(head, origin, None, http=route.http))
         except Refused:
             if not on_error:
                 raise
@@ -337,6 +357,8 @@ class Exchange:
         self._state.counters.misses_total += 1
         request.cache_status = member
         now = self._state.clock.wall()
+        if entry.status in request.http.replaced and client.paged(request, entry.status, entry.reason, entry.headers):
+            return
         more: HeaderList = [
             *own,
             (b"Age", b"%d" % int(entry.age_s(now))),
@@ -345,7 +367,9 @@ class Exchange:
             (b"X-Request-Id", request.id),
         ]
         length = fill.length
-        await self._send(client, request, entry.status, entry.reason, entry.headers + more, length, source)
+        edits = None if client.peer else request.http.response
+        headers = entry.headers if edits is None else edits.apply(entry.headers)
+        await self._send(client, request, entry.status, entry.reason, headers + more, length, source)
 
     # ---- without the cache
 
@@ -357,7 +381,7 @@ class Exchange:
         if request.body is not None:
             client.invite_body(request)
             body = ReplayBody(request.body)
-        incoming = await self._fetcher.fetch(route, outgoing(head, origin, body))
+        incoming = await self._fetcher.fetch(route, outgoing(head, origin, body, http=route.http))
         if head.method not in METHODS_SAFE:
             self._invalidate(client, request, incoming)
         await self._relay(client, request, incoming, member)
@@ -383,13 +407,19 @@ class Exchange:
         request.cache_status = member
         try:
             self._state.counters.misses_total += 1
-            headers = self.relayed(connection, request, incoming.response_time, member)
+            edits = None if client.peer else request.http.response
+            headers = self.relayed(connection, request, incoming.response_time, member, edits)
             if incoming.stay:
                 headers.append((b"Set-Cookie", incoming.stay))
             if connection.status == 101 and not switches(request.head.upgrade):
                 raise Refused(502, f"the app {request.app} answered with an upgrade that nobody asked for", close=False)
             if connection.status == 101:
                 await client.tunnel(request, incoming, headers)
+                return
+            if connection.status in request.http.replaced and client.paged(
+                request, connection.status, connection.reason, connection.headers
+            ):
+                await incoming.discard()
                 return
             length = length_of(connection)
             await self._send(client, request, connection.status, connection.reason, headers, length, connection)
@@ -399,11 +429,18 @@ class Exchange:
         await incoming.done()
 
     def relayed(
-        self, connection: UpstreamConnection, request: Request, response_time: float, member: bytes
+        self,
+        connection: UpstreamConnection,
+        request: Request,
+        response_time: float,
+        member: bytes,
+        edits: HeaderEdits | None,
     ) -> HeaderList:
         """A response's fields as the client gets them, but for framing."""
         fields = connection.fields
         headers = end_to_end(connection.headers, fields, RELAY_DROPPED)
+        if edits is not None:
+            headers = edits.apply(headers)
         if b"date" not in fields:
             headers.append((b"Date", http_date.render(response_time)))
         via = fields.get(b"via")

@@ -12,6 +12,7 @@ from agent.edge.body import ReplayBody
 from agent.edge.core import affinity
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.headers import Fields, HeaderList, Origin, encode_head
+from agent.edge.core.http_rules import NO_HTTP_RULES, HttpRules
 from agent.edge.core.request_head import METHODS_IDEMPOTENT, METHODS_SAFE, Refused, RequestHead, switches
 from agent.edge.core.routing import Candidate, Route, candidates, may_retry
 from agent.edge.pool import Pool
@@ -21,6 +22,7 @@ from agent.edge.upstream import UpstreamConnection, UpstreamError
 HOP = b"locci-hop"
 HSTS = b"strict-transport-security"
 RETRY_AFTER_S = 1
+DISCARD_BYTES_MAX: Final = 64 * 1024
 HEDGES_SHARE: Final = 0.1
 """Of the requests that may be asked for twice, so many are, at most."""
 HEDGES_MAX: Final = 10.0
@@ -44,6 +46,8 @@ class Outgoing:
     fields: Fields = field(default_factory=dict)
     """The client's, as it sent them."""
     client: bytes = b""
+    http: HttpRules = NO_HTTP_RULES
+    host: bytes = b""
     sequence: int = 0
     """The newest order to purge known here: an edge that does not know it must not use what it has stored."""
 
@@ -62,13 +66,22 @@ class Outgoing:
             extra.append((b"Locci-Hop", b"1"))
             if self.sequence:
                 extra.append((b"Locci-Purge", b"%d" % self.sequence))
-        return encode_head(self.method + b" " + self.target + b" HTTP/1.1", self.headers + extra)
+        target, headers, http = self.target, self.headers, self.http
+        if http is not NO_HTTP_RULES and not to_peer:
+            target = http.rewritten(self.host, target)
+            headers = headers if http.request is None else http.request.apply(headers)
+        return encode_head(self.method + b" " + target + b" HTTP/1.1", headers + extra)
 
 
 def outgoing(
-    head: RequestHead, origin: Origin, body: ReplayBody | None, *, drop: frozenset[bytes] = frozenset()
+    head: RequestHead,
+    origin: Origin,
+    body: ReplayBody | None,
+    *,
+    drop: frozenset[bytes] = frozenset(),
+    http: HttpRules = NO_HTTP_RULES,
 ) -> Outgoing:
-    """The request that follows from a client's; fields named in `drop` stay behind."""
+    """The request that follows from a client's; fields named in `drop` stay behind. Replicas get it by `http`."""
     passed = fields_rules.to_upstream(head.headers, head.fields, origin, head.minor)
     if drop:
         passed = [pair for pair in passed if pair[0].lower() not in drop]
@@ -76,7 +89,18 @@ def outgoing(
     upgrade = head.upgrade if switches(head.upgrade) else b""
     secure, client = origin.scheme == b"https", origin.client
     return Outgoing(
-        head.method, head.target, passed, body, length, origin.trusted, upgrade, secure, head.fields, client
+        head.method,
+        head.target,
+        passed,
+        body,
+        length,
+        origin.trusted,
+        upgrade,
+        secure,
+        head.fields,
+        client,
+        http,
+        head.host,
     )
 
 
@@ -111,6 +135,16 @@ class Incoming:
         elif not self._ended:
             self._ended = True
             self._fetcher.end(self.candidate, self.connection)
+
+    async def discard(self) -> None:
+        """Nobody wants the body; the connection is kept when that is short."""
+        length = self.connection.fields.get(b"content-length", b"")
+        if not self.connection.complete and (not length.isdigit() or int(length[:18]) > DISCARD_BYTES_MAX):
+            await self.abandon()
+            return
+        while await self.connection.read():
+            pass
+        await self.done()
 
     async def abandon(self) -> None:
         """Nobody wants the rest. Nothing happens when it has ended already."""

@@ -131,7 +131,7 @@ class Filler:
         return True
 
     async def _from_endpoint(self, fill: Fill) -> None:
-        request = outgoing(fill.head, fill.origin, None, drop=DROPPED)
+        request = outgoing(fill.head, fill.origin, None, drop=DROPPED, http=fill.route.http)
         request.method = b"GET"
         plain = request.headers
         if fill.part:
@@ -291,7 +291,9 @@ class Filler:
             self._state.tier.put(key, entry, variants, request)
 
     def _store(self, fill: Fill, entry: StoredResponse) -> None:
-        entry.checked = fill.purge_round  # no order that is younger than its fetch was compared with it
+        entry.edits = fill.route.http.response
+        if not fill.route.http.guards:
+            entry.checked = fill.purge_round  # no order that is younger than its fetch was compared with it
         self._keep(fill.key, entry, fill.head.fields)
 
     async def _hand_over(self, fill: Fill, incoming: Incoming, why: str) -> None:

@@ -202,8 +202,10 @@ class Http2Connection(asyncio.Protocol):
             head = http2_request.read(event.headers, self._listener.scheme, state.settings.max_headers, ended=ended)
             if len(head.target) > state.settings.max_url_bytes:
                 raise Refused(414, "the request target is too long")
-            if head.content_length > state.settings.max_body_bytes:
-                raise Refused(413, f"the body is larger than {state.settings.max_body_bytes} bytes")
+            if not ended:
+                stream.body_bytes_max = most = state.body_bytes_max(head.host)
+                if head.content_length > most:
+                    raise Refused(413, f"the body is larger than {most} bytes")
         except Refused as refusal:
             stream.refuse(refusal)
             return

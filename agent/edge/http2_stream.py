@@ -43,6 +43,7 @@ class Stream(Responder):
         self.moved_at = connection.now()
         self.rate: tuple[float, int] | None = None
         self.data_at = self.moved_at
+        self.body_bytes_max = 0
         self._owed = 0
         self._out: deque[bytes | memoryview] = deque()
         self._out_bytes = 0
@@ -62,7 +63,7 @@ class Stream(Responder):
         """Bytes of the body came; the client may send as many again once someone has read them."""
         self._owed += cost
         self.data_at = self._connection.now()
-        body, most = self.body, self._state.settings.max_body_bytes
+        body, most = self.body, self.body_bytes_max
         if body is not None:
             body.feed(data)
             if body.size > most and not body.discarding:

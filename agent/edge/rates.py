@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
 from typing import Final
 
 import redis.asyncio as redis_client
@@ -30,12 +31,14 @@ TIMEOUT_S: Final = 0.5
 
 
 class Rates:
-    """Both limits; one that is 0 in the settings is none."""
+    """The limits of the settings, which hold for all apps, and those of apps that have some of their own."""
 
     def __init__(self, settings: EdgeSettings, clock: Clock, rng: random.Random, counters: Counters):
         window_s = settings.rate_window_s
         self.clients = RateLimit(settings.client_rate, window_s) if settings.client_rate else None
         self.apps = RateLimit(settings.app_rate, window_s) if settings.app_rate else None
+        self._own: dict[str, tuple[RateLimit | None, RateLimit | None]] = {}
+        """By app: of each client, and of all."""
         self._clock = clock
         self._wall = clock.wall
         self._rng = rng
@@ -51,21 +54,52 @@ class Rates:
                 retry=Retry(NoBackoff(), 0),
             )
 
+    def adopt(self, table: Table) -> None:
+        """Goes by what the apps of a table want; what was counted for a limit that stays is kept."""
+        before, self._own = self._own, {}
+        for route in table.routes:
+            wanted, known = route.http.limits, before.get(route.app, (None, None))
+            if wanted.client_rate or wanted.rate:
+                self._own[route.app] = (
+                    _kept(known[0], wanted.client_rate, wanted.window_s),
+                    _kept(known[1], wanted.rate, wanted.window_s),
+                )
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is limited."""
+        return self.clients is not None or self.apps is not None or bool(self._own)
+
     def wait_s(self, address: bytes, host: bytes, table: Table) -> float:
         """0 when the request may go on; otherwise when to come again."""
         now = self._wall()
-        if self.clients is not None:
-            wait = self.clients.take(client_key(address), now)
-            if wait:
-                self._counters.limited_total += 1
-                return wait
-        if self.apps is not None:
+        wait = self.clients.take(client_key(address), now) if self.clients is not None else 0.0
+        if not wait and (self.apps is not None or self._own):
             route = table.find(host)
-            wait = self.apps.take(route.app.encode(), now) if route is not None else 0.0
-            if wait:
-                self._counters.limited_total += 1
-                return wait
-        return 0.0
+            if route is not None:
+                wait = self._wait_for_app(address, route.app, now)
+        self._counters.limited_total += wait > 0
+        return wait
+
+    def _wait_for_app(self, address: bytes, app: str, now: float) -> float:
+        name = app.encode()
+        wait = self.apps.take(name, now) if self.apps is not None else 0.0
+        of_clients, of_all = self._own.get(app, (None, None))
+        if not wait and of_clients is not None:
+            wait = of_clients.take(client_key(address), now)
+        if not wait and of_all is not None:
+            wait = of_all.take(name, now)
+        return wait
+
+    def _all(self) -> Iterator[tuple[bytes, RateLimit]]:
+        """What the counts of each limit are called, and the limit. Windows of another length are counted apart."""
+        for kind, limit in ((b"c:", self.clients), (b"a:", self.apps)):
+            if limit is not None:
+                yield kind, limit
+        for app, (of_clients, of_all) in list(self._own.items()):
+            for letter, limit in ((b"c", of_clients), (b"a", of_all)):
+                if limit is not None:
+                    yield b"%b:%b:%g:" % (letter, app.encode(), limit.window_s), limit
 
     async def run(self) -> None:
         """Adds up with the others until cancelled."""
@@ -73,9 +107,7 @@ class Rates:
         while True:
             await asyncio.sleep(SHARE_S)
             turn += 1
-            for kind, limit in ((b"c:", self.clients), (b"a:", self.apps)):
-                if limit is None:
-                    continue
+            for kind, limit in self._all():
                 if self._redis is not None and self._breaker.allows(self._clock.monotonic()):
                     await self._share(self._redis, kind, limit)
                 if turn % SWEEP_TURNS == 0:
@@ -110,3 +142,10 @@ class Rates:
                     await self._redis.aclose()
             except (RedisError, OSError, TimeoutError):
                 self._counters.tier_errors_total += 1
+
+
+def _kept(known: RateLimit | None, per_s: float, window_s: float) -> RateLimit | None:
+    if not per_s:
+        return None
+    same = known is not None and (known.per_s, known.window_s) == (per_s, window_s)
+    return known if same else RateLimit(per_s, window_s)

@@ -89,7 +89,9 @@ class Relay:
         request = self._request
         now = self._exchange.now()
         self._candidate.endpoint.answered(connection.status, now, now - self._since)
-        headers = self._exchange.relayed(connection, request, self._exchange.wall(), request.cache_status)
+        headers = self._exchange.relayed(
+            connection, request, self._exchange.wall(), request.cache_status, request.http.response
+        )
         self._length = length_of(connection)
         self._client.begin_response(request, connection.status, connection.reason, headers, self._length)
 

@@ -46,6 +46,7 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         self._headers: HeaderList = []
         self._head_done = False
         self._body: BodyReader | None = None
+        self._body_bytes_max = 0
         self._messages = 0
         self._rate: tuple[float, int] | None = None
         self._head: RequestHead
@@ -185,8 +186,10 @@ class RequestReader(asyncio.Protocol, abc.ABC):
             head = check(parser.get_method(), self._url, headers, fields, minor, keep_alive)
         except Refused as refusal:
             self._stop(refusal)
-        if head.content_length > settings.max_body_bytes:
-            self._stop(Refused(413, f"the body is larger than {settings.max_body_bytes} bytes"))
+        if head.has_body:
+            self._body_bytes_max = most = self._state.body_bytes_max(head.host)
+            if head.content_length > most:
+                self._stop(Refused(413, f"the body is larger than {most} bytes"))
         self._head = head
         self._key = self._state.key(self._scheme_of(fields), head.host, head.target)
         if head.has_body:
@@ -205,8 +208,8 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         if body is None:
             self._stop(Refused(400, "a body that was not announced"))
         body.feed(chunk)
-        if body.size > self._state.settings.max_body_bytes:
-            refusal = Refused(413, f"the body is larger than {self._state.settings.max_body_bytes} bytes")
+        if body.size > self._body_bytes_max:
+            refusal = Refused(413, f"the body is larger than {self._body_bytes_max} bytes")
             body.fail(refusal)
             self._state.counters.refused_total += 1
             self._deaf = True

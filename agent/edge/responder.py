@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -15,6 +15,7 @@ from agent.edge.core import cache_status
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse
 from agent.edge.core.headers import HeaderList
+from agent.edge.core.http_rules import NO_HTTP_RULES, Maintenance, filled, wants_html
 from agent.edge.core.request_head import Refused, RequestHead
 from agent.edge.fetcher import Incoming
 from agent.edge.responses import Answer
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from agent.edge.exchange import Exchange
 
 log = structlog.get_logger()
+_WITH_PAGES: Final = frozenset((b"retry-after", b"www-authenticate", b"set-cookie", b"allow"))
+"""What of an app's own answer goes with the page that takes its place."""
 
 
 class Request:
@@ -35,6 +38,7 @@ class Request:
         "cache_status",
         "found",
         "head",
+        "http",
         "id",
         "invited",
         "key",
@@ -55,6 +59,8 @@ class Request:
         self.app = ""
         self.recalled = False
         """The second tier was asked already."""
+        self.http = NO_HTTP_RULES
+        """Of its app, once that is known."""
         self.wait_s = 0.0
         """When to come again, because there were too many requests; 0 when there were not."""
 
@@ -128,7 +134,7 @@ class Responder(abc.ABC):
         if request.wait_s:
             self._send_limited(request, exchange)
             return True
-        if self._state.table.redirects and self._redirected(request):
+        if self._state.table.guards and self._guarded(request):
             return True
         if usual:
             found = cached.look_up(self._state, head, request.key)
@@ -158,7 +164,14 @@ class Responder(abc.ABC):
         """Answers from a whole stored response, with fields that are this client's only."""
         extra = [*(own or ()), (b"X-Request-Id", request.id)]
         request.cache_status = member
-        answer = cached.respond(self._state, request.head, entry, member, extra)
+        if not request.app:
+            self._know(request)
+        http, edits = request.http, None
+        if http is not NO_HTTP_RULES and not self.peer:
+            if entry.status in http.replaced and self.paged(request, entry.status, entry.reason, entry.headers):
+                return
+            edits = http.response
+        answer = cached.respond(self._state, request.head, entry, member, extra, edits)
         counters = self._state.counters
         counters.hits_total += member.startswith(b"locci; hit")
         counters.body_bytes_sent_total += len(answer.body)
@@ -166,8 +179,33 @@ class Responder(abc.ABC):
 
     def send_text(self, request: Request, refusal: Refused, extra: HeaderList) -> None:
         """Answers with an explanation."""
-        answer = responses.explained(refusal.status, refusal.text, self._state.wall(), extra)
+        page, now = request.http.pages.get(refusal.status), self._state.wall()
+        if page is not None and not self.peer and wants_html(request.head.fields):
+            answer = responses.page(refusal.status, filled(page, refusal.status, refusal.text, request.id), now, extra)
+        else:
+            answer = responses.explained(refusal.status, refusal.text, now, extra)
         self.send(request, answer, close=refusal.close)
+
+    def paged(self, request: Request, status: int, reason: bytes, headers: HeaderList) -> bool:
+        """Sends the app's page in the place of its own answer; False when the client is to have that."""
+        if self.peer or not wants_html(request.head.fields):
+            return False
+        text = (responses.reason_of(status) or reason).decode("latin-1")
+        more = [
+            *(pair for pair in headers if pair[0].lower() in _WITH_PAGES),
+            (cache_status.NAME, request.cache_status),
+            (b"X-Request-Id", request.id),
+        ]
+        page = filled(request.http.pages[status], status, text, request.id)
+        self.send(request, responses.page(status, page, self._state.wall(), more))
+        return True
+
+    def _know(self, request: Request) -> bool:
+        """Looks up whose the request is; False when it is nobody's."""
+        route = self._state.route(request.head.host)
+        if route is not None:
+            request.app, request.http = route.app, route.http
+        return route is not None
 
     def _send_health(self, request: Request) -> None:
         state = self._state
@@ -195,6 +233,7 @@ class Responder(abc.ABC):
     def _send_limited(self, request: Request, exchange: Exchange) -> None:
         """RFC 6585 section 4."""
         exchange.name(request)
+        self._know(request)
         request.cache_status = cache_status.forwarded(Forward.BYPASS, detail="rate")
         more = [
             (b"Retry-After", b"%d" % math.ceil(request.wait_s)),
@@ -203,19 +242,46 @@ class Responder(abc.ABC):
         ]
         self.send_text(request, Refused(429, "too many requests; come again later", close=False), more)
 
-    def _redirected(self, request: Request) -> bool:
-        """Sends a plain request to https, when its app wants that (RFC 9110, section 15.4.9); False when not."""
-        state, head = self._state, request.head
-        route = state.route(head.host)
-        if route is None or not route.redirect or self.peer or request.scheme == b"https" or not state.https_port:
+    def _guarded(self, request: Request) -> bool:
+        """Answers what an app's rules answer by themselves: redirects and maintenance; False when they do not."""
+        head = request.head
+        route = self._state.route(head.host)
+        if route is None or self.peer or head.target.startswith(responses.ACME_PATH):
             return False
-        if head.target.startswith(responses.ACME_PATH):
-            return False
+        request.app, request.http = route.app, route.http
+        if route.redirect and request.scheme != b"https" and self._state.https_port:  # RFC 9110, section 15.4.9
+            location = responses.https_location(head.host, head.target, self._state.https_port)
+            self._send_elsewhere(request, 308, location, "this is served over https")
+            return True
+        maintenance = route.http.maintenance
+        if maintenance is not None and not maintenance.lets(self.address):
+            self._send_maintenance(request, maintenance)
+            return True
+        found = route.http.redirect(head.host, head.target)
+        if found is not None:
+            self._send_elsewhere(request, *found, "this is somewhere else")
+        return found is not None
+
+    def _send_elsewhere(self, request: Request, status: int, location: bytes, why: str) -> None:
+        request.cache_status = cache_status.forwarded(Forward.BYPASS, detail="redirect")
         more = [
-            (b"Location", responses.https_location(head.host, head.target, state.https_port)),
-            (cache_status.NAME, cache_status.forwarded(Forward.BYPASS, detail="redirect")),
+            (b"Location", location),
+            (cache_status.NAME, request.cache_status),
             (b"X-Request-Id", request.id),
         ]
-        request.app = route.app
-        self.send_text(request, Refused(308, "this is served over https", close=False), more)
-        return True
+        self.send_text(request, Refused(status, why, close=False), more)
+
+    def _send_maintenance(self, request: Request, maintenance: Maintenance) -> None:
+        """RFC 9110, section 15.6.4."""
+        request.cache_status = cache_status.forwarded(Forward.BYPASS, detail="maintenance")
+        more = [
+            (b"Retry-After", b"%d" % maintenance.retry_after_s),
+            (cache_status.NAME, request.cache_status),
+            (b"X-Request-Id", request.id),
+        ]
+        text = f"{request.app} is in maintenance; come again later"
+        if maintenance.page and wants_html(request.head.fields):
+            page = filled(maintenance.page, 503, text, request.id)
+            self.send(request, responses.page(503, page, self._state.wall(), more))
+        else:
+            self.send_text(request, Refused(503, text, close=False), more)

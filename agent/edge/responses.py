@@ -46,6 +46,11 @@ def explained(status: int, message: str, now: float, extra: HeaderList | None = 
     return whole(status, b"text/plain; charset=utf-8", message.encode() + b"\n", now, extra)
 
 
+def page(status: int, body: bytes, now: float, extra: HeaderList | None = None) -> Answer:
+    """A page of an app's own. Never stored by anybody."""
+    return whole(status, b"text/html; charset=utf-8", body, now, extra)
+
+
 def whole(status: int, content_type: bytes, body: bytes, now: float, extra: HeaderList | None = None) -> Answer:
     """A response that nobody may store."""
     headers: HeaderList = [

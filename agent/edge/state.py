@@ -6,12 +6,14 @@ import itertools
 import math
 import random
 import secrets
+from collections import Counter
 from typing import TYPE_CHECKING, assert_never
 
 from agent.edge.core import cache_key
 from agent.edge.core.balance import Endpoint
 from agent.edge.core.cache_rules import NO_RULES
 from agent.edge.core.entry import StoredResponse, Variants, made_stale
+from agent.edge.core.http_rules import NO_HTTP_RULES
 from agent.edge.core.memory_store import MemoryStore
 from agent.edge.core.purges import Effect
 from agent.edge.core.request_head import RequestHead
@@ -20,6 +22,7 @@ from agent.edge.counters import Counters
 from agent.edge.ports import SecondTier
 from agent.edge.settings import EdgeSettings
 from fleet.clock import Clock
+from fleet.path_rules import without_port
 
 if TYPE_CHECKING:
     from agent.edge.access_log import AccessLog
@@ -59,6 +62,8 @@ class EdgeState:
         self.fill_bytes = 0
         self.forgotten = 0
         """Rises whenever something was forgotten that the second tier may still have."""
+        self.asked: Counter[str] = Counter()
+        """Requests in progress, of apps that have a bound of them."""
         self._uncacheable: dict[bytes, float] = {}
         self._request_prefix = secrets.token_hex(8).encode()
         self._request_numbers = itertools.count(1)
@@ -85,9 +90,9 @@ class EdgeState:
             heads.clear()
 
     def _take_orders(self, before: Table) -> None:
-        """Compares what is stored anew with orders to purge; nobody joins a fetch that an order came after."""
-        purges = {route.app: route.purges for route in before.routes}
-        changed = {route.app for route in self.table.routes if purges.get(route.app) != route.purges}
+        """Compares what is stored anew with orders to purge and rules; nobody joins a fetch that they came after."""
+        known = {route.app: (route.purges, route.http) for route in before.routes}
+        changed = {route.app for route in self.table.routes if known.get(route.app) != (route.purges, route.http)}
         if changed:
             self.purge_round += 1
             self.fills = {key: fill for key, fill in self.fills.items() if fill.route.app not in changed}
@@ -107,7 +112,7 @@ class EdgeState:
         """The entry as orders to purge leave it: as it is, stale, or not at all."""
         if entry.checked == self.purge_round:
             return entry
-        host = key.split(b"/", 3)[2]
+        _, _, host, path = key.split(b"/", 3)
         route = self.table.find(host)
         if route is not None:
             match route.purges.effect(key, entry.fields, entry.sequence):
@@ -122,6 +127,10 @@ class EdgeState:
                     return None
                 case never:
                     assert_never(never)
+            if entry.edits != route.http.response:
+                entry.edits, entry.rendered_second = route.http.response, -1
+            if route.http is not NO_HTTP_RULES and route.http.stops(without_port(host), b"/" + path):
+                return entry  # looked at again each time, since requests for it are answered by the app's rules
         entry.checked = self.purge_round
         return entry
 
@@ -238,6 +247,12 @@ class EdgeState:
         elif entry is not found:
             self.store.put(place, entry, entry.cost_bytes)
         return entry, False
+
+    def body_bytes_max(self, host: bytes) -> int:
+        """How large the body of a request to a host may be."""
+        most, route = self.settings.max_body_bytes, self.table.find(host)
+        own = route.http.limits.body_bytes_max if route is not None else 0
+        return min(most, own) if own else most
 
     def route(self, host: bytes) -> Route | None:
         """The route of a host."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
@@ -45,6 +46,26 @@ def rm(name: App, dry_run: DryRun = False) -> None:
         return
     run(lambda c: c.call("DELETE", full, params={"request_id": new_request_id()}))
     note(f"{full} is removed")
+
+
+class Switch(StrEnum):
+    """Whether something is."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@app.command()
+def maintenance(
+    name: App,
+    switch: Annotated[Switch, typer.Argument(help="Whether edges answer for it from now on.")],
+    dry_run: DryRun = False,
+) -> None:
+    """Put an app into maintenance, or take it out: edges answer 503 with its page; replicas stay."""
+    full, on = name_of("apps", name), switch is Switch.ON
+    body = {"on": on, "validate_only": dry_run, "request_id": new_request_id()}
+    run(lambda c: c.call("POST", f"{full}:setMaintenance", body=body))
+    note(f"{full} {'would be' if dry_run else 'is'} {'in' if on else 'out of'} maintenance")
 
 
 def ps(

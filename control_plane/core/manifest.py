@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from control_plane.core import balancing, cache_policy, container_options, strategy
+from control_plane.core import balancing, cache_policy, container_options, http_policy, strategy
 from control_plane.core.balancing import Balancing
 from control_plane.core.cache_policy import CachePolicy
 from control_plane.core.container_options import ContainerOptions
+from control_plane.core.http_policy import HttpPolicy
 from control_plane.core.image import parse_reference
 from control_plane.core.steering import Routing, check_filters
 from fleet.errors import LocciError, invalid
@@ -168,6 +169,7 @@ class Manifest:
     hsts_s: float = 0.0
     cache_policy: CachePolicy = field(default_factory=CachePolicy)
     balancing: Balancing = field(default_factory=Balancing)
+    http: HttpPolicy = field(default_factory=HttpPolicy)
     routing: Routing = field(default_factory=Routing)
     limits: Limits = Limits()
     stop_timeout_s: float = 0.0
@@ -193,6 +195,8 @@ def complete(manifest: Manifest, around: Surroundings) -> Manifest:
     cache_policy.check(manifest.cache_policy)
     balancing.check(manifest.balancing)
     ports = _complete_ports(manifest.ports)
+    hostnames = _complete_hostnames(manifest, ports, around)
+    http_policy.check(manifest.http, hostnames)
     return replace(
         manifest,
         ports=ports,
@@ -200,7 +204,7 @@ def complete(manifest: Manifest, around: Surroundings) -> Manifest:
         liveness=None if manifest.liveness is None else _complete_probe(manifest.liveness, "manifest.liveness", ports),
         placement=_fenced(_complete_placement(manifest.placement, manifest.kind, around), manifest),
         rollout=_complete_rollout(manifest.rollout, manifest, around),
-        hostnames=_complete_hostnames(manifest, ports, around),
+        hostnames=hostnames,
         cache_object_bytes_max=manifest.cache_object_bytes_max or 8 << 20,
         hsts_s=_seconds(manifest.hsts_s, "manifest.tls.hsts", 0.0, most=_HSTS_S_MAX),
         routing=_complete_routing(manifest.routing, around),

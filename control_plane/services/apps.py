@@ -228,6 +228,27 @@ class AppService:
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
+    async def set_maintenance(self, request: app_pb2.SetMaintenanceRequest, caller: Caller) -> app_pb2.App:
+        async def act() -> app_pb2.App:
+            parse(request.name, "apps/*")
+
+            def build(batch: Batch) -> None:
+                app = self._state.apps.copy(request.name)
+                check_etag(request.name, request.etag, self._state.apps.revision(request.name))
+                if app.maintenance == request.on or request.validate_only:
+                    return
+                app.maintenance = request.on
+                app.update_time.CopyFrom(decode.timestamp(self._context.clock.wall()))
+                batch.put(self._state.apps, request.name, app)
+                what, kind = ("puts", "MaintenanceBegan") if request.on else ("takes", "MaintenanceEnded")
+                where = "into" if request.on else "out of"
+                batch.event(kind, f"{caller.principal} {what} {request.name} {where} maintenance", request.name)
+
+            await self._context.change(build)
+            return self.shown(self._state.apps.need(request.name))
+
+        return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
     async def delete_app(self, request: app_pb2.DeleteAppRequest, caller: Caller) -> empty_pb2.Empty:
         async def act() -> empty_pb2.Empty:
             parse(request.name, "apps/*")

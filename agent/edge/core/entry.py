@@ -9,6 +9,7 @@ from agent.edge.core import cache_status, compression, freshness, http_date, par
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
 from agent.edge.core.freshness import Verdict
 from agent.edge.core.headers import Fields, HeaderList, encode_head, end_to_end, fields_of
+from agent.edge.core.http_rules import HeaderEdits
 from agent.edge.core.partial import Parts, Place
 
 OVERHEAD_BYTES: Final = 1200
@@ -37,7 +38,7 @@ _NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-type", b"content
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A whole response, or parts of one. All but `rendered` and its second is constant."""
+    """A whole response, or parts of one. All but `rendered` and its second, and `edits`, is constant."""
 
     status: int
     reason: bytes
@@ -65,6 +66,8 @@ class StoredResponse:
     """The round of orders that it was last compared with."""
     parts: Parts | None = None
     """Instead of the body, what is there of it; the status is 206 then."""
+    edits: HeaderEdits | None = None
+    """What clients see otherwise than it is stored."""
 
     def age_s(self, now: float) -> float:
         """Current age (RFC 9111 section 4.2.3); a clock that jumped back makes nothing younger than it came."""
@@ -102,7 +105,8 @@ class StoredResponse:
             (b"Via", b"1.1 locci"),
             (cache_status.NAME, status_member),
         ]
-        headers = self.headers + (extra[1:] if self.status == 204 else extra)
+        headers = self.headers if self.edits is None else self.edits.apply(self.headers)
+        headers = headers + (extra[1:] if self.status == 204 else extra)
         return encode_head(b"HTTP/1.1 %d %b" % (self.status, self.reason), headers)
 
     def render(self, now: float) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 KEYS_MAX: Final = 50_000
+WINDOW_S: Final = 10.0
 SPARED_MAX: Final = 8
 """How many that have asked again are passed over when room is made: a bound on the work for one request."""
 WAIT_S_MIN: Final = 0.05
@@ -42,6 +43,7 @@ class RateLimit:
     """At most `per_s` requests a second for each key, on the average of `window_s` seconds. Times are wall seconds."""
 
     def __init__(self, per_s: float, window_s: float):
+        self.per_s = per_s
         self.window_s = window_s
         self._most = max(1.0, per_s * window_s)
         self._counts: OrderedDict[bytes, _Count] = OrderedDict()

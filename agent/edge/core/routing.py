@@ -10,6 +10,7 @@ from typing import Final
 from agent.edge.core.affinity import NO_WISH, PLAIN, Balancing, Wish, ranked, token_of
 from agent.edge.core.balance import Endpoint, order
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
+from agent.edge.core.http_rules import NO_HTTP_RULES, HttpRules
 from agent.edge.core.purges import NO_PURGES, Purges
 
 OBJECT_BYTES_DEFAULT: Final = 8 * 1024 * 1024
@@ -53,6 +54,7 @@ class Route:
     rules: CacheRules = NO_RULES
     purges: Purges = NO_PURGES
     balancing: Balancing = PLAIN
+    http: HttpRules = NO_HTTP_RULES
     proofs: Mapping[bytes, bytes] = field(default_factory=dict)
     """By token, what a certificate authority is answered that asks for it (RFC 8555, section 8.3)."""
 
@@ -81,8 +83,8 @@ class Table:
     routes: tuple[Route, ...] = ()
     certificates: Mapping[str, Certificate] = field(default_factory=dict)
     """By name; the first label of a name may be `*`."""
-    redirects: bool = False
-    """Whether any route sends plain requests to https."""
+    guards: bool = False
+    """Whether any route answers some requests by itself."""
 
     def find(self, host: bytes) -> Route | None:
         """The route of a normalised host; one that came with a port is looked for without it too."""
@@ -121,8 +123,8 @@ def table(
     """A table with its indexes of hosts. Of two certificates for a name the one that ends later counts."""
     by_host = {hostname.encode(): route for route in routes for hostname in route.hostnames}
     by_name = {name: c for c in sorted(certificates, key=lambda c: c.expire_at) for name in c.hostnames}
-    redirects = any(route.redirect for route in routes)
-    return Table(generation, node, region, trust_domain, identity_dir, by_host, routes, by_name, redirects)
+    guards = any(route.redirect or route.http.guards for route in routes)
+    return Table(generation, node, region, trust_domain, identity_dir, by_host, routes, by_name, guards)
 
 
 def certificate_for(by_name: Mapping[str, Certificate], hostname: str) -> Certificate | None:

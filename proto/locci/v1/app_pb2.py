@@ -30,7 +30,7 @@ from locci.v1 import release_pb2 as locci_dot_v1_dot_release__pb2
 from locci.v1 import manifest_pb2 as locci_dot_v1_dot_manifest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12locci/v1/app.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16locci/v1/release.proto\x1a\x17locci/v1/manifest.proto\"\xcd\x03\n\x03\x41pp\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12-\n\x08manifest\x18\x02 \x01(\x0b\x32\x15.locci.v1.AppManifestB\x04\xe2\x41\x01\x03\x12\x1c\n\x0elatest_release\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0etarget_release\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0estable_release\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07rollout\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fwanted_replicas\x18\x07 \x01(\rB\x04\xe2\x41\x01\x03\x12\x1e\n\x10healthy_replicas\x18\x08 \x01(\rB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x0b \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12 \n\x12placement_problems\x18\r \x03(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0frebalance_moves\x18\x32 \x01(\rB\x04\xe2\x41\x01\x03\"y\n\x0f\x41pplyAppRequest\x12-\n\x08manifest\x18\x01 \x01(\x0b\x32\x15.locci.v1.AppManifestB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"\x84\x02\n\rPlannedChange\x12.\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1e.locci.v1.PlannedChange.Action\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tfrom_node\x18\x32 \x01(\t\"\x80\x01\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_START\x10\x01\x12\x0f\n\x0b\x41\x43TION_STOP\x10\x02\x12\x12\n\x0e\x41\x43TION_REPLACE\x10\x03\x12\x16\n\x12\x41\x43TION_UNPLACEABLE\x10\x04\x12\x0f\n\x0b\x41\x43TION_MOVE\x10\x32\"\xb3\x01\n\x10\x41pplyAppResponse\x12\x1a\n\x03\x61pp\x18\x01 \x01(\x0b\x32\r.locci.v1.App\x12\"\n\x07release\x18\x02 \x01(\x0b\x32\x11.locci.v1.Release\x12\"\n\x07rollout\x18\x03 \x01(\x0b\x32\x11.locci.v1.Rollout\x12\x11\n\tunchanged\x18\x04 \x01(\x08\x12(\n\x07\x63hanges\x18\x05 \x03(\x0b\x32\x17.locci.v1.PlannedChange\"Z\n\x0fListAppsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"H\n\x10ListAppsResponse\x12\x1b\n\x04\x61pps\x18\x01 \x03(\x0b\x32\r.locci.v1.App\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\rGetAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"_\n\x10\x44\x65leteAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x8d\x01\n\x0fScaleAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\x13replicas_per_region\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"`\n\x11RestartAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t2\xbc\x04\n\nAppService\x12S\n\x08ListApps\x12\x19.locci.v1.ListAppsRequest\x1a\x1a.locci.v1.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/apps\x12K\n\x06GetApp\x12\x17.locci.v1.GetAppRequest\x1a\r.locci.v1.App\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/{name=apps/*}\x12\\\n\x08\x41pplyApp\x12\x19.locci.v1.ApplyAppRequest\x1a\x1a.locci.v1.ApplyAppResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/apps:apply:\x01*\x12Z\n\tDeleteApp\x12\x1a.locci.v1.DeleteAppRequest\x1a\x16.google.protobuf.Empty\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/{name=apps/*}\x12\x65\n\x08ScaleApp\x12\x19.locci.v1.ScaleAppRequest\x1a\x1a.locci.v1.ApplyAppResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=apps/*}:scale:\x01*\x12k\n\nRestartApp\x12\x1b.locci.v1.RestartAppRequest\x1a\x1a.locci.v1.ApplyAppResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=apps/*}:restart:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12locci/v1/app.proto\x12\x08locci.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16locci/v1/release.proto\x1a\x17locci/v1/manifest.proto\"\xe9\x03\n\x03\x41pp\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12-\n\x08manifest\x18\x02 \x01(\x0b\x32\x15.locci.v1.AppManifestB\x04\xe2\x41\x01\x03\x12\x1c\n\x0elatest_release\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0etarget_release\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0estable_release\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07rollout\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fwanted_replicas\x18\x07 \x01(\rB\x04\xe2\x41\x01\x03\x12\x1e\n\x10healthy_replicas\x18\x08 \x01(\rB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x0b \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12 \n\x12placement_problems\x18\r \x03(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0frebalance_moves\x18\x32 \x01(\rB\x04\xe2\x41\x01\x03\x12\x1a\n\x0bmaintenance\x18\xe6\x01 \x01(\x08\x42\x04\xe2\x41\x01\x03\"y\n\x0f\x41pplyAppRequest\x12-\n\x08manifest\x18\x01 \x01(\x0b\x32\x15.locci.v1.AppManifestB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"\x84\x02\n\rPlannedChange\x12.\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1e.locci.v1.PlannedChange.Action\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tfrom_node\x18\x32 \x01(\t\"\x80\x01\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_START\x10\x01\x12\x0f\n\x0b\x41\x43TION_STOP\x10\x02\x12\x12\n\x0e\x41\x43TION_REPLACE\x10\x03\x12\x16\n\x12\x41\x43TION_UNPLACEABLE\x10\x04\x12\x0f\n\x0b\x41\x43TION_MOVE\x10\x32\"\xb3\x01\n\x10\x41pplyAppResponse\x12\x1a\n\x03\x61pp\x18\x01 \x01(\x0b\x32\r.locci.v1.App\x12\"\n\x07release\x18\x02 \x01(\x0b\x32\x11.locci.v1.Release\x12\"\n\x07rollout\x18\x03 \x01(\x0b\x32\x11.locci.v1.Rollout\x12\x11\n\tunchanged\x18\x04 \x01(\x08\x12(\n\x07\x63hanges\x18\x05 \x03(\x0b\x32\x17.locci.v1.PlannedChange\"Z\n\x0fListAppsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18< \x01(\t\x12\x10\n\x08order_by\x18= \x01(\t\"H\n\x10ListAppsResponse\x12\x1b\n\x04\x61pps\x18\x01 \x03(\x0b\x32\r.locci.v1.App\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\rGetAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"_\n\x10\x44\x65leteAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x8d\x01\n\x0fScaleAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\x13replicas_per_region\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"`\n\x11RestartAppRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"p\n\x15SetMaintenanceRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\n\n\x02on\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t2\xab\x05\n\nAppService\x12S\n\x08ListApps\x12\x19.locci.v1.ListAppsRequest\x1a\x1a.locci.v1.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/apps\x12K\n\x06GetApp\x12\x17.locci.v1.GetAppRequest\x1a\r.locci.v1.App\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/{name=apps/*}\x12\\\n\x08\x41pplyApp\x12\x19.locci.v1.ApplyAppRequest\x1a\x1a.locci.v1.ApplyAppResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/apps:apply:\x01*\x12Z\n\tDeleteApp\x12\x1a.locci.v1.DeleteAppRequest\x1a\x16.google.protobuf.Empty\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/{name=apps/*}\x12\x65\n\x08ScaleApp\x12\x19.locci.v1.ScaleAppRequest\x1a\x1a.locci.v1.ApplyAppResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=apps/*}:scale:\x01*\x12k\n\nRestartApp\x12\x1b.locci.v1.RestartAppRequest\x1a\x1a.locci.v1.ApplyAppResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=apps/*}:restart:\x01*\x12m\n\x0eSetMaintenance\x12\x1f.locci.v1.SetMaintenanceRequest\x1a\r.locci.v1.App\"+\x82\xd3\xe4\x93\x02%\" /v1/{name=apps/*}:setMaintenance:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APP'].fields_by_name['placement_problems']._serialized_options = b'\342A\001\003'
   _globals['_APP'].fields_by_name['rebalance_moves']._loaded_options = None
   _globals['_APP'].fields_by_name['rebalance_moves']._serialized_options = b'\342A\001\003'
+  _globals['_APP'].fields_by_name['maintenance']._loaded_options = None
+  _globals['_APP'].fields_by_name['maintenance']._serialized_options = b'\342A\001\003'
   _globals['_APPLYAPPREQUEST'].fields_by_name['manifest']._loaded_options = None
   _globals['_APPLYAPPREQUEST'].fields_by_name['manifest']._serialized_options = b'\342A\001\002'
   _globals['_GETAPPREQUEST'].fields_by_name['name']._loaded_options = None
@@ -73,6 +75,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCALEAPPREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_RESTARTAPPREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_RESTARTAPPREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_SETMAINTENANCEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_SETMAINTENANCEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_APPSERVICE'].methods_by_name['ListApps']._loaded_options = None
   _globals['_APPSERVICE'].methods_by_name['ListApps']._serialized_options = b'\202\323\344\223\002\n\022\010/v1/apps'
   _globals['_APPSERVICE'].methods_by_name['GetApp']._loaded_options = None
@@ -85,28 +89,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPSERVICE'].methods_by_name['ScaleApp']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/{name=apps/*}:scale:\001*'
   _globals['_APPSERVICE'].methods_by_name['RestartApp']._loaded_options = None
   _globals['_APPSERVICE'].methods_by_name['RestartApp']._serialized_options = b'\202\323\344\223\002\036\"\031/v1/{name=apps/*}:restart:\001*'
+  _globals['_APPSERVICE'].methods_by_name['SetMaintenance']._loaded_options = None
+  _globals['_APPSERVICE'].methods_by_name['SetMaintenance']._serialized_options = b'\202\323\344\223\002%\" /v1/{name=apps/*}:setMaintenance:\001*'
   _globals['_APP']._serialized_start=207
-  _globals['_APP']._serialized_end=668
-  _globals['_APPLYAPPREQUEST']._serialized_start=670
-  _globals['_APPLYAPPREQUEST']._serialized_end=791
-  _globals['_PLANNEDCHANGE']._serialized_start=794
-  _globals['_PLANNEDCHANGE']._serialized_end=1054
-  _globals['_PLANNEDCHANGE_ACTION']._serialized_start=926
-  _globals['_PLANNEDCHANGE_ACTION']._serialized_end=1054
-  _globals['_APPLYAPPRESPONSE']._serialized_start=1057
-  _globals['_APPLYAPPRESPONSE']._serialized_end=1236
-  _globals['_LISTAPPSREQUEST']._serialized_start=1238
-  _globals['_LISTAPPSREQUEST']._serialized_end=1328
-  _globals['_LISTAPPSRESPONSE']._serialized_start=1330
-  _globals['_LISTAPPSRESPONSE']._serialized_end=1402
-  _globals['_GETAPPREQUEST']._serialized_start=1404
-  _globals['_GETAPPREQUEST']._serialized_end=1439
-  _globals['_DELETEAPPREQUEST']._serialized_start=1441
-  _globals['_DELETEAPPREQUEST']._serialized_end=1536
-  _globals['_SCALEAPPREQUEST']._serialized_start=1539
-  _globals['_SCALEAPPREQUEST']._serialized_end=1680
-  _globals['_RESTARTAPPREQUEST']._serialized_start=1682
-  _globals['_RESTARTAPPREQUEST']._serialized_end=1778
-  _globals['_APPSERVICE']._serialized_start=1781
-  _globals['_APPSERVICE']._serialized_end=2353
+  _globals['_APP']._serialized_end=696
+  _globals['_APPLYAPPREQUEST']._serialized_start=698
+  _globals['_APPLYAPPREQUEST']._serialized_end=819
+  _globals['_PLANNEDCHANGE']._serialized_start=822
+  _globals['_PLANNEDCHANGE']._serialized_end=1082
+  _globals['_PLANNEDCHANGE_ACTION']._serialized_start=954
+  _globals['_PLANNEDCHANGE_ACTION']._serialized_end=1082
+  _globals['_APPLYAPPRESPONSE']._serialized_start=1085
+  _globals['_APPLYAPPRESPONSE']._serialized_end=1264
+  _globals['_LISTAPPSREQUEST']._serialized_start=1266
+  _globals['_LISTAPPSREQUEST']._serialized_end=1356
+  _globals['_LISTAPPSRESPONSE']._serialized_start=1358
+  _globals['_LISTAPPSRESPONSE']._serialized_end=1430
+  _globals['_GETAPPREQUEST']._serialized_start=1432
+  _globals['_GETAPPREQUEST']._serialized_end=1467
+  _globals['_DELETEAPPREQUEST']._serialized_start=1469
+  _globals['_DELETEAPPREQUEST']._serialized_end=1564
+  _globals['_SCALEAPPREQUEST']._serialized_start=1567
+  _globals['_SCALEAPPREQUEST']._serialized_end=1708
+  _globals['_RESTARTAPPREQUEST']._serialized_start=1710
+  _globals['_RESTARTAPPREQUEST']._serialized_end=1806
+  _globals['_SETMAINTENANCEREQUEST']._serialized_start=1808
+  _globals['_SETMAINTENANCEREQUEST']._serialized_end=1920
+  _globals['_APPSERVICE']._serialized_start=1923
+  _globals['_APPSERVICE']._serialized_end=2606
 # @@protoc_insertion_point(module_scope)

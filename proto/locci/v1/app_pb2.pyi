@@ -42,6 +42,7 @@ class App(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     PLACEMENT_PROBLEMS_FIELD_NUMBER: _builtins.int
     REBALANCE_MOVES_FIELD_NUMBER: _builtins.int
+    MAINTENANCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `apps/{app}`."""
     latest_release: _builtins.str
@@ -62,6 +63,8 @@ class App(_message.Message):
     """Changes with every change."""
     rebalance_moves: _builtins.int
     """While its replicas are rebalanced: so many move at a time; 0 when they are not."""
+    maintenance: _builtins.bool
+    """Edges answer that it is in maintenance."""
     @_builtins.property
     def manifest(self) -> _manifest_pb2.AppManifest:
         """The manifest that was applied last."""
@@ -95,10 +98,11 @@ class App(_message.Message):
         etag: _builtins.str = ...,
         placement_problems: _abc.Iterable[_builtins.str] | None = ...,
         rebalance_moves: _builtins.int = ...,
+        maintenance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "healthy_replicas", b"healthy_replicas", "latest_release", b"latest_release", "manifest", b"manifest", "name", b"name", "placement_problems", b"placement_problems", "rebalance_moves", b"rebalance_moves", "revision", b"revision", "rollout", b"rollout", "stable_release", b"stable_release", "target_release", b"target_release", "update_time", b"update_time", "wanted_replicas", b"wanted_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "healthy_replicas", b"healthy_replicas", "latest_release", b"latest_release", "maintenance", b"maintenance", "manifest", b"manifest", "name", b"name", "placement_problems", b"placement_problems", "rebalance_moves", b"rebalance_moves", "revision", b"revision", "rollout", b"rollout", "stable_release", b"stable_release", "target_release", b"target_release", "update_time", b"update_time", "wanted_replicas", b"wanted_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,3 +456,41 @@ class RestartAppRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestartAppRequest: _TypeAlias = RestartAppRequest  # noqa: Y015
+
+@_typing.final
+class SetMaintenanceRequest(_message.Message):
+    """Puts an app into maintenance or takes it out; its replicas and releases stay what they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`apps/{app}`."""
+    on: _builtins.bool
+    """Whether it is in maintenance from now on."""
+    etag: _builtins.str
+    """When set, refused unless it is the app's current etag."""
+    validate_only: _builtins.bool
+    """Check only; change nothing."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller: the same request sent twice acts once."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        on: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "on", b"on", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMaintenanceRequest: _TypeAlias = SetMaintenanceRequest  # noqa: Y015

@@ -66,6 +66,11 @@ class AppServiceStub:
                 request_serializer=locci_dot_v1_dot_app__pb2.RestartAppRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_app__pb2.ApplyAppResponse.FromString,
                 _registered_method=True)
+        self.SetMaintenance = channel.unary_unary(
+                '/locci.v1.AppService/SetMaintenance',
+                request_serializer=locci_dot_v1_dot_app__pb2.SetMaintenanceRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_app__pb2.App.FromString,
+                _registered_method=True)
 
 
 class AppServiceServicer:
@@ -114,6 +119,13 @@ class AppServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMaintenance(self, request, context):
+        """Edges answer for it, or pass requests on again; a release that comes meanwhile changes nothing about it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AppServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +158,11 @@ def add_AppServiceServicer_to_server(servicer, server):
                     servicer.RestartApp,
                     request_deserializer=locci_dot_v1_dot_app__pb2.RestartAppRequest.FromString,
                     response_serializer=locci_dot_v1_dot_app__pb2.ApplyAppResponse.SerializeToString,
+            ),
+            'SetMaintenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMaintenance,
+                    request_deserializer=locci_dot_v1_dot_app__pb2.SetMaintenanceRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_app__pb2.App.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +328,33 @@ class AppService:
             '/locci.v1.AppService/RestartApp',
             locci_dot_v1_dot_app__pb2.RestartAppRequest.SerializeToString,
             locci_dot_v1_dot_app__pb2.ApplyAppResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMaintenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.AppService/SetMaintenance',
+            locci_dot_v1_dot_app__pb2.SetMaintenanceRequest.SerializeToString,
+            locci_dot_v1_dot_app__pb2.App.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,8 @@ class AppServiceStub:
     """A release with other counts; replicas that stay are not restarted."""
     RestartApp: _grpc.UnaryUnaryMultiCallable[_app_pb2.RestartAppRequest, _app_pb2.ApplyAppResponse]
     """A release like the present one whose containers are new, and the rollout that brings them by the app's own policy."""
+    SetMaintenance: _grpc.UnaryUnaryMultiCallable[_app_pb2.SetMaintenanceRequest, _app_pb2.App]
+    """Edges answer for it, or pass requests on again; a release that comes meanwhile changes nothing about it."""
 
 @_typing.type_check_only
 class AppServiceAsyncStub(AppServiceStub):
@@ -64,6 +66,8 @@ class AppServiceAsyncStub(AppServiceStub):
     """A release with other counts; replicas that stay are not restarted."""
     RestartApp: _aio.UnaryUnaryMultiCallable[_app_pb2.RestartAppRequest, _app_pb2.ApplyAppResponse]  # type: ignore[assignment]
     """A release like the present one whose containers are new, and the rollout that brings them by the app's own policy."""
+    SetMaintenance: _aio.UnaryUnaryMultiCallable[_app_pb2.SetMaintenanceRequest, _app_pb2.App]  # type: ignore[assignment]
+    """Edges answer for it, or pass requests on again; a release that comes meanwhile changes nothing about it."""
 
 class AppServiceServicer(metaclass=_abc_1.ABCMeta):
     """Developers keep their apps here."""
@@ -115,5 +119,13 @@ class AppServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_app_pb2.ApplyAppResponse, _abc.Awaitable[_app_pb2.ApplyAppResponse]]:
         """A release like the present one whose containers are new, and the rollout that brings them by the app's own policy."""
+
+    @_abc_1.abstractmethod
+    def SetMaintenance(
+        self,
+        request: _app_pb2.SetMaintenanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_app_pb2.App, _abc.Awaitable[_app_pb2.App]]:
+        """Edges answer for it, or pass requests on again; a release that comes meanwhile changes nothing about it."""
 
 def add_AppServiceServicer_to_server(servicer: AppServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -68,8 +68,12 @@ class EdgeRoute(_message.Message):
     PURGES_FIELD_NUMBER: _builtins.int
     PROOFS_FIELD_NUMBER: _builtins.int
     BALANCING_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    MAINTENANCE_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
+    maintenance: _builtins.bool
+    """It is in maintenance: clients are answered so."""
     @_builtins.property
     def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Host names, lower case."""
@@ -102,6 +106,10 @@ class EdgeRoute(_message.Message):
     def balancing(self) -> _manifest_pb2.BalancingPolicy:
         """How to choose among the replicas."""
 
+    @_builtins.property
+    def http(self) -> _manifest_pb2.HttpPolicy:
+        """What to do with its requests and answers."""
+
     def __init__(
         self,
         *,
@@ -114,10 +122,12 @@ class EdgeRoute(_message.Message):
         purges: _purge_pb2.PurgeMarks | None = ...,
         proofs: _resource_pb2.HttpProofs | None = ...,
         balancing: _manifest_pb2.BalancingPolicy | None = ...,
+        http: _manifest_pb2.HttpPolicy | None = ...,
+        maintenance: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "http", b"http", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "local", b"local", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "http", b"http", "local", b"local", "maintenance", b"maintenance", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -856,6 +856,312 @@ class BalancingPolicy(_message.Message):
 Global___BalancingPolicy: _TypeAlias = BalancingPolicy  # noqa: Y015
 
 @_typing.final
+class HeaderField(_message.Message):
+    """A header field and its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    value: _builtins.str
+    """Its value, printable."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderField: _TypeAlias = HeaderField  # noqa: Y015
+
+@_typing.final
+class HeaderRules(_message.Message):
+    """What edges do with header fields: first what is taken away, then what is set, then what is added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVE_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of fields that are taken away."""
+
+    @_builtins.property
+    def set(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderField]:
+        """Fields that have this value and no other."""
+
+    @_builtins.property
+    def add(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderField]:
+        """Fields that come beside those of their name that are there."""
+
+    def __init__(
+        self,
+        *,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+        set: _abc.Iterable[Global___HeaderField] | None = ...,
+        add: _abc.Iterable[Global___HeaderField] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "remove", b"remove", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderRules: _TypeAlias = HeaderRules  # noqa: Y015
+
+@_typing.final
+class Redirect(_message.Message):
+    """Sends clients elsewhere. Of several that fit the first counts. One of path and prefix is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    HOSTNAMES_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """This path and no other, compared byte for byte, without the query."""
+    prefix: _builtins.str
+    """This path and all below it: `/docs` fits `/docs` and `/docs/a`, not `/docs2`."""
+    location: _builtins.str
+    """Where to: a path, or a URL of http or https. `{host}` and `{path}` stand for the request's, `{rest}` for what comes behind the
+    prefix, `{query}` for the query with its question mark. Without a question mark and `{query}` the request's query is kept.
+    """
+    status: _builtins.int
+    """301, 302, 303, 307 or 308; 0 means 308."""
+    @_builtins.property
+    def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only for these of the app's host names; empty means for all."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        hostnames: _abc.Iterable[_builtins.str] | None = ...,
+        location: _builtins.str = ...,
+        status: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostnames", b"hostnames", "location", b"location", "path", b"path", "prefix", b"prefix", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Redirect: _TypeAlias = Redirect  # noqa: Y015
+
+@_typing.final
+class Rewrite(_message.Message):
+    """Asks replicas for another path than clients have asked for. Of several that fit the first counts. One of path and prefix is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    HOSTNAMES_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """As in Redirect."""
+    prefix: _builtins.str
+    """As in Redirect."""
+    target: _builtins.str
+    """What replicas are asked for: a path, with `{host}`, `{path}`, `{rest}` and `{query}` as in Redirect."""
+    @_builtins.property
+    def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in Redirect."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        hostnames: _abc.Iterable[_builtins.str] | None = ...,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostnames", b"hostnames", "path", b"path", "prefix", b"prefix", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rewrite: _TypeAlias = Rewrite  # noqa: Y015
+
+@_typing.final
+class ErrorPage(_message.Message):
+    """A page in the place of a short text, for clients that accept HTML."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    HTML_FIELD_NUMBER: _builtins.int
+    REPLACE_APP_FIELD_NUMBER: _builtins.int
+    html: _builtins.str
+    """The page, at most 64 KiB. `{status}`, `{message}` and `{request_id}` stand for what they say."""
+    replace_app: _builtins.bool
+    """It also takes the place of what the app itself answers with these statuses."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """From 400 to 599. Of two pages with a status the first counts."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[_builtins.int] | None = ...,
+        html: _builtins.str = ...,
+        replace_app: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["html", b"html", "replace_app", b"replace_app", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErrorPage: _TypeAlias = ErrorPage  # noqa: Y015
+
+@_typing.final
+class MaintenancePolicy(_message.Message):
+    """How edges answer while an app is in maintenance (`locci apps maintenance APP on`)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HTML_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
+    html: _builtins.str
+    """A page, at most 64 KiB, as in ErrorPage; empty means a short text."""
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """Clients are told to come again then; 0 means a minute. At most a day."""
+
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses and networks of clients that are served all the same, as in `192.0.2.0/24`."""
+
+    def __init__(
+        self,
+        *,
+        html: _builtins.str = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
+        allow: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "html", b"html", "retry_after", b"retry_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaintenancePolicy: _TypeAlias = MaintenancePolicy  # noqa: Y015
+
+@_typing.final
+class TrafficLimits(_message.Message):
+    """Bounds of what clients may ask of an app. 0 means no bound of the app's own; edges have theirs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_RATE_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    MAX_BODY_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_IN_PROGRESS_FIELD_NUMBER: _builtins.int
+    client_rate: _builtins.float
+    """Requests per second of one client (an IPv4 address, an IPv6 /64) on the average of `window`, in a region; more are answered 429."""
+    rate: _builtins.float
+    """Requests per second of all clients together, in a region."""
+    max_body_bytes: _builtins.int
+    """Bytes of a request's body; larger ones are answered 413. Edges have a bound of their own, 64 MiB unless their operator says otherwise."""
+    max_in_progress: _builtins.int
+    """Requests, on each edge, that are at replicas at a time; more are answered 503. Answers from the cache do not count."""
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """1 s to 1 h; 0 means 10 s."""
+
+    def __init__(
+        self,
+        *,
+        client_rate: _builtins.float = ...,
+        rate: _builtins.float = ...,
+        window: _duration_pb2.Duration | None = ...,
+        max_body_bytes: _builtins.int = ...,
+        max_in_progress: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_rate", b"client_rate", "max_body_bytes", b"max_body_bytes", "max_in_progress", b"max_in_progress", "rate", b"rate", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficLimits: _TypeAlias = TrafficLimits  # noqa: Y015
+
+@_typing.final
+class HttpPolicy(_message.Message):
+    """What edges do with an app's requests and answers on their way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
+    RESPONSE_HEADERS_FIELD_NUMBER: _builtins.int
+    REDIRECTS_FIELD_NUMBER: _builtins.int
+    REWRITES_FIELD_NUMBER: _builtins.int
+    ERROR_PAGES_FIELD_NUMBER: _builtins.int
+    MAINTENANCE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request_headers(self) -> Global___HeaderRules:
+        """What replicas see otherwise than clients have sent it."""
+
+    @_builtins.property
+    def response_headers(self) -> Global___HeaderRules:
+        """What clients see otherwise than replicas have sent it. The edges' cache goes by what replicas have sent."""
+
+    @_builtins.property
+    def redirects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Redirect]:
+        """Where clients are sent elsewhere."""
+
+    @_builtins.property
+    def rewrites(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rewrite]:
+        """Where replicas are asked for another path. The cache and purges go by what clients have asked for."""
+
+    @_builtins.property
+    def error_pages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErrorPage]:
+        """Pages for errors."""
+
+    @_builtins.property
+    def maintenance(self) -> Global___MaintenancePolicy:
+        """How maintenance looks."""
+
+    @_builtins.property
+    def limits(self) -> Global___TrafficLimits:
+        """Bounds."""
+
+    def __init__(
+        self,
+        *,
+        request_headers: Global___HeaderRules | None = ...,
+        response_headers: Global___HeaderRules | None = ...,
+        redirects: _abc.Iterable[Global___Redirect] | None = ...,
+        rewrites: _abc.Iterable[Global___Rewrite] | None = ...,
+        error_pages: _abc.Iterable[Global___ErrorPage] | None = ...,
+        maintenance: Global___MaintenancePolicy | None = ...,
+        limits: Global___TrafficLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "maintenance", b"maintenance", "request_headers", b"request_headers", "response_headers", b"response_headers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_pages", b"error_pages", "limits", b"limits", "maintenance", b"maintenance", "redirects", b"redirects", "request_headers", b"request_headers", "response_headers", b"response_headers", "rewrites", b"rewrites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpPolicy: _TypeAlias = HttpPolicy  # noqa: Y015
+
+@_typing.final
 class RegionWeight(_message.Message):
     """The share of clients that a region gets."""
 
@@ -1091,6 +1397,7 @@ class AppManifest(_message.Message):
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     LOG_ROTATION_FIELD_NUMBER: _builtins.int
     BALANCING_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's id: 1-40 of `a-z0-9-`, starting with a letter, ending with a letter or digit."""
@@ -1191,6 +1498,10 @@ class AppManifest(_message.Message):
         """How edges choose among replicas on their host."""
 
     @_builtins.property
+    def http(self) -> Global___HttpPolicy:
+        """What edges do with its requests and answers."""
+
+    @_builtins.property
     def verification(self) -> _container_pb2.ImageVerification:
         """Who must have signed the image."""
 
@@ -1224,11 +1535,12 @@ class AppManifest(_message.Message):
         working_dir: _builtins.str = ...,
         log_rotation: _container_pb2.LogRotation | None = ...,
         balancing: Global___BalancingPolicy | None = ...,
+        http: Global___HttpPolicy | None = ...,
         verification: _container_pb2.ImageVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "http", b"http", "liveness", b"liveness", "log_rotation", b"log_rotation", "placement", b"placement", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "balancing", b"balancing", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "secrets", b"secrets", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "balancing", b"balancing", "cache", b"cache", "command", b"command", "env", b"env", "files", b"files", "hostnames", b"hostnames", "http", b"http", "image", b"image", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "log_rotation", b"log_rotation", "name", b"name", "placement", b"placement", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "rollout", b"rollout", "routing", b"routing", "secrets", b"secrets", "security", b"security", "stop_timeout", b"stop_timeout", "tls", b"tls", "ulimits", b"ulimits", "user", b"user", "verification", b"verification", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -366,10 +366,14 @@ class AppRoute(_message.Message):
     ONLY_SPEC_HASH_FIELD_NUMBER: _builtins.int
     PROOFS_FIELD_NUMBER: _builtins.int
     BALANCING_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    MAINTENANCE_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     only_spec_hash: _builtins.str
     """When set, only replicas with this spec hash get requests, as long as the node has such a one or there are peers."""
+    maintenance: _builtins.bool
+    """It is in maintenance: clients are answered so."""
     @_builtins.property
     def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Host names, lower case."""
@@ -398,6 +402,10 @@ class AppRoute(_message.Message):
     def balancing(self) -> _manifest_pb2.BalancingPolicy:
         """How the edge chooses among the node's replicas."""
 
+    @_builtins.property
+    def http(self) -> _manifest_pb2.HttpPolicy:
+        """What to do with its requests and answers."""
+
     def __init__(
         self,
         *,
@@ -410,10 +418,12 @@ class AppRoute(_message.Message):
         only_spec_hash: _builtins.str = ...,
         proofs: Global___HttpProofs | None = ...,
         balancing: _manifest_pb2.BalancingPolicy | None = ...,
+        http: _manifest_pb2.HttpPolicy | None = ...,
+        maintenance: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "http", b"http", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "http", b"http", "maintenance", b"maintenance", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

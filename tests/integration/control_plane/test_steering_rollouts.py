@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from locci.v1 import app_pb2, manifest_pb2, node_pb2, release_pb2, replica_pb2
+from locci.v1 import app_pb2, event_pb2, manifest_pb2, node_pb2, release_pb2, replica_pb2
 from tests.integration.control_plane.rig import Rig, error_of, manifest, running, until
 
 
@@ -172,3 +172,48 @@ async def test_what_an_app_asks_of_the_choice_among_replicas_reaches_its_nodes(r
     for host in rig.hosts.values():
         await until(lambda host=host: "routes/hello" in host.resources, "the route is there")
         assert host.resources["routes/hello"].route.balancing == wanted.balancing
+
+
+async def test_what_an_app_asks_of_edges_reaches_its_nodes_and_so_does_maintenance(rig: Rig) -> None:
+    wanted = of("registry.test:5000/hello:1")
+    wanted.http.redirects.add(path="/old", location="/old")
+    error = await error_of(rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=wanted)))
+    assert "manifest.http.redirects[0]: " in str(error.details())
+    assert "is sent on and on by it" in str(error.details())
+    wanted.http.redirects[0].location = "/new"
+    wanted.http.redirects[0].status = 301
+    wanted.http.rewrites.add(prefix="/api", target="/v1{rest}", hostnames=wanted.hostnames[:1])
+    wanted.http.request_headers.add.add(name="X-From", value="edge")
+    wanted.http.response_headers.remove.append("Server")
+    wanted.http.response_headers.set.add(name="X-Frame-Options", value="DENY")
+    wanted.http.error_pages.add(statuses=[502, 503], html="<h1>{status}</h1>", replace_app=True)
+    wanted.http.maintenance.html = "<p>later</p>"
+    wanted.http.maintenance.allow.append("192.0.2.0/24")
+    wanted.http.maintenance.retry_after.FromSeconds(90)
+    wanted.http.limits.MergeFrom(manifest_pb2.TrafficLimits(client_rate=5, rate=50.5, max_body_bytes=1000))
+    wanted.http.limits.max_in_progress = 8
+    wanted.http.limits.window.FromSeconds(5)
+    answer = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=wanted))
+    await rig.finished(answer.rollout.name)
+    for host in rig.hosts.values():
+        await until(lambda host=host: "routes/hello" in host.resources, "the route is there")
+        assert host.resources["routes/hello"].route.http == wanted.http
+        assert not host.resources["routes/hello"].route.maintenance
+    request = app_pb2.SetMaintenanceRequest(name="apps/hello", on=True, validate_only=True)
+    assert not (await rig.apps.SetMaintenance(request)).maintenance
+    request.validate_only = False
+    assert (await rig.apps.SetMaintenance(request)).maintenance
+    for host in rig.hosts.values():
+        await until(lambda host=host: host.resources["routes/hello"].route.maintenance, "the word of it")
+    wanted.labels["a"] = "b"
+    again = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=wanted))
+    assert again.app.maintenance, "a release changes nothing about it"
+    await rig.finished(again.rollout.name)
+    request.on, request.etag = False, "0"
+    assert (await error_of(rig.apps.SetMaintenance(request))).code() is grpc.StatusCode.ABORTED
+    request.etag = ""
+    assert not (await rig.apps.SetMaintenance(request)).maintenance
+    for host in rig.hosts.values():
+        await until(lambda host=host: not host.resources["routes/hello"].route.maintenance, "the end of it")
+    for kind in ("MaintenanceBegan", "MaintenanceEnded"):
+        assert len((await rig.events.ListEvents(event_pb2.ListEventsRequest(type=kind))).events) == 1

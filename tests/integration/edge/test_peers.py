@@ -156,3 +156,36 @@ async def test_a_renewed_certificate_is_taken_up(pair: tuple[Edge, Edge], tmp_pa
         await until(lambda edge=edge, before=before: edge.worker.peer_port != before)  # type: ignore[misc]
     await near.serve(route("hello", ["hello.test"], [], peers=[peer(far)]))
     assert (await fetch(near.port)).status == 200
+
+
+async def test_an_apps_rules_are_applied_once_on_the_way_through_two_edges(
+    pair: tuple[Edge, Edge], origin: Origin
+) -> None:
+    async def cacheable(seen: Seen) -> None:
+        await seen.answer(200, b"x", Cache_Control="max-age=60", Server="secret")
+
+    origin.handler = cacheable
+    near, far = pair
+    routes = [route("hello", ["hello.test"], [origin.address]), route("hello", ["hello.test"], [], peers=[peer(far)])]
+    for one in routes:
+        one.http.rewrites.add(prefix="/", target="/sub{path}")
+        one.http.request_headers.add.add(name="X-Once", value="1")
+        one.http.response_headers.add.add(name="X-Once", value="1")
+        one.http.response_headers.remove.append("Server")
+        one.http.error_pages.add(statuses=[404], html="<p>page</p>", replace_app=True)
+    await far.serve(routes[0])
+    await near.serve(routes[1])
+    for edge in (near, far):  # the second time from what either has stored
+        edge.worker.state.store.clear()
+        for _ in range(3):
+            response = await fetch(near.port, "/a")  # the client fails on a field that comes twice
+            assert (response.headers["x-once"], "server" in response.headers) == ("1", False)
+    assert {seen.target for seen in origin.seen} == {"/sub/a"}
+    assert origin.seen[0].raw_head.count(b"X-Once: 1") == 1
+
+    async def missing(seen: Seen) -> None:
+        await seen.answer(404, b"text")
+
+    origin.handler = missing
+    assert (await fetch(near.port, "/b")).body == b"<p>page</p>"
+    assert (await fetch(near.port, "/b", Accept="application/json")).body == b"text"

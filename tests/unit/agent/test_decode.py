@@ -126,7 +126,11 @@ def test_a_route_is_understood() -> None:
     route = resource_pb2.AppRoute(app="web", hostnames=["WEB.example.net"])
     route.peers.add(region="us", node="us-1", address="10.0.0.2:7447", healthy_replicas=2)
     route.balancing.sticky_cookie = "stay"
+    route.http.response_headers.remove.append("Server")
+    route.maintenance = True
     (found,) = decode.target(snapshot(routes=(route,))).routes
     assert found.hostnames == ("web.example.net",)
     assert found.balancing == route.balancing.SerializeToString()
+    assert found.http == route.http.SerializeToString()
+    assert found.maintenance
     assert found.peers == (Peer("us", "us-1", "10.0.0.2:7447", 2),)
