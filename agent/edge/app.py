@@ -23,7 +23,7 @@ from agent.edge.listener import Listener
 from agent.edge.peers import PeerTls
 from agent.edge.pool import Pool
 from agent.edge.rates import Rates
-from agent.edge.redis_address import Address, address_of
+from agent.edge.redis_region import Region, region_of
 from agent.edge.redis_tier import RedisTier
 from agent.edge.settings import EdgeSettings
 from agent.edge.state import EdgeState
@@ -45,9 +45,11 @@ class Worker:
         loop = asyncio.get_running_loop()
         clock, rng = SystemClock(), random.Random()
         self.state = EdgeState(settings, clock, rng, None)
-        if settings.redis_url:
-            self.state.tier = _tier(settings, clock, rng, self.state)
-        self._rates = Rates(settings, clock, rng, self.state.counters)
+        region = _region(settings) if settings.redis_url else None
+        connect = region.connect if region is not None else None
+        if connect is not None:
+            self.state.tier = RedisTier(connect, settings.redis_timeout_s, clock, rng, self.state.counters)
+        self._rates = Rates(settings, connect, clock, rng, self.state.counters)
         if settings.access_log:
             self.state.access_log = AccessLog(settings.access_log, clock)
         self._tls = PeerTls()
@@ -171,16 +173,11 @@ class Worker:
         self._pool.sweep(set())
 
 
-def _tier(settings: EdgeSettings, clock: SystemClock, rng: random.Random, state: EdgeState) -> RedisTier:
+def _region(settings: EdgeSettings) -> Region:
     try:
-        address = address_of(settings.redis_url)
+        return region_of(settings.redis_url)
     except ValueError as error:
         raise invalid("redis_url", f"{settings.redis_url}: {error}") from error
-
-    async def locate() -> Address:
-        return address
-
-    return RedisTier(locate, settings.redis_timeout_s, clock, rng, state.counters)
 
 
 def _ended(task: asyncio.Task[None]) -> None:

@@ -7,18 +7,16 @@ So together they may let through what comes in such an interval too much. Withou
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
-import redis.asyncio as redis_client
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-
-from agent.edge.core.rate_limit import RateLimit, client_key
+from agent.edge.core import resp
+from agent.edge.core.rate_limit import Addition, RateLimit, client_key
 from agent.edge.core.routing import Table
 from agent.edge.counters import Counters
+from agent.edge.redis_region import Connect, Link
 from agent.edge.redis_tier import Breaker
 from agent.edge.settings import EdgeSettings
 from fleet.clock import Clock
@@ -33,7 +31,9 @@ TIMEOUT_S: Final = 0.5
 class Rates:
     """The limits of the settings, which hold for all apps, and those of apps that have some of their own."""
 
-    def __init__(self, settings: EdgeSettings, clock: Clock, rng: random.Random, counters: Counters):
+    def __init__(
+        self, settings: EdgeSettings, connect: Connect | None, clock: Clock, rng: random.Random, counters: Counters
+    ):
         window_s = settings.rate_window_s
         self.clients = RateLimit(settings.client_rate, window_s) if settings.client_rate else None
         self.apps = RateLimit(settings.app_rate, window_s) if settings.app_rate else None
@@ -44,15 +44,7 @@ class Rates:
         self._rng = rng
         self._counters = counters
         self._breaker = Breaker()
-        self._redis: redis_client.Redis | None = None
-        if settings.redis_url:
-            self._redis = redis_client.Redis.from_url(
-                settings.redis_url,
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
-                max_connections=2,
-                retry=Retry(NoBackoff(), 0),
-            )
+        self._link = connect(TIMEOUT_S) if connect is not None else None
 
     def adopt(self, table: Table) -> None:
         """Goes by what the apps of a table want; what was counted for a limit that stays is kept."""
@@ -108,40 +100,44 @@ class Rates:
             await asyncio.sleep(SHARE_S)
             turn += 1
             for kind, limit in self._all():
-                if self._redis is not None and self._breaker.allows(self._clock.monotonic()):
-                    await self._share(self._redis, kind, limit)
+                if self._link is not None and self._breaker.allows(self._clock.monotonic()):
+                    await self._share(self._link, kind, limit)
                 if turn % SWEEP_TURNS == 0:
                     limit.sweep(self._wall())
 
-    async def _share(self, redis: redis_client.Redis, kind: bytes, limit: RateLimit) -> None:
+    async def _share(self, link: Link, kind: bytes, limit: RateLimit) -> None:
         additions = limit.additions(KEYS_AT_ONCE)
         if not additions:
             return
-        keep_s = int(3 * limit.window_s) + 1
-        try:
-            async with asyncio.timeout(TIMEOUT_S), redis.pipeline(transaction=False) as pipe:
-                for addition in additions:
-                    name = b"%b%b%d:%b" % (PREFIX, kind, addition.window, addition.key)
-                    pipe.incrby(name, addition.count)
-                    pipe.expire(name, keep_s)
-                totals = await pipe.execute()
-        except (RedisError, OSError, TimeoutError):
+        keep_s = b"%d" % (int(3 * limit.window_s) + 1)
+        left, failed = len(additions), False
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def counted(addition: Addition, reply: Any) -> None:
+            nonlocal left, failed
+            left -= 1
+            if isinstance(reply, int):
+                limit.learn(addition.key, addition.window, reply)
+            elif isinstance(reply, Exception):
+                failed = True
+            if not left and not over.done():
+                over.set_result(None)
+
+        for addition in additions:
+            name = b"%b%b%d:%b" % (PREFIX, kind, addition.window, addition.key)
+            link.ask(resp.command(b"INCRBY", name, b"%d" % addition.count), functools.partial(counted, addition))
+            link.ask(resp.command(b"EXPIRE", name, keep_s), _nobody)
+        await over  # each is answered in time, if only by a failure
+        if failed:
             self._counters.tier_errors_total += 1
             self._breaker.failed(self._clock.monotonic(), self._rng.random())
-            return
-        self._breaker.succeeded()
-        for addition, total in zip(additions, totals[::2], strict=True):
-            if isinstance(total, int):
-                limit.learn(addition.key, addition.window, total)
+        else:
+            self._breaker.succeeded()
 
     async def close(self) -> None:
         """Lets go of Redis."""
-        if self._redis is not None:
-            try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await self._redis.aclose()
-            except (RedisError, OSError, TimeoutError):
-                self._counters.tier_errors_total += 1
+        if self._link is not None:
+            await self._link.close()
 
 
 def _kept(known: RateLimit | None, per_s: float, window_s: float) -> RateLimit | None:
@@ -149,3 +145,7 @@ def _kept(known: RateLimit | None, per_s: float, window_s: float) -> RateLimit |
         return None
     same = known is not None and (known.per_s, known.window_s) == (per_s, window_s)
     return known if same else RateLimit(per_s, window_s)
+
+
+def _nobody(_: Any) -> None:
+    """Nobody waits for this answer."""

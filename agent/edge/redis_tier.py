@@ -21,7 +21,7 @@ from agent.edge.core.entry_codec import Striped
 from agent.edge.core.headers import Fields
 from agent.edge.counters import Counters
 from agent.edge.ports import Found
-from agent.edge.redis_link import Locate, RedisLink
+from agent.edge.redis_region import Connect
 from fleet.backoff import Backoff
 from fleet.clock import Clock
 
@@ -34,6 +34,8 @@ KEEP_S_MAX: Final = 24 * 3600
 FAILURES_MAX: Final = 3
 WRITE_TIMEOUT_S: Final = 1.0
 _BACKOFF: Final = Backoff(0.5, 15.0)
+_NOT_MASTER: Final = ("READONLY", "MASTERDOWN", "LOADING")
+"""What a server says after a failover that its clients have not noticed."""
 Decoded = StoredResponse | Variants | None
 
 
@@ -85,14 +87,14 @@ def _name(key: bytes) -> bytes:
 class RedisTier:
     """Implements `ports.SecondTier`: one connection to read, one to write, so that no large write delays a read."""
 
-    def __init__(self, locate: Locate, timeout_s: float, clock: Clock, rng: random.Random, counters: Counters):
+    def __init__(self, connect: Connect, timeout_s: float, clock: Clock, rng: random.Random, counters: Counters):
         self._now = clock.monotonic
         self._wall = clock.wall
         self._rng = rng
         self._counters = counters
         self._breaker = Breaker()
-        self._reader = RedisLink(locate, timeout_s)
-        self._writer = RedisLink(locate, WRITE_TIMEOUT_S)
+        self._reader = connect(timeout_s)
+        self._writer = connect(WRITE_TIMEOUT_S)
         self._asked: dict[bytes, list[Callable[[Decoded], None]]] = {}
         """Who waits for what lies under a key: all that ask at once share one command."""
         self._queue: deque[_Write] = deque()
@@ -222,6 +224,9 @@ class RedisTier:
             return True
         self._counters.tier_errors_total += 1
         self._breaker.failed(self._now(), self._rng.random())
+        if str(reply).startswith(_NOT_MASTER):
+            self._reader.reset("it is no master any more")
+            self._writer.reset("it is no master any more")
         return False
 
     async def close(self) -> None:

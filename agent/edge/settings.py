@@ -32,7 +32,8 @@ class EdgeSettings(ProgramSettings):
     state_dir: Path = Path("/var/lib/locci/edge")
     """Holds the last accepted configuration."""
     redis_url: str = ""
-    """Second tier of the cache, as in `unix:///run/redis.sock` or `redis://127.0.0.1:6379/0`; empty for none."""
+    """Second tier of the cache, as in `unix:///run/redis.sock`, `redis://127.0.0.1:6379/0`,
+    `redis+sentinel://one:26379,two:26379/mymaster` or `redis+cluster://one:6379,two:6379`; empty for none."""
     redis_timeout_s: float = Field(default=0.05, gt=0, le=5)
     """How long a request waits for the second tier."""
     ram_cache_bytes: int = Field(default=64 * 2**20, ge=2**16)
