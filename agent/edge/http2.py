@@ -1,70 +1,32 @@
-"""HTTP/2 with one client (RFC 9113): frames and windows by `h2`, limits against floods, the rest as for HTTP/1.1."""
+"""HTTP/2 with one client (RFC 9113): what is stored is answered at once, the rest stream by stream as for HTTP/1.1."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from h2.config import H2Configuration
-from h2.connection import ConnectionState, H2Connection
-from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    PingAckReceived,
-    RequestReceived,
-    SettingsAcknowledged,
-    StreamEnded,
-    StreamReset,
-)
-from h2.exceptions import ProtocolError, StreamClosedError
-from h2.settings import SettingCodes, Settings
-from hpack import Encoder
-from hyperframe.frame import GoAwayFrame
-
 from agent.edge.core import http2_request
-from agent.edge.core.flood import FloodGuard
+from agent.edge.core.entry import StoredResponse
 from agent.edge.core.headers import HeaderList
-from agent.edge.core.hpack_literals import LiteralEncoder
-from agent.edge.core.request_head import Refused
+from agent.edge.core.hpack_decoding import Block
+from agent.edge.core.http2_connection import Connection
+from agent.edge.core.http2_frames import ErrorCode
+from agent.edge.core.request_head import Refused, RequestHead
+from agent.edge.core.routing import Table
 from agent.edge.downstream import address_of
-from agent.edge.http2_stream import NO_ERROR, Stream
+from agent.edge.http2_stream import Stream
 from agent.edge.responder import Request
 
 if TYPE_CHECKING:
     from agent.edge.listener import Listener
 
-STREAMS_MAX: Final = 100
-STREAM_WINDOW_BYTES: Final = 64 * 1024
-CONNECTION_WINDOW_BYTES: Final = 4 * 2**20
-STEP_BYTES: Final = 16 * 1024
-"""Read at a time before the limits are looked at."""
-USEFUL_BYTES_MIN: Final = 1024
-# What may come as often as it likes, for its number is bounded by something else.
-_FREE: Final = (StreamEnded, RequestReceived, SettingsAcknowledged, PingAckReceived)
-
-
-def _configured(header_bytes_max: int) -> H2Connection:
-    config = H2Configuration(
-        client_side=False,
-        header_encoding=None,
-        validate_inbound_headers=False,  # core.http2_request does, and refuses a stream where h2 ends the connection
-        normalize_inbound_headers=False,
-        validate_outbound_headers=False,
-        normalize_outbound_headers=False,
-    )
-    connection = H2Connection(config)
-    connection.encoder = cast(Encoder, LiteralEncoder())  # it has all of an encoder that h2 uses
-    wanted = {
-        SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
-        SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-        SettingCodes.MAX_HEADER_LIST_SIZE: header_bytes_max,
-        SettingCodes.ENABLE_PUSH: 0,
-    }
-    connection.local_settings = Settings(client=False, initial_values=wanted)
-    connection.decoder.max_header_list_size = header_bytes_max
-    return connection
+GATHERED_BYTES_MAX: Final = 64 * 1024
+"""Answers that wait for the end of what has been received, before they are sent."""
+BLOCKS_KEPT_S: Final = 5.0
+"""After so long without a request what would make the next ones quicker is forgotten."""
+KIND: Final = b"h2"
+Known = tuple[Table, RequestHead, bytes]
+"""What a header block without a body means as long as the table is the same: the request, and its key."""
 
 
 class Http2Connection(asyncio.Protocol):
@@ -77,14 +39,14 @@ class Http2Connection(asyncio.Protocol):
         self.address = address
         self._loop = listener.loop
         self._transport: asyncio.Transport | None = None
-        self._h2 = _configured(self.state.settings.max_header_bytes)
+        self._core = Connection(self, self.state.settings.max_header_bytes)
         self._streams: dict[int, Stream] = {}
         self._ready: dict[int, Stream] = {}
-        self._guard = FloodGuard()
         self._writable = True
         self._inside = False
-        self._leaving = False
-        self._newest = 0
+        self._gathered = 0
+        self._wall = 0.0
+        self._wait_s = 0.0
         self._used_at = 0.0
         self._full_since = (0, 0.0)
 
@@ -104,18 +66,19 @@ class Http2Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self.address = self.address or address_of(transport)
         self._used_at = self.now()
-        self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES)
         self._listener.opened(self)
         self._write()
 
     def turn_away(self, message: str) -> None:
         """The connection is one too many."""
-        self._go_away(ErrorCodes.ENHANCE_YOUR_CALM)
-        self.transport.close()
+        self._core.end(ErrorCode.ENHANCE_YOUR_CALM, message)
+        self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.closed(self)
+        self._abandon_all()
+
+    def _abandon_all(self) -> None:
         for stream in list(self._streams.values()):
             stream.abandon()
         self._streams.clear()
@@ -133,89 +96,147 @@ class Http2Connection(asyncio.Protocol):
             self._flush()
 
     def data_received(self, data: bytes) -> None:
+        core = self._core
+        if core.over or self.transport.is_closing():
+            return
         self._inside = True
+        newest, now = core.newest, self._loop.time()
+        self._wall = self.state.wall()
         try:
-            for start in range(0, len(data), STEP_BYTES):
-                if self.transport.is_closing() or not self._take(data[start : start + STEP_BYTES]):
-                    break
+            core.receive(data, now)
         finally:
             self._inside = False
-        self._flush()
-
-    def _take(self, data: bytes) -> bool:
-        try:
-            events = self._h2.receive_data(data)
-        except ProtocolError:  # h2 has made the frame that says so
+        if core.newest != newest:
+            self._used_at = now
+        if core.over:
             self.state.counters.refused_total += 1
+            self._abandon_all()
             self._end()
-            return False
-        for event in events:
-            self._heed(event)
-            useful = event.data if isinstance(event, DataReceived) else isinstance(event, _FREE)
-            if not useful and not self._guard.spend(self.now()):
-                self.state.counters.refused_total += 1
-                self._go_away(ErrorCodes.ENHANCE_YOUR_CALM)
-                self._end()
+        elif self._ready:
+            self._flush()
+        elif not self.transport.is_closing():
+            self._write()
+
+    # ---- what the client asks for (core.http2_connection.User)
+
+    def quick(self, number: int, block: Block) -> bool:
+        """Sends a fresh entry as it is; False when it must be looked at more closely."""
+        state = self.state
+        known = cast("Known | None", block.known)
+        if known is None or known[0] is not state.table:
+            known = self._understood(block)
+            if known is None:
                 return False
+        _, head, key = known
+        if not head.plain or state.draining or not self._writable:
+            return False
+        entry = state.store.get(key)
+        if entry.__class__ is not StoredResponse:
+            return False
+        now = self._wall
+        if now >= entry.fresh_until or entry.status != 200 or entry.checked != state.purge_round:
+            return False
+        if state.rates is not None:
+            self._wait_s = state.rates.wait_s(self.address, head.host, state.table)
+            if self._wait_s:
+                return False
+        fields = entry.block if entry.block_second == int(now) else entry.render_block(now)
+        body, request_id = entry.body, state.request_id()
+        if not self._core.answer(number, fields, b"%c%b" % (len(request_id), request_id), body):
+            return False
+        size = len(body)
+        counters = state.counters
+        counters.plain_hits += 1
+        counters.body_bytes_sent_total += size
+        if state.access_log is not None:
+            state.access_log.hit(self.address, head, size, request_id)
+        self._gathered += size
+        if self._gathered > GATHERED_BYTES_MAX:
+            self._write()
         return True
 
-    def _heed(self, event: Event) -> None:
-        match event:
-            case RequestReceived():
-                self._begin(event)
-            case DataReceived():
-                self._used_at = self.now()
-                stream = self._streams.get(event.stream_id)
-                if stream is not None:
-                    stream.fed(event.data, event.flow_controlled_length)
-                else:
-                    self.credit(event.stream_id, event.flow_controlled_length)
-            case StreamEnded():
-                stream = self._streams.get(event.stream_id)
-                if stream is not None:
-                    stream.heard()
-            case StreamReset():
-                stream = self._streams.get(event.stream_id)
-                if stream is not None:
-                    stream.abandon()
-                    self._forget(stream)
-            case ConnectionTerminated():
-                self._leaving = True
-                self._h2.state_machine.state = ConnectionState.SERVER_OPEN  # section 6.8: what runs is still wanted
-                if not self._streams:
-                    self._end()
-            case _:
-                pass  # settings, pings and windows are seen to by h2
+    def _understood(self, block: Block) -> Known | None:
+        """What a request without a body means; None when it is refused, or too large to be remembered."""
+        state = self.state
+        heads, fields = state.heads(KIND), tuple(block.fields)
+        found = heads.get(fields)
+        if found is None:
+            try:
+                head = self._read(block, ended=True)
+            except Refused:
+                return None
+            found = (head, state.key(self._listener.scheme, head.host, head.target))
+            state.remember_head(KIND, fields, *found)
+        block.known = known = (state.table, *found)
+        return known
 
-    # ---- requests
+    def _read(self, block: Block, *, ended: bool) -> RequestHead:
+        """Raises Refused."""
+        settings = self.state.settings
+        if block.oversized:
+            raise Refused(431, f"the header fields are larger than {settings.max_header_bytes} bytes")
+        head = http2_request.read(block.fields, self._listener.scheme, settings.max_headers, ended=ended)
+        if len(head.target) > settings.max_url_bytes:
+            raise Refused(414, "the request target is too long")
+        return head
 
-    def _begin(self, event: RequestReceived) -> None:
-        number, ended = event.stream_id, event.stream_ended is not None
-        if self._leaving:
-            self.reset(number, ErrorCodes.REFUSED_STREAM)
-            return
-        self._newest, self._used_at = number, self.now()
+    def request(self, number: int, block: Block, ended: bool) -> None:
+        """A request that needs more than a look into the cache."""
+        self._used_at = self.now()
         stream = self._streams[number] = Stream(self, number)
         stream.heard_all = ended
         state = self.state
-        try:
-            head = http2_request.read(event.headers, self._listener.scheme, state.settings.max_headers, ended=ended)
-            if len(head.target) > state.settings.max_url_bytes:
-                raise Refused(414, "the request target is too long")
-            if not ended:
-                stream.body_bytes_max = most = state.body_bytes_max(head.host)
-                if head.content_length > most:
-                    raise Refused(413, f"the body is larger than {most} bytes")
-        except Refused as refusal:
-            stream.refuse(refusal)
-            return
-        key = state.key(self._listener.scheme, head.host, head.target)
-        body = None if ended else stream.open_body()
-        request = Request(head, key, body, state.request_id(), self._used_at)
-        if state.rates is not None:
+        known = cast("Known | None", block.known) if ended else None
+        if known is not None and known[0] is state.table:
+            _, head, key = known
+        else:
+            try:
+                head = self._read(block, ended=ended)
+                if not ended:
+                    stream.body_bytes_max = most = state.body_bytes_max(head.host)
+                    if head.content_length > most:
+                        raise Refused(413, f"the body is larger than {most} bytes")
+            except Refused as refusal:
+                stream.refuse(refusal)
+                if refusal.status == 400:  # RFC 9113 section 8.1.1
+                    self._core.malformed(number)
+                return
+            key = state.key(self._listener.scheme, head.host, head.target)
+            if not head.chunked:
+                self._core.expect(number, head.content_length)
+        request = Request(head, key, None if ended else stream.open_body(), state.request_id(), self._used_at)
+        request.wait_s, self._wait_s = self._wait_s, 0.0
+        if state.rates is not None and not request.wait_s:
             request.wait_s = state.rates.wait_s(self.address, head.host, state.table)
         if not stream.answer_at_once(request, self._listener.exchange):
             stream.task = self._loop.create_task(self._serve(stream, request))
+
+    def body(self, number: int, data: bytes, cost: int) -> None:
+        """Some of a body."""
+        self._used_at = self.now()
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.fed(data, cost)
+        else:
+            self.credit(number, cost)
+
+    def whole(self, number: int) -> None:
+        """The end of a body; trailers that came with it are dropped (RFC 9110 section 6.5.1)."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.heard()
+
+    def broken(self, number: int) -> None:
+        """A stream was reset."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.abandon()
+            self._forget(stream)
+
+    def leaves(self) -> None:
+        """The client makes no new requests."""
+        if not self._streams:
+            self._end()
 
     async def _serve(self, stream: Stream, request: Request) -> None:
         try:
@@ -231,41 +252,42 @@ class Http2Connection(asyncio.Protocol):
         if stream.closed and stream.task is None and self._streams.get(stream.number) is stream:
             if not stream.heard_all:
                 stream.abandon()
-                self.reset(stream.number, NO_ERROR)  # RFC 9113 section 8.1: the rest need not be sent
-            self._guard.earn()
             self._forget(stream)
 
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
         self._ready.pop(stream.number, None)
-        if self._leaving and not self._streams:
+        if self._core.refuses and not self._streams:
             self._end()
 
     # ---- what streams send
 
     def send_fields(self, number: int, fields: HeaderList, *, end: bool) -> None:
         """A header block."""
-        self._h2.send_headers(number, fields, end_stream=end)
+        self._core.send_fields(number, fields, end=end)
 
-    def send_data(self, number: int, data: bytes, *, end: bool) -> None:
+    def send_data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
         """A part of a body that the windows allow."""
-        self._h2.send_data(number, data, end_stream=end)
-        if len(data) >= USEFUL_BYTES_MIN:
-            self._guard.earn()  # windows that the client opens for it are no flood
+        self._core.send_data(number, data, end=end)
 
-    def reset(self, number: int, code: int) -> None:
+    def room(self, number: int) -> int:
+        """How much of a body may be sent now; 0 or less for nothing."""
+        return self._core.window_of(number)
+
+    def coming(self, number: int) -> int:
+        """How much of a body has come but is not a whole frame."""
+        return self._core.coming(number)
+
+    def reset(self, number: int, code: ErrorCode) -> None:
         """Ends a stream in the middle."""
-        try:
-            self._h2.reset_stream(number, code)
-        except (StreamClosedError, ProtocolError):
-            return  # it has ended meanwhile
+        self._core.reset(number, code)
         self._flush()
 
     def credit(self, number: int, size: int) -> None:
         """The client may send so much more."""
-        if self._transport is not None and not self.transport.is_closing():
-            self._h2.acknowledge_received_data(size, number)
-            self._flush()
+        self._core.credit(number, size)
+        if not self._inside:
+            self._write()
 
     def push(self, stream: Stream) -> None:
         """The stream has something to send, or has ended."""
@@ -289,9 +311,8 @@ class Http2Connection(asyncio.Protocol):
     def _round(self) -> bool:
         """One frame of each stream that may send one; False when none may."""
         moved = False
-        h2, frame_max = self._h2, self._h2.max_outbound_frame_size
         for number, stream in list(self._ready.items()):
-            if stream.waits_to_send and stream.emit(h2.local_flow_control_window(number), frame_max):
+            if stream.waits_to_send and stream.emit():
                 moved = True
             if not stream.waits_to_send:
                 self._ready.pop(number, None)
@@ -299,17 +320,15 @@ class Http2Connection(asyncio.Protocol):
         return moved
 
     def _write(self) -> None:
-        data = self._h2.data_to_send()
-        if data and not self.transport.is_closing():
-            self.transport.write(data)
+        out = self._core.out
+        self._gathered = 0
+        if out:
+            data = b"".join(out)
+            out.clear()
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.write(data)
 
     # ---- the end
-
-    def _go_away(self, code: int) -> None:
-        """No new streams; those that run go on (RFC 9113 section 6.8)."""
-        self._write()
-        self.transport.write(GoAwayFrame(0, last_stream_id=self._newest, error_code=code).serialize())
-        self._leaving = True
 
     def _end(self) -> None:
         self._write()
@@ -324,26 +343,34 @@ class Http2Connection(asyncio.Protocol):
         """The worker stops: what runs is answered, nothing new is taken."""
         if self.transport.is_closing():
             return
-        if not self._leaving:
-            self._go_away(ErrorCodes.NO_ERROR)
+        if not self._core.refuses:
+            self._core.go_away()
+            self._write()
         if not self._streams:
             self._end()
 
     def sweep(self, now: float) -> None:
         """Ends what takes too long. Called every now and then."""
-        idle_s = self.state.settings.idle_timeout_s
+        settings, core = self.state.settings, self._core
         if self.transport.is_closing():
             return
         if not self._writable:
             size = self.transport.get_write_buffer_size()
             if size != self._full_since[0]:
                 self._full_since = (size, now)
-            elif now - self._full_since[1] > idle_s:
+            elif now - self._full_since[1] > settings.idle_timeout_s:
                 self.transport.abort()
             return
         for stream in list(self._streams.values()):
             stream.sweep(now)
             self._settle(stream)
-        if not self._streams and now - self._used_at > idle_s:
-            self._go_away(ErrorCodes.NO_ERROR)
+        if core.unfinished_s(now) > settings.header_timeout_s:
+            core.end(ErrorCode.ENHANCE_YOUR_CALM, f"a request took longer than {settings.header_timeout_s:g} s")
+            self.state.counters.refused_total += 1
+            self._abandon_all()
             self._end()
+        elif not self._streams and now - self._used_at > settings.idle_timeout_s:
+            core.end(ErrorCode.NO_ERROR)
+            self._end()
+        elif now - self._used_at > BLOCKS_KEPT_S:
+            core.forget_blocks()

@@ -11,6 +11,7 @@ from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
 from agent.edge.core import cache_status
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.headers import HeaderList
+from agent.edge.core.http2_frames import ErrorCode
 from agent.edge.core.request_head import Refused
 from agent.edge.fetcher import Incoming
 from agent.edge.responder import Request, Responder
@@ -19,9 +20,6 @@ from agent.edge.responses import Answer
 if TYPE_CHECKING:
     from agent.edge.http2 import Http2Connection
 
-NO_ERROR: Final = 0x0
-INTERNAL_ERROR: Final = 0x2
-CANCEL: Final = 0x8
 _HOP_BY_HOP: Final = frozenset((b"connection", b"transfer-encoding", b"keep-alive", b"upgrade"))
 
 
@@ -42,7 +40,7 @@ class Stream(Responder):
         self.task: asyncio.Task[None] | None = None
         self.moved_at = connection.now()
         self.rate: tuple[float, int] | None = None
-        self.data_at = self.moved_at
+        self._come = (self.moved_at, 0)
         self.body_bytes_max = 0
         self._owed = 0
         self._out: deque[bytes | memoryview] = deque()
@@ -62,7 +60,6 @@ class Stream(Responder):
     def fed(self, data: bytes, cost: int) -> None:
         """Bytes of the body came; the client may send as many again once someone has read them."""
         self._owed += cost
-        self.data_at = self._connection.now()
         body, most = self.body, self.body_bytes_max
         if body is not None:
             body.feed(data)
@@ -101,14 +98,20 @@ class Stream(Responder):
         self._connection.push(self)
 
     def refuse(self, refusal: Refused) -> None:
-        """Answers what is not even a request."""
+        """Answers what is not served; what is malformed is not answered to the end, for its stream is reset."""
         more = [
             (cache_status.NAME, cache_status.forwarded(Forward.BYPASS, detail="refused")),
             (b"X-Request-Id", self._state.request_id()),
         ]
         self._state.counters.refused_total += 1
         answer = responses.explained(refusal.status, refusal.text, self._state.wall(), more)
-        self.whole(answer, answer.body)
+        if refusal.status != 400:
+            self.whole(answer, answer.body)
+            return
+        self._state.counters.status(400)
+        self._fields(400, answer.headers, end=False)
+        if len(answer.body) <= self._connection.room(self.number):
+            self._connection.send_data(self.number, answer.body, end=False)
 
     def begin_response(
         self, request: Request, status: int, reason: bytes, headers: HeaderList, length: int | None
@@ -164,7 +167,7 @@ class Stream(Responder):
         """A reset: no client takes the response for whole (RFC 9113 section 8.1.1)."""
         if not self.closed:
             self.abandon()
-            self._connection.reset(self.number, INTERNAL_ERROR)
+            self._connection.reset(self.number, ErrorCode.INTERNAL_ERROR)
 
     def invite_body(self, request: Request) -> None:
         if request.head.expects_continue and not request.invited and request.body is not None and not self.closed:
@@ -184,13 +187,13 @@ class Stream(Responder):
         """Whether there is something that a window or the connection holds back."""
         return not self.closed and (bool(self._out) or self._last)
 
-    def emit(self, window: int, frame_max: int) -> bool:
-        """Sends one frame; False when the window does not allow any."""
+    def emit(self) -> bool:
+        """Sends one frame; False when the windows do not allow any."""
         if not self._out:
             self._connection.send_data(self.number, b"", end=True)
             self.closed = True
             return True
-        size = min(window, frame_max)
+        size = self._connection.room(self.number)
         if size <= 0:
             return False
         data = self._out[0]
@@ -202,7 +205,7 @@ class Stream(Responder):
         self._out_bytes -= len(data)
         self.moved_at = self._connection.now()
         end = self._last and not self._out
-        self._connection.send_data(self.number, bytes(data), end=end)
+        self._connection.send_data(self.number, data, end=end)
         self.closed = end
         if self._out_bytes <= BUFFER_HIGH_BYTES:
             self._wake()
@@ -229,21 +232,23 @@ class Stream(Responder):
         settings = self._state.settings
         if self.waits_to_send and self._out and now - self.moved_at > settings.idle_timeout_s:
             self.abandon()
-            self._connection.reset(self.number, CANCEL)
+            self._connection.reset(self.number, ErrorCode.CANCEL)
             return
         body = self.body
         if body is None or body.complete or body.paused or body.discarding:
             self.rate = None
             return
-        why = ""
-        if now - self.data_at > settings.idle_timeout_s:
+        why, size = "", body.size + self._connection.coming(self.number)
+        if size != self._come[1]:
+            self._come = (now, size)
+        if now - self._come[0] > settings.idle_timeout_s:
             why = f"nothing of the body came for {settings.idle_timeout_s:g} s"
         elif self.rate is None:
-            self.rate = (now, body.size)
+            self.rate = (now, size)
         elif now - self.rate[0] >= settings.body_rate_window_s:
-            if (body.size - self.rate[1]) / (now - self.rate[0]) < settings.body_rate_min:
+            if (size - self.rate[1]) / (now - self.rate[0]) < settings.body_rate_min:
                 why = f"the body comes with less than {settings.body_rate_min} bytes per second"
-            self.rate = (now, body.size)
+            self.rate = (now, size)
         if why:
             self._state.counters.refused_total += 1
             body.fail(Refused(408, why, close=False))

@@ -7,6 +7,7 @@ import math
 import random
 import secrets
 from collections import Counter
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, assert_never
 
 from agent.edge.core import cache_key
@@ -55,7 +56,7 @@ class EdgeState:
         """None when no rate is limited."""
         self.https_port = 0
         """Where plain requests are sent to; 0 when there is no listener with TLS."""
-        self._heads: dict[bytes, dict[bytes, tuple[RequestHead, bytes]]] = {}
+        self._heads: dict[bytes, dict[Hashable, tuple[RequestHead, bytes]]] = {}
         self.fills: dict[bytes, Fill] = {}
         self.part_fills: dict[bytes, dict[bytes, Fill]] = {}
         """Fetches of parts, by primary key and by what is wanted of it."""
@@ -128,7 +129,8 @@ class EdgeState:
                 case never:
                     assert_never(never)
             if entry.edits != route.http.response:
-                entry.edits, entry.rendered_second = route.http.response, -1
+                entry.edits = route.http.response
+                entry.rendered_second = entry.block_second = -1
             if route.http is not NO_HTTP_RULES and route.http.stops(without_port(host), b"/" + path):
                 return entry  # looked at again each time, since requests for it are answered by the app's rules
         entry.checked = self.purge_round
@@ -148,13 +150,13 @@ class EdgeState:
         """An id that no other request has."""
         return b"%b-%x" % (self._request_prefix, next(self._request_numbers))
 
-    def heads(self, kind: bytes) -> dict[bytes, tuple[RequestHead, bytes]]:
-        """Requests without a body by their very bytes: a client that asks alike is not parsed again. On another kind of
-        connection the same bytes mean something else."""
+    def heads(self, kind: bytes) -> dict[Hashable, tuple[RequestHead, bytes]]:
+        """Requests without a body by their very bytes, or by all their fields: a client that asks alike is not parsed
+        again. On another kind of connection the same bytes mean something else."""
         return self._heads.setdefault(kind, {})
 
-    def remember_head(self, kind: bytes, raw: bytes, head: RequestHead, key: bytes) -> None:
-        """Keeps a request by its bytes."""
+    def remember_head(self, kind: bytes, raw: Hashable, head: RequestHead, key: bytes) -> None:
+        """Keeps a request by what it is made of."""
         heads = self.heads(kind)
         if len(heads) >= HEADS_MAX:
             heads.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from agent.edge.core import cache_status, compression, freshness, http_date, partial, vary
+from agent.edge.core import cache_status, compression, freshness, hpack_literals, http_date, partial, vary
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
 from agent.edge.core.freshness import Verdict
 from agent.edge.core.headers import Fields, HeaderList, encode_head, end_to_end, fields_of
@@ -18,6 +18,7 @@ RENDER_BODY_BYTES_MAX: Final = 16 * 1024
 """Bodies up to this are kept a second time behind a rendered head, so that a hit is one write."""
 STRETCH_BYTES: Final = 150
 """About what the objects around a stretch of a body take."""
+_ID_FIELD: Final = hpack_literals.begun(b"x-request-id")
 # Section 3.1 of RFC 9111 forbids the proxy fields; the others are made anew for each response.
 _NOT_STORED: Final = frozenset(
     (
@@ -38,7 +39,7 @@ _NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-type", b"content
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A whole response, or parts of one. All but `rendered` and its second, and `edits`, is constant."""
+    """A whole response, or parts of one. All but `rendered`, `block` and their seconds, and `edits`, is constant."""
 
     status: int
     reason: bytes
@@ -55,6 +56,9 @@ class StoredResponse:
     last_modified: bytes = b""
     rendered_second: int = -1
     rendered: bytes = b""
+    block_second: int = -1
+    block: bytes = b""
+    """The fields of a plain hit over HTTP/2 in this second."""
     fresh_until: float = 0.0
     """Wall time until which it may be used without a thought; 0 when it must be validated always."""
     cost_bytes: int = field(default=0)
@@ -97,8 +101,8 @@ class StoredResponse:
         extra = max(self.verdict.stale_while_revalidate_s, self.verdict.stale_if_error_s)
         return self.response_time - self.initial_age_s + self.verdict.lifetime_s + extra
 
-    def head(self, now: float, status_member: bytes) -> bytes:
-        """The head of a 200 (or whatever it is) with the whole body, for this second."""
+    def dressed(self, now: float, status_member: bytes) -> HeaderList:
+        """The fields that go with the whole body in this second."""
         extra = [
             (b"Content-Length", b"%d" % len(self.body)),
             (b"Age", b"%d" % int(self.age_s(now))),
@@ -106,8 +110,11 @@ class StoredResponse:
             (cache_status.NAME, status_member),
         ]
         headers = self.headers if self.edits is None else self.edits.apply(self.headers)
-        headers = headers + (extra[1:] if self.status == 204 else extra)
-        return encode_head(b"HTTP/1.1 %d %b" % (self.status, self.reason), headers)
+        return headers + (extra[1:] if self.status == 204 else extra)
+
+    def head(self, now: float, status_member: bytes) -> bytes:
+        """The head of a 200 (or whatever it is) with the whole body, for this second."""
+        return encode_head(b"HTTP/1.1 %d %b" % (self.status, self.reason), self.dressed(now, status_member))
 
     def render(self, now: float) -> bytes:
         """What follows the first line of a plain hit, line break included: fields and, when it is small, the body."""
@@ -116,6 +123,14 @@ class StoredResponse:
         self.rendered = head + self.body if len(self.body) <= RENDER_BODY_BYTES_MAX else head
         self.rendered_second = int(now)
         return self.rendered
+
+    def render_block(self, now: float) -> bytes:
+        """A plain hit's fields for HTTP/2, up to the length of the request's id, which is the last."""
+        member = cache_status.hit(int(self.ttl_s(now)))
+        fields = [(b":status", b"%d" % self.status), *self.dressed(now, member)]
+        self.block = hpack_literals.block(fields) + _ID_FIELD
+        self.block_second = int(now)
+        return self.block
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +187,10 @@ def restore(entry: StoredResponse) -> StoredResponse:
         entry.fresh_until = entry.response_time - entry.initial_age_s + entry.verdict.lifetime_s
     copies = 2 if len(entry.body) <= RENDER_BODY_BYTES_MAX else 1
     head = sum(len(name) + len(value) + 120 for name, value in entry.headers)
-    entry.cost_bytes = OVERHEAD_BYTES + copies * (len(entry.body) + head)
+    entry.cost_bytes = OVERHEAD_BYTES + copies * (len(entry.body) + head) + head
     if entry.parts is not None:
         entry.cost_bytes += entry.parts.size + STRETCH_BYTES * len(entry.parts.stretches)
+    entry.rendered_second = entry.block_second = -1
     return entry
 
 
@@ -244,7 +260,7 @@ def made_stale(entry: StoredResponse, now: float) -> StoredResponse:
     """The entry as if its lifetime ended now: it is validated, or served stale as far as it allows that."""
     age = int(entry.age_s(now))
     lifetime = min(entry.verdict.lifetime_s, age)
-    return restore(replace(entry, verdict=replace(entry.verdict, lifetime_s=lifetime), rendered_second=-1, checked=-1))
+    return restore(replace(entry, verdict=replace(entry.verdict, lifetime_s=lifetime), checked=-1))
 
 
 def own_only(headers: HeaderList, verdict: Verdict) -> HeaderList:

@@ -9,12 +9,13 @@ import functools
 from collections.abc import Iterable
 from typing import Final
 
-from hpack.table import HeaderTable
+from agent.edge.core.hpack_tables import STATIC_TABLE
 
 _SENSITIVE: Final = frozenset((b"set-cookie", b"authorization"))
 _NEVER_AGAIN: Final = frozenset((b"X-Request-Id",))
 REMEMBERED_BYTES_MAX: Final = 128
-_SIZE_UPDATE_TO_0: Final = b"\x20"
+SIZE_UPDATE_TO_0: Final = b"\x20"
+"""Stands in front of the first block: the table is not used (section 6.3)."""
 
 
 def integer(value: int, prefix_bits: int, flags: int) -> bytes:
@@ -35,7 +36,7 @@ def _string(value: bytes) -> bytes:
     return integer(len(value), 7, 0) + value
 
 
-_STATIC_PAIRS: Final = {pair: number for number, pair in enumerate(HeaderTable.STATIC_TABLE, 1)}
+_STATIC_PAIRS: Final = {pair: number for number, pair in enumerate(STATIC_TABLE, 1)}
 _STATIC_NAMES: Final = {name: number for (name, _), number in reversed(_STATIC_PAIRS.items())}
 
 
@@ -54,33 +55,14 @@ def field(name: bytes, value: bytes) -> bytes:
 _remembered = functools.lru_cache(4096)(field)
 
 
-class LiteralEncoder:
-    """Takes the place of an encoder with a table in `h2`."""
+def block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A block of these fields; names may have capitals."""
+    return b"".join(
+        field(name, value) if len(value) > REMEMBERED_BYTES_MAX or name in _NEVER_AGAIN else _remembered(name, value)
+        for name, value in headers
+    )
 
-    def __init__(self) -> None:
-        self._announce = True
-        self._table_size = 0
 
-    @property
-    def header_table_size(self) -> int:
-        """What the client allows; nothing of it is used."""
-        return self._table_size
-
-    @header_table_size.setter
-    def header_table_size(self, value: int) -> None:
-        self._table_size = value
-        self._announce = True
-
-    def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """A block; after a change of the allowed size it says first that no table is used (section 4.2)."""
-        parts = [
-            field(name, value)
-            if len(value) > REMEMBERED_BYTES_MAX or name in _NEVER_AGAIN
-            else _remembered(name, value)
-            for name, value in headers
-        ]
-        block = b"".join(parts)
-        if self._announce:
-            self._announce = False
-            return _SIZE_UPDATE_TO_0 + block
-        return block
+def begun(name: bytes) -> bytes:
+    """A field that is not indexed, of a name that the static table has not, up to the length of its value."""
+    return b"\0" + _string(name)

@@ -22,8 +22,14 @@ _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
 VERSION: Final = 2
 
 
+def are_trailers(block: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether these fields may come behind a body (section 8.1)."""
+    return all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) and name not in _FORBIDDEN for name, value in block)
+
+
 def read(block: Iterable[tuple[bytes, bytes]], scheme: bytes, headers_max: int, *, ended: bool) -> RequestHead:
-    """The request that these fields make; `ended` when no body follows. Raises Refused."""
+    """The request that these fields make; `ended` when no body follows. Raises Refused,
+    with 400 for what is malformed (section 8.1.1)."""
     pseudo, headers, cookies = _divided(block, headers_max)
     method, path = pseudo.get(b":method"), pseudo.get(b":path")
     if method is None or not _METHOD.fullmatch(method):

@@ -42,6 +42,8 @@ async def serve(seen: Seen) -> None:
     match seen.target:
         case "/kept":
             await seen.answer(200, b"kept", Cache_Control="max-age=60", Content_Type="text/plain")
+        case "/kept-16k":
+            await seen.answer(200, LARGE[:16000], Cache_Control="max-age=60")
         case "/large":
             await seen.answer(200, LARGE)
         case "/kept-large":
@@ -202,6 +204,76 @@ async def test_refused(edge: Edge, origin: Origin, what: str) -> None:
     assert origin.seen == []
     async with await H2Client.open(port(edge)) as client:
         assert (await client.get("/")).status == 200
+
+
+async def test_what_is_malformed_is_explained_and_reset(edge: Edge, origin: Origin) -> None:
+    async with await H2Client.open(port(edge)) as client:
+        for more in ([("x", "a\nb")], [("connection", "close")]):
+            answer = await client.read(await client.ask(more=more))
+            assert (answer.status, answer.reset, answer.ended) == (400, 1, False)
+            assert b"not allowed" in answer.body or b"no meaning" in answer.body
+        number = await client.ask("/up", "POST", end=False, more=[("content-length", "5")])
+        client.h2.send_data(number, b"abc", end_stream=True)
+        await client.flush()
+        assert (await client.read(number)).reset == 1
+        assert (await client.read(await client.ask(method="CONNECT"))).status == 405
+        assert (await client.get("/")).status == 200, "the connection goes on"
+    await until(lambda: edge.worker.state.endpoints[origin.address].outstanding == 0)
+
+
+async def test_trailers_of_a_request_are_taken(edge: Edge, origin: Origin) -> None:
+    origin.handler = serve
+    async with await H2Client.open(port(edge)) as client:
+        number = await client.ask("/up", "POST", end=False, more=[("trailer", "x-checksum")])
+        client.h2.send_data(number, b"abc")
+        client.h2.send_headers(number, [("x-checksum", "1")], end_stream=True)
+        await client.flush()
+        assert (await client.read(number)).body == b"POST /up abc"
+
+
+async def test_a_client_that_asks_is_not_idle(make_edge: MakeEdge, origin: Origin) -> None:
+    edge = await make_edge("idle", https_listen=["127.0.0.1:0"], idle_timeout_s=0.6)
+    edge.certificates = [material("hello", "hello.test")]
+    await edge.serve(route("hello", ["hello.test"], [origin.address]))
+    origin.handler = serve
+    async with await H2Client.open(port(edge)) as client, await H2Client.open(port(edge)) as idle:
+        waits = asyncio.create_task(idle.until_gone())
+        while not waits.done():
+            assert (await client.get("/kept")).status == 200
+            await asyncio.sleep(0.05)
+        assert await waits == 0
+        assert (await client.get("/kept")).headers["cache-status"].startswith("locci; hit")
+        assert await client.until_gone() == 0
+
+
+async def test_a_head_that_never_ends(make_edge: MakeEdge, origin: Origin) -> None:
+    edge = await make_edge("slow", https_listen=["127.0.0.1:0"], header_timeout_s=0.3)
+    edge.certificates = [material("hello", "hello.test")]
+    await edge.serve(route("hello", ["hello.test"], [origin.address]))
+    async with await H2Client.open(port(edge)) as client:
+        assert (await client.get("/")).status == 200
+        await client.raw(HeadersFrame(3, b"\x82").serialize())
+        assert await client.until_gone() == CALM
+
+
+async def test_hits_wait_for_a_client_that_does_not_read(edge: Edge, origin: Origin) -> None:
+    """What has been answered is bounded by what the socket takes, whatever the client asks for."""
+    origin.handler = serve
+    async with await H2Client.open(port(edge)) as client:
+        await client.get("/kept-16k")
+        client.h2.increment_flow_control_window(2**30)
+        block = client.h2.encoder.encode(
+            [(":method", "GET"), (":scheme", "https"), (":authority", "hello.test"), (":path", "/kept-16k")]
+        )
+        frames = [HeadersFrame(3 + 2 * n, block, flags=["END_HEADERS", "END_STREAM"]) for n in range(3000)]
+        before = edge.counters.body_bytes_sent_total
+        await client.flush()
+        await client.raw(b"".join(frame.serialize() for frame in frames))
+        await until(lambda: not all(c._writable for c in edge.worker._secure[0].connections))
+        assert edge.counters.body_bytes_sent_total - before < 3000 * 16000
+        client.writer.transport.abort()
+    async with await H2Client.open(port(edge)) as client:
+        assert (await client.get("/kept")).status == 200
 
 
 async def test_cookies_are_put_together(edge: Edge, origin: Origin) -> None:

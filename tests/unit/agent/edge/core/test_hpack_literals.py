@@ -4,7 +4,9 @@ import hpack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.edge.core.hpack_literals import LiteralEncoder, integer
+from agent.edge.core import hpack_literals
+from agent.edge.core.hpack_decoding import Decoder
+from agent.edge.core.hpack_literals import integer
 
 NAMES = st.one_of(
     st.sampled_from([b":status", b"content-type", b"set-cookie", b"X-Request-Id", b"ETag", b"via"]),
@@ -14,20 +16,23 @@ NAMES = st.one_of(
 
 @given(st.lists(st.lists(st.tuples(NAMES, st.binary(max_size=400))), min_size=1, max_size=4))
 def test_blocks_are_read_as_they_were_meant(blocks: list[list[tuple[bytes, bytes]]]) -> None:
-    encoder, decoder = LiteralEncoder(), hpack.Decoder()
-    decoder.max_header_list_size = 2**30
+    theirs, ours, first = hpack.Decoder(), Decoder(2**30), hpack_literals.SIZE_UPDATE_TO_0
+    theirs.max_header_list_size = 2**30
     for block in blocks:
-        found = decoder.decode(encoder.encode(block), raw=True)
-        assert [tuple(pair) for pair in found] == [(name.lower(), value) for name, value in block]
+        data, first = first + hpack_literals.block(block), b""
+        meant = [(name.lower(), value) for name, value in block]
+        assert [tuple(pair) for pair in theirs.decode(data, raw=True)] == meant
+        assert ours.decode(data).fields == meant
 
 
-def test_a_table_of_another_size_is_answered_by_none() -> None:
-    encoder = LiteralEncoder()
-    assert encoder.encode([(b":status", b"200")]) == b"\x20\x88"
-    assert encoder.encode([(b":status", b"200")]) == b"\x88"
-    encoder.header_table_size = 0
-    assert encoder.header_table_size == 0
-    assert encoder.encode([(b":status", b"304")]) == b"\x20\x8b"
+def test_a_field_that_is_begun() -> None:
+    data = hpack_literals.begun(b"x-mine") + b"\x03abc"
+    assert [tuple(pair) for pair in hpack.Decoder().decode(data, raw=True)] == [(b"x-mine", b"abc")]
+
+
+def test_what_is_secret_is_never_indexed() -> None:
+    assert hpack_literals.field(b"Set-Cookie", b"a=b")[0] >> 4 == 1
+    assert hpack_literals.field(b":status", b"200") == b"\x88"
 
 
 def test_the_integers_of_the_rfc() -> None:  # RFC 7541 appendix C.1

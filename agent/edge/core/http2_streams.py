@@ -1,0 +1,161 @@
+"""The streams of an HTTP/2 connection, seen from the server: what is sent on them, their windows, how they end
+(RFC 9113, sections 5 and 6.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from agent.edge.core import hpack_literals, http2_frames
+from agent.edge.core.flood import FloodGuard
+from agent.edge.core.http2_frames import FRAME_BYTES_MAX, HEAD, WINDOW_DEFAULT, ErrorCode, Flag, Kind
+
+STREAMS_MAX: Final = 100
+STREAM_WINDOW_BYTES: Final = 64 * 1024
+CONNECTION_WINDOW_BYTES: Final = STREAMS_MAX * STREAM_WINDOW_BYTES
+"""A stream whose body nobody reads for now takes nothing from the others."""
+RESETS_REMEMBERED_MAX: Final = 256
+USEFUL_BYTES_MIN: Final = 1024
+WHOLE: Final = Flag.END_STREAM | Flag.END_HEADERS
+
+
+@dataclass(slots=True)
+class Open:
+    """A request that has not been answered to its end."""
+
+    window: int
+    """Octets that the client takes; negative when it has shrunk its windows (section 6.9.2)."""
+    heard_all: bool
+    room: int = STREAM_WINDOW_BYTES
+    """Octets that the client may still send."""
+    owed: int = 0
+    """Octets that were read, and that the client has not been told of."""
+    left: int = -1
+    """Octets of the body that were announced and have not come; -1 when none were."""
+
+
+class Streams:
+    """What the client is to be sent gathers in `out`. Sizes are octets."""
+
+    def __init__(self) -> None:
+        self.guard = FloodGuard()
+        self.out: list[bytes | memoryview] = []
+        """What the client is to be sent; whoever sends it empties it."""
+        self.over = False
+        """The connection ends: nothing more is read."""
+        self.window = WINDOW_DEFAULT
+        """Octets of bodies that the client takes on all streams together."""
+        self.newest = -1
+        """The newest stream that the client has opened; -1 before the first."""
+        self.refuses = False
+        """New streams are refused: one of the two has said that it leaves."""
+        self._streams: dict[int, Open] = {}
+        self._resets: dict[int, bool] = {}
+        """Streams that were reset, the last ones: whether by us."""
+        self._stream_window = WINDOW_DEFAULT
+        self._room = CONNECTION_WINDOW_BYTES
+        self._owed = 0
+        self._announce = True
+
+    def answer(self, number: int, fields: bytes, last: bytes, body: bytes) -> bool:
+        """Sends a whole response on a stream for which `quick` was called: a block in two pieces, and a body.
+
+        False, and nothing is sent, when it does not fit into the windows and into one frame each.
+        """
+        size, block_bytes = len(body), len(fields) + len(last)
+        if self._announce or size > self.window or size > self._stream_window:
+            return False
+        if size > FRAME_BYTES_MAX or block_bytes > FRAME_BYTES_MAX:
+            return False
+        if size:
+            self.window -= size
+            head = HEAD.pack(block_bytes << 8 | Kind.HEADERS, Flag.END_HEADERS, number)
+            self.out += (head, fields, last, HEAD.pack(size << 8, Flag.END_STREAM, number), body)
+        else:
+            self.out += (HEAD.pack(block_bytes << 8 | Kind.HEADERS, WHOLE, number), fields, last)
+        self.guard.earn()
+        return True
+
+    def send_fields(self, number: int, fields: Iterable[tuple[bytes, bytes]], *, end: bool) -> None:
+        """A header block; in front of the first it says that no table is used (RFC 7541, section 4.2)."""
+        block = hpack_literals.block(fields)
+        if self._announce:
+            self._announce = False
+            block = hpack_literals.SIZE_UPDATE_TO_0 + block
+        parts = [block[at : at + FRAME_BYTES_MAX] for at in range(0, len(block), FRAME_BYTES_MAX)]
+        for index, part in enumerate(parts):
+            kind = Kind.CONTINUATION if index else Kind.HEADERS
+            flags = Flag.END_STREAM if end and not index else 0
+            self.out.append(
+                http2_frames.frame(kind, flags | (Flag.END_HEADERS if part is parts[-1] else 0), number, part)
+            )
+        if end:
+            self._said_all(number)
+
+    def send_data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
+        """A frame of a body, of no more than `window_of` allows."""
+        size = len(data)
+        self.window -= size
+        self._streams[number].window -= size
+        self.out.append(HEAD.pack(size << 8, Flag.END_STREAM if end else 0, number))
+        self.out.append(data)
+        if size >= USEFUL_BYTES_MIN:
+            self.guard.earn()  # windows that the client opens for it are no flood
+        if end:
+            self._said_all(number)
+
+    def window_of(self, number: int) -> int:
+        """How much of a body may be sent in one frame for now; 0 or less for nothing."""
+        return min(self.window, self._streams[number].window, FRAME_BYTES_MAX)
+
+    def _said_all(self, number: int) -> None:
+        """The response is whole; what is left of the request need not be sent (section 8.1)."""
+        stream = self._streams.pop(number)
+        self.guard.earn()
+        if not stream.heard_all:
+            self._remember_reset(number, by_us=True)
+            self.out.append(http2_frames.rst_stream(number, ErrorCode.NO_ERROR))
+
+    def reset(self, number: int, code: int) -> None:
+        """Ends a stream in the middle; one that has ended stays as it is."""
+        if self._streams.pop(number, None) is not None:
+            self._remember_reset(number, by_us=True)
+            self.out.append(http2_frames.rst_stream(number, code))
+
+    def _remember_reset(self, number: int, *, by_us: bool) -> None:
+        if len(self._resets) >= RESETS_REMEMBERED_MAX:
+            del self._resets[next(iter(self._resets))]
+        self._resets[number] = by_us
+
+    def credit(self, number: int, size: int) -> None:
+        """So much of a body has been read: the client may send as much again."""
+        self._credit_all(size)
+        stream = self._streams.get(number)
+        if stream is None or stream.heard_all:
+            return
+        stream.owed += size
+        if stream.owed >= STREAM_WINDOW_BYTES // 2:
+            stream.room += stream.owed
+            self.out.append(http2_frames.window_update(number, stream.owed))
+            stream.owed = 0
+
+    def _credit_all(self, size: int) -> None:
+        self._owed += size
+        if self._owed >= CONNECTION_WINDOW_BYTES // 2:
+            self._room += self._owed
+            self.out.append(http2_frames.window_update(0, self._owed))
+            self._owed = 0
+
+    # ---- the end
+
+    def go_away(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "") -> None:
+        """No new streams; those that are open go on (section 6.8)."""
+        self.refuses = True
+        self.out.append(http2_frames.goaway(max(self.newest, 0), code, reason))
+
+    def end(self, code: ErrorCode, reason: str = "") -> None:
+        """Says why, and takes nothing more (section 5.4.1)."""
+        if not self.over:
+            self.go_away(code, reason)
+            self.over = True
