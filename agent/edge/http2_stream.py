@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from agent.edge import responses
 from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
@@ -12,6 +12,7 @@ from agent.edge.core import cache_status
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.headers import HeaderList
 from agent.edge.core.http2_frames import ErrorCode
+from agent.edge.core.http2_request import FORBIDDEN
 from agent.edge.core.request_head import Refused
 from agent.edge.fetcher import Incoming
 from agent.edge.responder import Request, Responder
@@ -19,8 +20,6 @@ from agent.edge.responses import Answer
 
 if TYPE_CHECKING:
     from agent.edge.http2 import Http2Connection
-
-_HOP_BY_HOP: Final = frozenset((b"connection", b"transfer-encoding", b"keep-alive", b"upgrade"))
 
 
 class Stream(Responder):
@@ -136,7 +135,7 @@ class Stream(Responder):
     def _fields(self, status: int, headers: HeaderList, *, end: bool) -> None:
         self.response_begun = True
         if not self.closed:
-            fields = [(b":status", b"%d" % status), *(pair for pair in headers if pair[0].lower() not in _HOP_BY_HOP)]
+            fields = [(b":status", b"%d" % status), *(pair for pair in headers if pair[0].lower() not in FORBIDDEN)]
             self._connection.send_fields(self.number, fields, end=end)
             self.closed = end
 

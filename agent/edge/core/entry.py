@@ -9,6 +9,7 @@ from agent.edge.core import cache_status, compression, freshness, hpack_literals
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
 from agent.edge.core.freshness import Verdict
 from agent.edge.core.headers import Fields, HeaderList, encode_head, end_to_end, fields_of
+from agent.edge.core.http2_request import FORBIDDEN
 from agent.edge.core.http_rules import HeaderEdits
 from agent.edge.core.partial import Parts, Place
 
@@ -127,8 +128,8 @@ class StoredResponse:
     def render_block(self, now: float) -> bytes:
         """A plain hit's fields for HTTP/2, up to the length of the request's id, which is the last."""
         member = cache_status.hit(int(self.ttl_s(now)))
-        fields = [(b":status", b"%d" % self.status), *self.dressed(now, member)]
-        self.block = hpack_literals.block(fields) + _ID_FIELD
+        fields = [pair for pair in self.dressed(now, member) if pair[0].lower() not in FORBIDDEN]
+        self.block = hpack_literals.block([(b":status", b"%d" % self.status), *fields]) + _ID_FIELD
         self.block_second = int(now)
         return self.block
 

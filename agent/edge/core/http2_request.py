@@ -16,15 +16,15 @@ from agent.edge.core.request_head import Refused, RequestHead, check, normal_hos
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\x20-\x7e\t\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 _METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}")
-# RFC 9113 section 8.2.2.
-_FORBIDDEN: Final = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
+FORBIDDEN: Final = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
+"""What has no meaning in HTTP/2 (section 8.2.2)."""
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
 VERSION: Final = 2
 
 
 def are_trailers(block: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether these fields may come behind a body (section 8.1)."""
-    return all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) and name not in _FORBIDDEN for name, value in block)
+    return all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) and name not in FORBIDDEN for name, value in block)
 
 
 def read(block: Iterable[tuple[bytes, bytes]], scheme: bytes, headers_max: int, *, ended: bool) -> RequestHead:
@@ -79,7 +79,7 @@ def _divided(
             continue
         if not _NAME.fullmatch(name):
             raise Refused(400, "a field's name is not a token in lower case")
-        if name in _FORBIDDEN or (name == b"te" and value != b"trailers"):
+        if name in FORBIDDEN or (name == b"te" and value != b"trailers"):
             raise Refused(400, f"{name.decode()} has no meaning in HTTP/2")
         if name == b"cookie":
             cookies.append(value)
