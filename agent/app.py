@@ -29,6 +29,7 @@ from agent.adapters.prober import Prober
 from agent.adapters.signatures import Signatures
 from agent.adapters.state import StateFile, StateLock
 from agent.adapters.status_socket import StatusSocket
+from agent.adapters.upgrade_status import UpgradeStatus, is_supervised
 from agent.caretaker import Caretaker
 from agent.core.conditions import HostFigures
 from agent.core.model import PullFailure
@@ -148,7 +149,7 @@ class Agent:
             identity=self._identity,
             file=SnapshotFile(self._settings.state_dir / SNAPSHOT_NAME),
             consumer=self._shell,
-            resource_types=decode.resource_types(self._policy),
+            resource_types=decode.resource_types(self._policy, supervised=is_supervised()),
             facts=lambda: host_facts.facts(self._events.docker_version, self._settings.state_dir),
             clock=clock,
             rng=rng,
@@ -214,6 +215,7 @@ class Agent:
             | {"version": self._events.docker_version, "address": self._settings.docker_host},
             "edge": {"connected": len(self._shell.edge.edges), "generation": machine.generation}
             | {"serving": machine.edge_generation},
+            "upgrade": self._upgrade(),
             "conditions": {c.type: {"ok": c.ok, "message": c.message} for c in self._caretaker.conditions.values()},
             "replicas": [
                 {
@@ -230,6 +232,13 @@ class Agent:
                 if status.resource.startswith("replicas/")
             ],
         }
+
+    def _upgrade(self) -> dict[str, str]:
+        said = UpgradeStatus(self._settings.state_dir).read()
+        if not said.version:
+            return {}
+        state = node_pb2.AgentUpgrade.State.Name(said.state).removeprefix("STATE_").lower().replace("_", " ")
+        return {"version": said.version, "state": state, "reason": said.reason, "request": said.request}
 
     def _figures(self) -> HostFigures:
         beat = host_facts.heartbeat(self._settings.state_dir, *self._engine_disk())

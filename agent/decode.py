@@ -60,6 +60,7 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?"
 _SPEC_HASH = re.compile(r"[A-Za-z0-9:_.-]{1,128}")
 _PEER_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 _ENV_NAME = re.compile(r"[^=\0]+")
+_REQUEST = re.compile(r"(?:upgrades/\d{1,12})?")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -82,7 +83,8 @@ def target(snapshot: Snapshot) -> Target:
     values = _secret_values(snapshot)
     replicas = (_replica(r, values) for r in snapshot.resources.values() if r.WhichOneof("body") == "replica")
     routes = (_route(r.route) for r in snapshot.resources.values() if r.WhichOneof("body") == "route")
-    bodies = snapshot.resources.values()
+    versions = list(snapshot.of_type("agentversions").values())
+    wanted_agent = versions[0].agent_version if versions else resource_pb2.AgentVersion()
     return Target(
         revision=snapshot.revision,
         replicas={replica.identity: replica for replica in replicas},
@@ -92,7 +94,8 @@ def target(snapshot: Snapshot) -> Target:
             HeldImage(name, resource.version, resource.image.image)
             for name, resource in sorted(snapshot.of_type("images").items())
         ),
-        agent_version=next((r.agent_version.version for r in bodies if r.WhichOneof("body") == "agent_version"), ""),
+        agent_version=wanted_agent.version,
+        agent_request=wanted_agent.request,
     )
 
 
@@ -108,9 +111,10 @@ def mirrors(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
     return {one.host: tuple(one.mirrors) for one in found}
 
 
-def resource_types(policy: LocalPolicy) -> tuple[str, ...]:
-    """What the node asks for: nothing of drills when its policy forbids them."""
-    return tuple(kind for kind in RESOURCE_TYPES if kind not in ("drillclients", "faults") or policy.drills)
+def resource_types(policy: LocalPolicy, *, supervised: bool = True) -> tuple[str, ...]:
+    """What the node asks for: nothing of drills when its policy forbids them, no version when none could be changed."""
+    unwanted = {"drillclients", "faults"} if not policy.drills else set()
+    return tuple(kind for kind in RESOURCE_TYPES if kind not in unwanted and (supervised or kind != "agentversions"))
 
 
 # ---- what is wrong
@@ -142,6 +146,8 @@ def _resource_problems(
         case "agent_version":
             if not VERSION.fullmatch(resource.agent_version.version):
                 yield f"version: {resource.agent_version.version!r} is no version"
+            if not _REQUEST.fullmatch(resource.agent_version.request):
+                yield f"request: {resource.agent_version.request!r} is no upgrade such as upgrades/3"
         case "registry_mirrors":
             for host in (resource.registry_mirrors.host, *resource.registry_mirrors.mirrors):
                 if not _HOST.fullmatch(host):

@@ -128,6 +128,9 @@ def _agent(settings: AgentSettings) -> Iterator[Finding]:
     verdict: Verdict = "ok" if answer["connected"] else "warning"
     words = "connected" if answer["connected"] else "NOT connected; what it runs goes on"
     yield Finding("agent", verdict, f"runs, and is {words}; revision {answer['applied_revision']} is in effect")
+    wanted = answer.get("upgrade")
+    if wanted and wanted["state"] in ("taken back", "not installed"):
+        yield Finding("version", "warning", f"{wanted['version']} is wanted and {wanted['state']}: {wanted['reason']}")
     for replica in answer["replicas"]:
         if not replica["ready"]:
             yield Finding(replica["resource"], "warning", f"{replica['phase'].lower()}: {replica['reason']}")

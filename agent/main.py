@@ -174,6 +174,12 @@ def as_text(answer: dict[str, Any]) -> str:
         + (f": {engine['reason']}" if engine["reason"] else ""),
         f"edge           {edge['connected']} connected, generation {edge['serving']} of {edge['generation']}",
     ]
+    wanted = answer.get("upgrade")
+    if wanted:
+        why = f": {wanted['reason']}" if wanted["reason"] else ""
+        lines.append(
+            f"version        {answer['version']}; {wanted['version']} was wanted last and is {wanted['state']}{why}"
+        )
     for replica in answer["replicas"]:
         ready = "ready" if replica["ready"] else "not ready"
         text = f"{replica['resource']}  {replica['phase'].lower()}, {ready}, {replica['restarts']} restart(s)"

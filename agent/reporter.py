@@ -21,6 +21,8 @@ class Reporter:
         self.outbox = outbox
         self._conditions: list[node_pb2.HostCondition] = []
         self._conditions_news = False
+        self._agent_upgrade = node_pb2.AgentUpgrade()
+        self._agent_upgrade_news = False
         self._news = False
         self.accepted_revision = 0
         self.applied_revision = 0
@@ -50,12 +52,19 @@ class Reporter:
         """The host's conditions, of which one changed."""
         self._conditions, self._conditions_news, self._news = conditions, True, True
 
+    def agent_upgrade(self, upgrade: node_pb2.AgentUpgrade) -> bool:
+        """What became of the version that is wanted here; whether that is news."""
+        if upgrade == self._agent_upgrade:
+            return False
+        self._agent_upgrade, self._agent_upgrade_news, self._news = upgrade, True, True
+        return True
+
     def complete(self) -> agent_pb2.Status:
         """Everything there is to say."""
         self._changed = set(self._statuses)
         self._gone.clear()
         self.outbox.session_began()
-        self._conditions_news = True
+        self._conditions_news = self._agent_upgrade_news = True
         status = self._take()
         status.complete = True
         return status
@@ -77,9 +86,11 @@ class Reporter:
             gone=sorted(self._gone),
             conditions=self._conditions if self._conditions_news else (),
         )
+        if self._agent_upgrade_news and self._agent_upgrade.version:
+            status.agent_upgrade.CopyFrom(self._agent_upgrade)
         self.outbox.tell(status)
         self._changed.clear()
         self._gone.clear()
-        self._conditions_news = False
+        self._conditions_news = self._agent_upgrade_news = False
         self._news = False
         return status

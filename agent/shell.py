@@ -23,6 +23,7 @@ from agent.adapters.lease_file import LeaseFile
 from agent.adapters.prober import Prober
 from agent.adapters.signatures import Demand, Signatures
 from agent.adapters.state import StateFile
+from agent.adapters.upgrade_status import UpgradeStatus
 from agent.adapters.usage import Usage
 from agent.adapters.wanted_version import WantedVersion
 from agent.core.conditions import Condition
@@ -180,7 +181,7 @@ class Shell:
     def accepted(self, snapshot: Snapshot) -> None:
         target = decode.target(snapshot)
         try:
-            WantedVersion(self._data_path).follow(target.agent_version)
+            WantedVersion(self._data_path).follow(target.agent_version, target.agent_request)
         except OSError as error:
             log.error("agent_version_not_kept", version=target.agent_version, reason=error.strerror)
         self._want_registries(snapshot)
@@ -206,6 +207,7 @@ class Shell:
         self.record(RecordEvent("MirrorPassedOver", "warning", (), message, {}))
 
     def complete_status(self) -> agent_pb2.Status:
+        self.reporter.agent_upgrade(UpgradeStatus(self._data_path).read())
         return self.reporter.complete()
 
     def status_change(self) -> agent_pb2.Status | None:
@@ -230,6 +232,8 @@ class Shell:
         if asleep_s() - self._asleep_s > _ASLEEP_S:
             self._asleep_s = asleep_s()
             self.post(LeasesLost())
+        if self.reporter.agent_upgrade(UpgradeStatus(self._data_path).read()):
+            self.wake_link()
         beat.drill_clients.extend(self.drill_clients.counts())
         if self._beats % USAGE_EVERY_HEARTBEATS == 0:
             for resource, used in self.usage.items():

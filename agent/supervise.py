@@ -17,6 +17,7 @@ from typing import Any, Final, assert_never
 import structlog
 
 from agent.adapters import status_socket
+from agent.adapters.upgrade_status import SUPERVISED, UpgradeStatus
 from agent.adapters.wanted_version import VERSION, WantedVersion
 from agent.core.upgrade import (
     AgentExited,
@@ -32,6 +33,7 @@ from agent.core.upgrade import (
     StartAgent,
     StopAgent,
     Switch,
+    Tell,
     Ticked,
     Trial,
     Upgrade,
@@ -158,16 +160,26 @@ class Supervisor:
             case Remember(trial, refused):
                 content = {"trial": _plain(trial), "refused": refused}
                 write_atomic(self._memory, json.dumps(content).encode())
+            case Tell():
+                self._keep(command)
             case Note(severity, message):
                 getattr(log, severity)("upgrade", message=message)
             case _:
                 assert_never(command)
 
+    def _keep(self, said: Tell) -> None:
+        """Nothing depends on it but what the control plane is shown: a full disk must not end the supervisor."""
+        try:
+            UpgradeStatus(self._settings.state_dir).tell(said)
+        except OSError as error:
+            log.error("upgrade_status_not_kept", reason=error.strerror)
+
     async def _start(self) -> None:
         program = self._settings.install_dir / "current" / "bin" / "locci-agent"
         options = ("--config", str(self._config)) if self._config is not None else ()
         try:
-            self._process = await asyncio.create_subprocess_exec(str(program), "run", *options)
+            env = os.environ | {SUPERVISED: str(os.getpid())}
+            self._process = await asyncio.create_subprocess_exec(str(program), "run", *options, env=env)
         except OSError as error:
             # A version whose program cannot even be started is like one that ends at once.
             log.error("agent_not_started", program=str(program), reason=error.strerror)

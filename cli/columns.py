@@ -76,8 +76,18 @@ def _host_conditions(node: Json) -> str:
     )
 
 
+def _agent_upgrade(node: Json) -> str:
+    """What became of the version that its agent was told to run; nothing when that runs."""
+    said = node.get("agent_upgrade") or {}
+    state = word(said.get("state", ""), "STATE_").replace("-", " ")
+    if not said.get("version") or state == "stayed":
+        return ""
+    return f"{said['version']} {state}" + (f": {said['reason']}" if said.get("reason") else "")
+
+
 NODE: Final[list[Column]] = [
     *NODES,
+    ("UPGRADE", _agent_upgrade),
     ("REASON", lambda n: n.get("condition_reason", "")),
     ("SINCE", lambda n: age(n.get("condition_time"))),
     ("LABELS", lambda n: pairs(n.get("labels"))),
@@ -272,6 +282,44 @@ DRILL_RUNS: Final[list[Column]] = [
     ("MARKS", _marks),
     ("FAILURES", lambda r: "; ".join(r.get("failures", []))),
     ("AGE", lambda r: age(r.get("create_time"))),
+]
+
+
+def _upgrade_counts(upgrade: Json) -> str:
+    return f"{upgrade.get('running_nodes', 0)}/{upgrade.get('fleet_nodes', 0)}"
+
+
+def _upgrade_nodes(upgrade: Json) -> str:
+    """Those that failed first."""
+    told = sorted(upgrade.get("nodes", []), key=lambda n: not n.get("failure"))
+    return "\n".join(
+        f"{last(n.get('node'))}: {n.get('failure') or 'told'} (before: {n.get('version_before', '')})" for n in told
+    )
+
+
+def _upgrade_waves(upgrade: Json) -> str:
+    def text(wave: Json) -> str:
+        if wave.get("regions"):
+            return ",".join(last(region) for region in wave["regions"])
+        return f"{wave['percent']}%" if wave.get("percent") else str(wave.get("nodes", ""))
+
+    return " ".join(text(wave) for wave in upgrade.get("waves", [])) or "1, then region after region"
+
+
+UPGRADES: Final[list[Column]] = [
+    ("UPGRADE", lambda u: last(u["name"])),
+    ("VERSION", lambda u: u.get("version", "")),
+    ("STATE", lambda u: word(u.get("state", ""), "STATE_")),
+    ("WAVE", lambda u: str(u.get("waves_begun", 0))),
+    ("RUN IT", _upgrade_counts),
+    ("AGE", lambda u: age(u.get("create_time"))),
+    ("REASON", lambda u: u.get("reason", "")),
+]
+UPGRADE: Final[list[Column]] = [
+    *UPGRADES,
+    ("WAVES", _upgrade_waves),
+    ("BY", lambda u: u.get("creator", "")),
+    ("NODES", _upgrade_nodes),
 ]
 
 

@@ -41,6 +41,7 @@ from cli.commands import (
     status,
     tokens,
     top,
+    upgrades,
     zones,
 )
 from cli.failure import FAILED, INTERRUPTED, USAGE, Failure
@@ -97,6 +98,7 @@ for name, group in {
     "records": records,
     "routing": routing,
     "drills": drills,
+    "upgrade": upgrades,
     "context": contexts,
 }.items():
     app.add_typer(group.app, name=name)

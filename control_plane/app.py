@@ -61,6 +61,7 @@ from control_plane.services.releases import ReleaseService, RolloutService
 from control_plane.services.replicas import ReplicaService
 from control_plane.services.routing_overrides import RoutingOverrideService
 from control_plane.services.sync import SHUTDOWN_RETRY_S, SyncServicer
+from control_plane.services.upgrades import UpgradeService
 from control_plane.services.watches import WatchService
 from control_plane.services.zones import RoutingService, ZoneService
 from control_plane.sessions import Hub
@@ -92,6 +93,7 @@ from locci.v1 import (
     replica_pb2,
     routing_pb2,
     secret_pb2,
+    upgrade_pb2,
     watch_pb2,
     zone_pb2,
 )
@@ -435,6 +437,7 @@ def services(context: Context, authorities_changed: Callable[[], None] = lambda:
         named(replica_pb2, "ReplicaService", ReplicaService(context)),
         named(event_pb2, "EventService", EventService(context)),
         named(drill_pb2, "DrillService", DrillService(context)),
+        named(upgrade_pb2, "UpgradeService", UpgradeService(context)),
         named(zone_pb2, "ZoneService", ZoneService(context)),
         named(zone_pb2, "RecordSetService", RecordSetService(context)),
         named(purge_pb2, "PurgeService", PurgeService(context)),

@@ -28,6 +28,7 @@ from control_plane.reports import Reports, Unrecorded
 from control_plane.resources import Publication
 from control_plane.sessions import Hub
 from control_plane.state import Batch, State
+from control_plane.upgrades import UpgradeSteps
 from control_plane.views import Assigned, Manifests, Views, resource_name
 from fleet.clock import Clock
 from fleet.errors import LocciError
@@ -86,6 +87,7 @@ class Controller:
         self._leads = leads
         self._apps = AppSteps(state, observed, manifests)
         self.drills = DrillSteps(state, observed, manifests, clock, sign_report)
+        self._upgrades = UpgradeSteps(state, observed)
         self._woken = woken
         self._zones_noted = -1
         self._failure = ""
@@ -160,6 +162,8 @@ class Controller:
         self.drills.step(batch, now)
         views = Views(self._state, self._observed, self._manifests, now)
         self._forget(batch, views, now)
+        if not batch:
+            self._upgrades.step(batch, now)
         if not batch:
             # Steps follow from the fleet as it is stored: what was just found out comes first, they with the next look.
             self._apps.step(batch, views, now)

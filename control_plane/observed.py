@@ -42,6 +42,10 @@ class SessionFacts:
     """It asks for faults: its program can inject them."""
     asks_as_clients: bool = False
     """It can be the synthetic clients of drills."""
+    takes_versions: bool = False
+    """It asks which version of the agent to run: a supervisor there can change it."""
+    agent_upgrade: node_pb2.AgentUpgrade = field(default_factory=node_pb2.AgentUpgrade)
+    """What it said last of the version that it was told to run."""
     conditions: dict[str, node_pb2.HostCondition] = field(default_factory=dict)
     """What it said last of its host, by type."""
     heartbeat: agent_pb2.Heartbeat = field(default_factory=agent_pb2.Heartbeat)
@@ -86,6 +90,8 @@ class Observed:
         """By app id: why replicas cannot be placed."""
         self.fault_problems: dict[str, dict[str, str]] = {}
         """By run of a drill that goes on, then by node id: why the fault was not injected there."""
+        self.agents_said: set[str] = set()
+        """Ids of nodes that said of their agent's version what may not be in the store yet."""
         self.given_away: set[str] = set()
         """Keys of assignments of singletons that this look gives to another node: no lease of them is renewed, even
         before that is in the store."""

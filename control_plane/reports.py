@@ -80,6 +80,9 @@ class Reports:
         facts.confirmed = facts.confirmed or status.complete
         if status.conditions:
             self._note_conditions(facts, status)
+        if role == node_pb2.NODE_ROLE_EDGE and (status.complete or status.HasField("agent_upgrade")):
+            facts.agent_upgrade = _upgrade_in(status)
+            self._observed.agents_said.add(node)
         pending = self._unrecorded.setdefault(node, Unrecorded())
         # The DNS server of a node knows nothing of its replicas: its whole list, which is empty, takes none away.
         if role == node_pb2.NODE_ROLE_EDGE:
@@ -244,6 +247,14 @@ class Reports:
             if row is not None and found.samples and 0 < milliseconds < 60_000 and is_network(found.network):
                 region = last_part(row.region)
                 self._observed.latencies.add(found.network, region, milliseconds, found.samples, self._steady())
+
+
+def _upgrade_in(status: agent_pb2.Status) -> node_pb2.AgentUpgrade:
+    """What an agent says of the version that it was told to run, within bounds."""
+    said = status.agent_upgrade
+    kept = node_pb2.AgentUpgrade(version=said.version[:100], request=said.request[:100])
+    kept.state, kept.reason = said.state, said.reason[:REASON_CHARS_MAX]
+    return kept
 
 
 @dataclass(frozen=True, eq=False, slots=True)

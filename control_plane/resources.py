@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from control_plane import decode, drill_asks, drills, fleet_resources, logins, secret_values
+from control_plane import decode, drill_asks, drills, fleet_resources, logins, secret_values, upgrades
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.rollout import TERMINAL
@@ -99,7 +99,7 @@ class Publication:
         self._shared: dict[str, Resources] = {}
         self._vault = vault
         self._common: dict[tuple[object, ...], Wanted] = {}
-        """By types, region and the node itself when others may ask it: what is wanted of every such node."""
+        """By types, region, named version and, when others may ask it, the node: what is wanted of every such node."""
         self._faults = self._wanted_faults()
         self._clients = self._wanted_clients()
         self._images = self._wanted_images()
@@ -144,13 +144,14 @@ class Publication:
     def _common_to(self, node_id: str, types: frozenset[str]) -> Wanted:
         """What is wanted of every node of its region, but for those that are not to ask themselves."""
         node = self._nodes.get(node_id)
-        key = (types, node.region if node is not None else "", node_id if node_id in self._asked else "")
+        named = (node.region, node.wanted_agent_version, node.wanted_by) if node is not None else ()
+        key = (types, named, node_id if node_id in self._asked else "")
         if key not in self._common:
             result = {name: r for kind in sorted(types) for name, r in self._of_type(kind).items()}
             if "routes" in types:
                 result.update(self._routes_of(node_id))
             if "agentversions" in types:
-                result.update(_named(self._agent_version(node_id)))
+                result.update(_named(upgrades.wanted_version(self._state, node)))
             self._common[key] = Wanted.of(result)
         return self._common[key]
 
@@ -205,13 +206,6 @@ class Publication:
         if "drillclients" in types:
             result.update(self._clients.get(f"nodes/{node_id}", {}))
         return result
-
-    def _agent_version(self, node_id: str) -> Iterable[resource_pb2.Resource]:
-        node = self._nodes.get(node_id)
-        region = self._state.regions.get(node.region) if node is not None else None
-        if region is not None and region.agent_version:
-            body = resource_pb2.AgentVersion(version=region.agent_version)
-            yield resource_pb2.Resource(name=f"agentversions/{last_part(region.name)}", agent_version=body)
 
     def _target(self, app: app_pb2.App) -> tuple[release_pb2.Release, Manifest] | None:
         release = self._state.releases.get(app.target_release)

@@ -113,6 +113,7 @@ class Hub:
         facts.takes_faults = "faults" in session.types
         facts.asks_as_clients = "drillclients" in session.types
         facts.takes_images = "images" in session.types
+        facts.takes_versions = "agentversions" in session.types
         facts.heartbeat_s = session.heartbeat_s
 
     def leave(self, session: Session) -> None:

@@ -34,6 +34,7 @@ from locci.v1 import (
     resource_pb2,
     routing_pb2,
     secret_pb2,
+    upgrade_pb2,
     zone_pb2,
 )
 
@@ -194,6 +195,7 @@ class State:
         """By `apps/{app}/replicas/{ordinal}-{release}@{node}`."""
         self.drills = Table("drills", drill_pb2.Drill)
         self.drill_runs = Table("drillRuns", drill_pb2.DrillRun)
+        self.upgrades = Table("upgrades", upgrade_pb2.Upgrade)
         self.zones = Table("zones", zone_pb2.Zone)
         self.overrides = Table("routingOverrides", routing_pb2.RoutingOverride)
         self.client_latencies = Table("clientLatencies", resource_pb2.ClientLatencies)

@@ -34,20 +34,23 @@ class WantedVersion:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(self.folder / NAME, version.encode())
 
-    def follow(self, version: str) -> None:
-        """What the control plane wants, "" for no opinion: a new request when that changed.
+    def follow(self, version: str, request: str = "") -> None:
+        """What the control plane wants, "" for no opinion: a new request when the version or the upgrade is another.
 
         The same again is none: what was taken back stays so, and what a person on the host asked for since stands.
-        Raises OSError.
+        The same without an upgrade's name is none either: its upgrade has ended. Raises OSError.
         """
-        told = self.folder / TOLD_NAME
+        told_version, told_request = self.told()
         if not version:
-            told.unlink(missing_ok=True)
-            return
+            (self.folder / TOLD_NAME).unlink(missing_ok=True)
+        elif version != told_version or request not in ("", told_request):
+            self.ask(version)
+            write_atomic(self.folder / TOLD_NAME, f"{version} {request}".strip().encode())
+
+    def told(self) -> tuple[str, str]:
+        """What the control plane wanted last, and by which upgrade; both may be empty."""
         try:
-            if told.read_text() == version:
-                return
+            version, _, request = (self.folder / TOLD_NAME).read_text().partition(" ")
         except FileNotFoundError:
-            pass
-        self.ask(version)
-        write_atomic(told, version.encode())
+            return "", ""
+        return version, request

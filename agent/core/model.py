@@ -157,6 +157,8 @@ class Target:
     images: tuple[HeldImage, ...] = ()
     agent_version: str = ""
     """Version of the agent that is to run; empty for whichever does."""
+    agent_request: str = ""
+    """The upgrade of the fleet that wants it; empty for none."""
 
 
 class ContainerState(Enum):

@@ -6,6 +6,7 @@ Pure: events in, commands out. `now` is seconds of the host's monotonic clock.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Final, Literal, assert_never
 
 from fleet.backoff import Backoff
@@ -116,6 +117,26 @@ class Remember:
     refused: str
 
 
+class Stage(Enum):
+    """How far a wanted version is."""
+
+    FETCHING = "fetching"
+    NOT_INSTALLED = "not installed"
+    TRIED = "tried"
+    STAYED = "stayed"
+    TAKEN_BACK = "taken back"
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Keep what became of a request, for the agent to tell the control plane."""
+
+    version: str
+    key: str
+    stage: Stage
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """Tell people."""
@@ -125,7 +146,7 @@ class Note:
 
 
 Event = Began | VersionWanted | Fetched | AgentReported | AgentExited | Ticked
-Command = StartAgent | StopAgent | Fetch | Switch | Remember | Note
+Command = StartAgent | StopAgent | Fetch | Switch | Remember | Tell | Note
 
 
 def does_as_well(report: Report, baseline: Report) -> bool:
@@ -148,8 +169,10 @@ class Upgrade:
         self._started_at = 0.0
         self._failures = 0
         self._retry_at: float | None = None
-        self._fetching = ""
-        """Key of the request whose version is, or was last, fetched."""
+        self._fetching: tuple[str, str] = ("", "")
+        """Version and key of the request that is, or was last, fetched."""
+        self._settled = ""
+        """Key of the last request for what runs anyway."""
         self._fetch_failures = 0
         self._fetch_at: float | None = 0.0
         """When it may be fetched again; None while that goes on."""
@@ -188,8 +211,13 @@ class Upgrade:
         return [Remember(trial, self._refused), Switch(trial.version), *self._start(now)]
 
     def _wanted(self, event: VersionWanted, now: float) -> list[Command]:
-        if self._trial is not None or event.version == self.current or event.key == self._refused:
+        if self._trial is not None or event.key == self._refused:
             return []
+        if event.version == self.current:
+            if event.key == self._settled:
+                return []
+            self._settled = event.key
+            return [Tell(event.version, event.key, Stage.STAYED)]
         if not event.installed:
             return self._fetch(event, now)
         self._trial = Trial(event.version, self.current, event.key, self._last, deadline=now + PATIENCE_S)
@@ -197,22 +225,28 @@ class Upgrade:
         return [
             Note("info", f"trying version {event.version} instead of {self._trial.before}"),
             Remember(self._trial, self._refused),
+            Tell(event.version, event.key, Stage.TRIED),
             Switch(event.version),
             *self._restart(now),
         ]
 
     def _fetch(self, event: VersionWanted, now: float) -> list[Command]:
-        if self._fetch_at is None or (event.key == self._fetching and now < self._fetch_at):
+        request = (event.version, event.key)
+        if self._fetch_at is None or (request == self._fetching and now < self._fetch_at):
             return []
-        if event.key != self._fetching:
+        if request != self._fetching:
             self._fetch_failures = 0
-        self._fetching, self._fetch_at = event.key, None
-        return [Note("info", f"version {event.version} is wanted and fetched"), Fetch(event.version)]
+        self._fetching, self._fetch_at = request, None
+        tell = Tell(event.version, event.key, Stage.FETCHING)
+        return [Note("info", f"version {event.version} is wanted and fetched"), tell, Fetch(event.version)]
 
     def _fetched(self, reason: str, now: float) -> list[Command]:
         self._fetch_failures = self._fetch_failures + 1 if reason else 0
         self._fetch_at = now + (FETCHES.ceiling_s(self._fetch_failures - 1) if reason else 0.0)
-        return [Note("error", f"the wanted version cannot be installed: {reason}")] if reason else []
+        if not reason:
+            return []
+        tell = Tell(*self._fetching, Stage.NOT_INSTALLED, reason)
+        return [Note("error", f"the wanted version cannot be installed: {reason}"), tell]
 
     def _reported(self, report: Report) -> list[Command]:
         trial = self._trial
@@ -221,8 +255,12 @@ class Upgrade:
             return []
         if not self._running or self._stopping or not does_as_well(report, trial.baseline):
             return []
-        self._trial, self._last, self._failures = None, report, 0
-        return [Remember(None, self._refused), Note("info", f"version {trial.version} does well and stays")]
+        self._trial, self._last, self._failures, self._settled = None, report, 0, trial.key
+        return [
+            Remember(None, self._refused),
+            Tell(trial.version, trial.key, Stage.STAYED),
+            Note("info", f"version {trial.version} does well and stays"),
+        ]
 
     def _exited(self, code: int, now: float) -> list[Command]:
         self._running, asked, self._stopping = False, self._stopping, False
@@ -251,6 +289,7 @@ class Upgrade:
             Note("error", f"version {trial.version} is taken back, {trial.before} runs again: {reason}"),
             Switch(trial.before),
             Remember(None, self._refused),
+            Tell(trial.version, trial.key, Stage.TAKEN_BACK, reason),
             *self._restart(now),
         ]
 

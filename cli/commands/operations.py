@@ -16,7 +16,7 @@ from cli.listing import Filter, How, OrderBy, Watch, names_of, show_list
 from cli.output import Format, Output, note, show_one
 from cli.session import name_of, run
 
-app = typer.Typer(help="Operations: rollouts, drains and drills that take a while.", no_args_is_help=True)
+app = typer.Typer(help="Operations: rollouts, drains, drills and upgrades that take a while.", no_args_is_help=True)
 
 Operation = Annotated[
     str, typer.Argument(metavar="OPERATION", help="The operation's id.", autocompletion=names_of("operations"))

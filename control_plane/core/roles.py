@@ -37,6 +37,7 @@ _LEAST: Final = {
     "SecretService": "operator",
     "RegistryService": "operator",
     "PlacementService": "operator",
+    "UpgradeService": "operator",
     "PurgeService": "deployer",
     "WatchService": "viewer",
     "LogService": "viewer",

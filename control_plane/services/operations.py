@@ -1,4 +1,4 @@
-"""Long-running operations: one view of rollouts, drains, drill runs and backups. Nothing is stored here."""
+"""Long-running operations: one view of rollouts, drains, drill runs, backups and upgrades. Nothing is stored here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
 from control_plane.services.releases import RolloutService
+from control_plane.services.upgrades import UpgradeService
 from fleet.errors import failed_precondition, invalid, not_found
 from fleet.ids import last_part, parse
-from locci.v1 import backup_pb2, drill_pb2, node_pb2, operation_pb2, release_pb2
+from locci.v1 import backup_pb2, drill_pb2, node_pb2, operation_pb2, release_pb2, upgrade_pb2
 
 WAIT_S_DEFAULT: Final = 20.0
 WAIT_S_MAX: Final = 25.0
@@ -31,6 +32,13 @@ _OF_ROLLOUT: Final = {
 }
 
 
+_OF_UPGRADE: Final = {
+    upgrade_pb2.Upgrade.STATE_SUCCEEDED: Operation.STATE_SUCCEEDED,
+    upgrade_pb2.Upgrade.STATE_FAILED: Operation.STATE_FAILED,
+    upgrade_pb2.Upgrade.STATE_ABORTED: Operation.STATE_CANCELLED,
+}
+
+
 class OperationService:
     """Implements `locci.v1.OperationService`."""
 
@@ -38,6 +46,7 @@ class OperationService:
         self._context = context
         self._state = context.state
         self._rollouts = rollouts
+        self._upgrades = UpgradeService(context)
 
     def seen_by(self, caller: Caller) -> list[tuple[str, Operation]]:
         """The operations that a caller is shown, by name."""
@@ -48,6 +57,7 @@ class OperationService:
         yield from (of_rollout(row) for row in self._state.rollouts.values())
         yield from (of_drill_run(row) for row in self._state.drill_runs.values())
         yield from (of_backup(row) for row in self._state.backups.values())
+        yield from (of_upgrade(self._upgrades.shown(row)) for row in self._state.upgrades.values())
         draining = node_pb2.NODE_CONDITION_DRAINING
         for node in self._state.nodes.values():
             if node.condition == draining:
@@ -112,6 +122,9 @@ class OperationService:
         operation = self._need(request.name, caller)
         if operation.done:
             raise failed_precondition("OPERATION_DONE", f"{request.name} has ended already")
+        if operation.kind == "upgrade":
+            await self._upgrades.abort_upgrade(upgrade_pb2.AbortUpgradeRequest(name=operation.target), caller)
+            return self._need(request.name, caller)
         if operation.kind != "rollout":
             message = f"{request.name} cannot be cancelled here: act on {operation.target}"
             raise failed_precondition("NOT_CANCELLABLE", message)
@@ -151,6 +164,26 @@ def of_rollout(row: release_pb2.Rollout) -> Operation:
         steps_done=min(row.healthy, row.wanted),
         steps=row.wanted,
         cancellable=not done and state is not State.ROLLING_BACK,
+    )
+    result.create_time.CopyFrom(row.create_time)
+    if done:
+        result.end_time.CopyFrom(row.end_time)
+    return result
+
+
+def of_upgrade(row: upgrade_pb2.Upgrade) -> Operation:
+    """An upgrade of the fleet's agents as an operation."""
+    done = row.HasField("end_time")
+    result = Operation(
+        name=name_of(row.name),
+        kind="upgrade",
+        target=row.name,
+        state=_OF_UPGRADE.get(row.state, Operation.STATE_RUNNING),
+        done=done,
+        reason=row.reason,
+        steps_done=row.running_nodes,
+        steps=row.fleet_nodes,
+        cancellable=not done,
     )
     result.create_time.CopyFrom(row.create_time)
     if done:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from google.protobuf import empty_pb2
 
-from control_plane import decode
+from control_plane import decode, upgrades
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
@@ -88,6 +88,8 @@ class RegionService:
                 check_etag(name, request.region.etag, self._state.regions.revision(name))
                 merge(row, request.region, request.update_mask, _OWN, "region")
                 _check(row)
+                if row.agent_version != self._state.regions.need(name).agent_version:
+                    self._name_version(Batch() if request.validate_only else batch, name)
                 if not request.validate_only:
                     batch.put(self._state.regions, name, row)
                     batch.event("RegionUpdated", f"{caller.principal} changed {name}", name)
@@ -97,6 +99,17 @@ class RegionService:
             return self.shown(row if request.validate_only else self._state.regions.need(name))
 
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
+
+    def _name_version(self, batch: Batch, name: str) -> None:
+        """An operator names an agent: upgrades that ended count no more. Raises while one goes on."""
+        going_on = upgrades.under_way(self._state)
+        if going_on is not None:
+            message = (
+                f"region.agent_version: {going_on.name} to {going_on.version} goes on: wait for its end, or abort it"
+            )
+            raise failed_precondition("UPGRADE_UNDER_WAY", message)
+        nodes = [node for node in self._state.nodes.values() if node.region == name]
+        upgrades.forget_names(self._state, batch, nodes)
 
     async def delete_region(self, request: region_pb2.DeleteRegionRequest, caller: Caller) -> empty_pb2.Empty:
         async def act() -> empty_pb2.Empty:

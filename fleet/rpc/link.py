@@ -222,16 +222,17 @@ class NodeLink:
             await asyncio.gather(reading, writing, return_exceptions=True)
 
     def _hello(self) -> agent_pb2.Hello:
+        facts = self._facts()
         hello = agent_pb2.Hello(
             role=self._role,
             epoch=self.snapshot.epoch,
             boot_id=_BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "",
             instance_id=self._instance_id,
-            program_version=metadata.version("locci-cloud"),
+            program_version=facts.program_version or metadata.version("locci-cloud"),
             resource_types=self._resource_types,
             snapshot_hash=self.snapshot.hash,
             revision=self.snapshot.revision,
-            facts=self._facts(),
+            facts=facts,
             paced=True,
         )
         if self._cut_proven_s:

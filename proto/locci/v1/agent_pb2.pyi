@@ -407,6 +407,7 @@ class Status(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     EVENTS_SERIES_FIELD_NUMBER: _builtins.int
     EDGE_REVISION_FIELD_NUMBER: _builtins.int
+    AGENT_UPGRADE_FIELD_NUMBER: _builtins.int
     accepted_revision: _builtins.int
     """Newest revision that is persisted."""
     applied_revision: _builtins.int
@@ -435,6 +436,10 @@ class Status(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.HostCondition]:
         """All conditions of the host, when one changed or `complete` is set."""
 
+    @_builtins.property
+    def agent_upgrade(self) -> _node_pb2.AgentUpgrade:
+        """What became of the version that the agent was told to run, when that changed or `complete` is set; unset when it never was."""
+
     def __init__(
         self,
         *,
@@ -448,10 +453,11 @@ class Status(_message.Message):
         conditions: _abc.Iterable[_node_pb2.HostCondition] | None = ...,
         events_series: _builtins.str = ...,
         edge_revision: _builtins.int = ...,
+        agent_upgrade: _node_pb2.AgentUpgrade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_upgrade", b"agent_upgrade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_revision", b"accepted_revision", "applied_revision", b"applied_revision", "complete", b"complete", "conditions", b"conditions", "edge_revision", b"edge_revision", "events", b"events", "events_series", b"events_series", "events_through", b"events_through", "gone", b"gone", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_revision", b"accepted_revision", "agent_upgrade", b"agent_upgrade", "applied_revision", b"applied_revision", "complete", b"complete", "conditions", b"conditions", "edge_revision", b"edge_revision", "events", b"events", "events_series", b"events_series", "events_through", b"events_through", "gone", b"gone", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -245,6 +245,79 @@ class HostCondition(_message.Message):
 Global___HostCondition: _TypeAlias = HostCondition  # noqa: Y015
 
 @_typing.final
+class AgentUpgrade(_message.Message):
+    """What becomes of a version that a node's agent was told to run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AgentUpgrade._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: AgentUpgrade._State.ValueType  # 0
+        """Never sent."""
+        STATE_WANTED: AgentUpgrade._State.ValueType  # 1
+        """It is told."""
+        STATE_FETCHING: AgentUpgrade._State.ValueType  # 2
+        """It is being fetched."""
+        STATE_NOT_INSTALLED: AgentUpgrade._State.ValueType  # 3
+        """It could not be installed so far, and is tried again."""
+        STATE_TRIED: AgentUpgrade._State.ValueType  # 4
+        """It runs, and has to do as well as the version before."""
+        STATE_STAYED: AgentUpgrade._State.ValueType  # 5
+        """It runs and stays."""
+        STATE_TAKEN_BACK: AgentUpgrade._State.ValueType  # 6
+        """It did not do as well: the version before runs again."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How far it is."""
+
+    STATE_UNSPECIFIED: AgentUpgrade.State.ValueType  # 0
+    """Never sent."""
+    STATE_WANTED: AgentUpgrade.State.ValueType  # 1
+    """It is told."""
+    STATE_FETCHING: AgentUpgrade.State.ValueType  # 2
+    """It is being fetched."""
+    STATE_NOT_INSTALLED: AgentUpgrade.State.ValueType  # 3
+    """It could not be installed so far, and is tried again."""
+    STATE_TRIED: AgentUpgrade.State.ValueType  # 4
+    """It runs, and has to do as well as the version before."""
+    STATE_STAYED: AgentUpgrade.State.ValueType  # 5
+    """It runs and stays."""
+    STATE_TAKEN_BACK: AgentUpgrade.State.ValueType  # 6
+    """It did not do as well: the version before runs again."""
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version."""
+    request: _builtins.str
+    """Who asked, `upgrades/{number}`; empty for the region, and for a person on the host."""
+    state: Global___AgentUpgrade.State.ValueType
+    """How far it is."""
+    reason: _builtins.str
+    """Why, in a sentence."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        request: _builtins.str = ...,
+        state: Global___AgentUpgrade.State.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request", b"request", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentUpgrade: _TypeAlias = AgentUpgrade  # noqa: Y015
+
+@_typing.final
 class Node(_message.Message):
     """A host in one region with one identity."""
 
@@ -291,6 +364,9 @@ class Node(_message.Message):
     CERTIFICATE_ISSUER_FIELD_NUMBER: _builtins.int
     TRUSTED_AUTHORITIES_FIELD_NUMBER: _builtins.int
     HOST_CONDITIONS_FIELD_NUMBER: _builtins.int
+    AGENT_UPGRADE_FIELD_NUMBER: _builtins.int
+    WANTED_AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    WANTED_BY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `nodes/{node}`; the id is 1-40 of `a-z0-9-`, starting with a letter."""
     region: _builtins.str
@@ -311,6 +387,10 @@ class Node(_message.Message):
     """Replicas on it that are healthy."""
     certificate_issuer: _builtins.str
     """SHA-256 of the certificate of the authority that signed its certificate, hexadecimal; empty for the fleet's first."""
+    wanted_agent_version: _builtins.str
+    """The version that an upgrade named for it, which goes before the region's; empty when none did since."""
+    wanted_by: _builtins.str
+    """The upgrade, `upgrades/{number}`."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeRole.ValueType]:
         """One or both roles."""
@@ -355,6 +435,10 @@ class Node(_message.Message):
     def host_conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostCondition]:
         """What its agent says of the host, as far as this control plane has heard since its start."""
 
+    @_builtins.property
+    def agent_upgrade(self) -> Global___AgentUpgrade:
+        """What became of the version that its agent was told to run last."""
+
     def __init__(
         self,
         *,
@@ -379,10 +463,13 @@ class Node(_message.Message):
         certificate_issuer: _builtins.str = ...,
         trusted_authorities: _abc.Iterable[_builtins.str] | None = ...,
         host_conditions: _abc.Iterable[Global___HostCondition] | None = ...,
+        agent_upgrade: Global___AgentUpgrade | None = ...,
+        wanted_agent_version: _builtins.str = ...,
+        wanted_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "condition_time", b"condition_time", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "facts", b"facts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_upgrade", b"agent_upgrade", "certificate_expire_time", b"certificate_expire_time", "condition_time", b"condition_time", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "certificate_issuer", b"certificate_issuer", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "host_conditions", b"host_conditions", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions", "trusted_authorities", b"trusted_authorities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_upgrade", b"agent_upgrade", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "certificate_issuer", b"certificate_issuer", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "host_conditions", b"host_conditions", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions", "trusted_authorities", b"trusted_authorities", "wanted_agent_version", b"wanted_agent_version", "wanted_by", b"wanted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class LongRunningOperation(_message.Message):
-    """Something that takes a while: a rollout, a drain, the run of a drill, a backup. It is a view of that thing, never stored twice."""
+    """Something that takes a while: a rollout, a drain, the run of a drill, a backup, an upgrade. It is a view of that thing, never
+    stored twice.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -72,7 +74,7 @@ class LongRunningOperation(_message.Message):
     name: _builtins.str
     """Resource name, `operations/{operation}`: the target's name with dots, as in `operations/apps.hello.rollouts.3`."""
     kind: _builtins.str
-    """What it does: `rollout`, `drain`, `drill` or `backup`."""
+    """What it does: `rollout`, `drain`, `drill`, `backup` or `upgrade`."""
     target: _builtins.str
     """The resource that it is a view of, as in `apps/hello/rollouts/3`."""
     state: Global___LongRunningOperation.State.ValueType

@@ -88,7 +88,7 @@ class OperationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOperation(self, request, context):
-        """Begins to end it: a rollout goes back to where it came from.
+        """Begins to end it: a rollout goes back to where it came from, an upgrade tells no further node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class OperationServiceStub:
     WaitOperation: _grpc.UnaryUnaryMultiCallable[_operation_pb2.WaitOperationRequest, _operation_pb2.LongRunningOperation]
     """The operation when it has ended, or as it is when the time is over."""
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_operation_pb2.CancelOperationRequest, _operation_pb2.LongRunningOperation]
-    """Begins to end it: a rollout goes back to where it came from."""
+    """Begins to end it: a rollout goes back to where it came from, an upgrade tells no further node."""
     WatchOperation: _grpc.UnaryStreamMultiCallable[_operation_pb2.GetOperationRequest, _operation_pb2.LongRunningOperation]
     """Every change of an operation, the present state first; ends with the terminal state."""
 
@@ -56,7 +56,7 @@ class OperationServiceAsyncStub(OperationServiceStub):
     WaitOperation: _aio.UnaryUnaryMultiCallable[_operation_pb2.WaitOperationRequest, _operation_pb2.LongRunningOperation]  # type: ignore[assignment]
     """The operation when it has ended, or as it is when the time is over."""
     CancelOperation: _aio.UnaryUnaryMultiCallable[_operation_pb2.CancelOperationRequest, _operation_pb2.LongRunningOperation]  # type: ignore[assignment]
-    """Begins to end it: a rollout goes back to where it came from."""
+    """Begins to end it: a rollout goes back to where it came from, an upgrade tells no further node."""
     WatchOperation: _aio.UnaryStreamMultiCallable[_operation_pb2.GetOperationRequest, _operation_pb2.LongRunningOperation]  # type: ignore[assignment]
     """Every change of an operation, the present state first; ends with the terminal state."""
 
@@ -93,7 +93,7 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operation_pb2.CancelOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_pb2.LongRunningOperation, _abc.Awaitable[_operation_pb2.LongRunningOperation]]:
-        """Begins to end it: a rollout goes back to where it came from."""
+        """Begins to end it: a rollout goes back to where it came from, an upgrade tells no further node."""
 
     @_abc_1.abstractmethod
     def WatchOperation(

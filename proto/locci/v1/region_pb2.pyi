@@ -83,7 +83,7 @@ class Region(_message.Message):
     """Kilometres by which it counts as nearer to clients than it is, or, when negative, as farther; -20000 to 20000."""
     agent_version: _builtins.str
     """Version of the agent that its nodes are to run, as in `0.2.0`; empty leaves each as it is. A node that does worse
-    with it goes back by itself. Regions one after another are the waves of an upgrade.
+    with it goes back by itself. An upgrade names it when every node runs it.
     """
     load_high: _builtins.float
     """When its ready hosts' mean load per processor (the average of a minute) stays above this, a tenth more of the client networks

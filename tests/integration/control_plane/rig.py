@@ -39,6 +39,7 @@ from locci.v1 import (
     replica_pb2,
     replica_pb2_grpc,
     routing_pb2_grpc,
+    upgrade_pb2_grpc,
     zone_pb2_grpc,
 )
 from tests.fakes.ports import free_port
@@ -84,6 +85,10 @@ class Host:
         self.asked: list[agent_pb2.OpenLogs] = []
         self.written = self.written_to_end = 0
         self.lines_max = 10**9
+        self.version = ""
+        """Of its program; it asks which one to run when it has one."""
+        self.agent_upgrade = node_pb2.AgentUpgrade()
+        self._agent_upgrade_said = b""
         self._role, self._types = role, types
         self.directory = directory
         self.path = path
@@ -96,8 +101,8 @@ class Host:
             identity=self.directory,
             file=SnapshotFile(self.path),
             consumer=self,
-            resource_types=self._types,
-            facts=lambda: node_pb2.NodeFacts(hostname="h", architecture="amd64"),
+            resource_types=[*self._types, *(["agentversions"] if self.version else [])],
+            facts=lambda: node_pb2.NodeFacts(hostname="h", architecture="amd64", program_version=self.version),
             clock=SystemClock(),
             rng=random.Random(1),
             leases_renewed=self._leased,
@@ -175,7 +180,7 @@ class Host:
     def complete_status(self) -> agent_pb2.Status:
         said = self.running | self.images
         self._said = {n: s.SerializeToString() for n, s in said.items()}
-        return agent_pb2.Status(complete=True, replicas=list(said.values()))
+        return agent_pb2.Status(complete=True, replicas=list(said.values()), agent_upgrade=self._upgrade())
 
     def status_change(self) -> agent_pb2.Status | None:
         said = self.running | self.images
@@ -184,10 +189,17 @@ class Host:
         gone = [n for n in self._said if n not in now]
         self._said = now
         events, self._events = self._events, []
-        told = changed or gone or events or self.edge_revision != self._edge_said
+        upgrade = self._upgrade() if self.agent_upgrade.SerializeToString() != self._agent_upgrade_said else None
+        told = changed or gone or events or upgrade or self.edge_revision != self._edge_said
         self._edge_said = self.edge_revision
         status = agent_pb2.Status(replicas=changed, gone=gone, events=events, edge_revision=self.edge_revision)
+        if upgrade is not None:
+            status.agent_upgrade.CopyFrom(upgrade)
         return status if told else None
+
+    def _upgrade(self) -> node_pb2.AgentUpgrade | None:
+        self._agent_upgrade_said = self.agent_upgrade.SerializeToString()
+        return self.agent_upgrade if self.agent_upgrade.version else None
 
     def tell(self, kind: str, subject: str, message: str) -> None:
         """Says that something happened on the host."""
@@ -246,6 +258,7 @@ class Rig:
         self.rollouts = release_pb2_grpc.RolloutServiceStub(self.channel)
         self.replicas = replica_pb2_grpc.ReplicaServiceStub(self.channel)
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
+        self.upgrades = upgrade_pb2_grpc.UpgradeServiceStub(self.channel)
         self.drills = drill_pb2_grpc.DrillServiceStub(self.channel)
         self.zones = zone_pb2_grpc.ZoneServiceStub(self.channel)
         self.record_sets = zone_pb2_grpc.RecordSetServiceStub(self.channel)
@@ -289,13 +302,16 @@ class Rig:
         directory.save(facts, key, answer.certificate_pem, answer.ca_pem)
         return directory
 
-    async def host(self, node: str, region: str, *, dns: bool = False, address: str = "192.0.2.1") -> Host:
+    async def host(
+        self, node: str, region: str, *, dns: bool = False, address: str = "192.0.2.1", version: str = ""
+    ) -> Host:
         """Enrols and connects a host, and waits until it is ready."""
         roles = [node_pb2.NODE_ROLE_DNS if dns else node_pb2.NODE_ROLE_EDGE]
         directory = await self.enrol(await self.token(region, roles=roles), node, address)
         held = ["certificates", "drillclients", "faults", "images", "mirrors", "registries", "replicas", "routes"]
         types = ["regions", "hostnames", "zones", "zonekeys", "latencies"] if dns else [*held, "secrets"]
         host = Host(directory, self.path / f"{node}.snapshot", roles[0], types)
+        host.version = version
         self.hosts[node] = host
         host.connect()
         await self.condition(node, node_pb2.NODE_CONDITION_READY)

@@ -19,9 +19,11 @@ from agent.core.upgrade import (
     Note,
     Remember,
     Report,
+    Stage,
     StartAgent,
     StopAgent,
     Switch,
+    Tell,
     Ticked,
     Trial,
     Upgrade,
@@ -43,6 +45,7 @@ class Host:
         self.kept: tuple[Trial | None, str] = (None, "")
         self.starts: list[str] = []
         self.notes: list[str] = []
+        self.told: list[Tell] = []
         self.tell(Began())
 
     def tell(self, event: Event) -> list[Command]:
@@ -57,6 +60,8 @@ class Host:
                     self.starts.append(self.link)
                 case StopAgent():
                     self.tell(AgentExited(0))
+                case Tell():
+                    self.told.append(command)
                 case Note(_, message):
                     self.notes.append(message)
         return commands
@@ -101,6 +106,35 @@ def test_one_that_keeps_ending_is_taken_back_at_once() -> None:
         host.tell(AgentExited(1))
         host.later(2.0)
     assert (host.link, host.starts[-1]) == ("1", "1")
+
+
+def test_what_becomes_of_a_request_is_told() -> None:
+    host = Host()
+    host.tell(AgentReported(WELL))
+    missing = VersionWanted("2", "2@1", installed=False)
+    host.tell(missing)
+    host.tell(Fetched("the network is down"))
+    host.later(31)
+    host.tell(missing)
+    host.tell(Fetched())
+    host.tell(NEW)
+    host.later(PATIENCE_S + 1)
+    stages = [said.stage for said in host.told]
+    assert stages == [Stage.FETCHING, Stage.NOT_INSTALLED, Stage.FETCHING, Stage.TRIED, Stage.TAKEN_BACK]
+    assert host.told[1].reason == "the network is down"
+    assert "does not do as well" in host.told[-1].reason
+    assert {(said.version, said.key) for said in host.told} == {("2", "2@1")}
+
+
+def test_a_request_for_what_runs_is_settled_at_once_and_told_once() -> None:
+    host = Host()
+    running = VersionWanted("1", "1@7", installed=True)
+    assert host.tell(running) == [Tell("1", "1@7", Stage.STAYED)]
+    assert host.tell(running) == []
+    host.tell(NEW)
+    host.tell(AgentReported(WELL))
+    assert host.told[-1] == Tell("2", "2@1", Stage.STAYED)
+    assert host.tell(NEW) == []
 
 
 def test_an_agent_that_was_cut_off_before_need_not_be_connected_after() -> None:
