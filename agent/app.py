@@ -128,11 +128,16 @@ class Agent:
         )
         self._faults = FaultKeeper(journal, breaker, self._shell.record)
         self._shell.want_faults = self._faults.want
-        self._caretaker = Caretaker(
+        self._caretaker = self._make_caretaker(engine)
+        self._metrics.link_connected.set_function(lambda: float(self._link.connected))
+        self._status = StatusSocket(settings.run_dir / "agent.sock", self.status)
+
+    def _make_caretaker(self, engine: Engine) -> Caretaker:
+        return Caretaker(
             engine=engine,
             images=self._shell.images,
             signatures=self._signatures,
-            clock=clock,
+            clock=self._clock,
             figures=self._figures,
             wanted=self._wanted_images,
             running=self._running,
@@ -140,8 +145,6 @@ class Agent:
             show=self._shell.conditions,
             show_usage=self._shell.use,
         )
-        self._metrics.link_connected.set_function(lambda: float(self._link.connected))
-        self._status = StatusSocket(settings.run_dir / "agent.sock", self.status)
 
     def _make_link(self, clock: Clock, rng: random.Random) -> NodeLink:
         return NodeLink(
