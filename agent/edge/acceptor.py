@@ -1,7 +1,8 @@
-"""Accepts connections some of which come through a load balancer that says, before anything else, who its client is.
+"""Accepts connections that are not plain: over TLS, or through a load balancer that says who its client is.
 
-The header stands in front of TLS too. So it is read from the bare socket, byte for byte no further than it goes, and
-only then does the connection get its transport.
+How many are on their way to be clients is bounded, and how long they take; when there are too many the oldest goes,
+for who means it is ready soon. The load balancer's header stands in front of TLS too. So it is read from the bare
+socket, byte for byte no further than it goes, and only then does the connection get its transport.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fleet.errors import invalid
 
 ACCEPTS_AT_ONCE: Final = 64
 GREETINGS_MAX: Final = 1024
+"""Connections whose header or handshake is not over."""
 GREETING_S: Final = 5.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MakeProtocol = Callable[[bytes], asyncio.BaseProtocol]
@@ -55,7 +57,8 @@ class Acceptor:
         self._counters = counters
         self._tls = tls
         self._handshake_s = handshake_s
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """The oldest first."""
         loop.add_reader(sock.fileno(), self._accept)
 
     def close(self) -> None:
@@ -75,16 +78,17 @@ class Acceptor:
             connection.setblocking(False)
             if len(self._tasks) >= GREETINGS_MAX:
                 self._counters.connections_rejected_total += 1
-                connection.close()
-                continue
+                oldest = next(iter(self._tasks))
+                del self._tasks[oldest]
+                oldest.cancel()
             task = self._loop.create_task(self._welcome(connection, peer[0]))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def _welcome(self, connection: socket.socket, peer: str) -> None:
         try:
             address = b""
-            if self._is_trusted(peer):
+            if self._trusted and self._is_trusted(peer):
                 async with asyncio.timeout(GREETING_S):
                     address = (await self._greeting(connection)).address or b""
             limit = self._handshake_s if self._tls is not None else None

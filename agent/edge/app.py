@@ -27,6 +27,7 @@ from agent.edge.redis_region import Region, region_of
 from agent.edge.redis_tier import RedisTier
 from agent.edge.settings import EdgeSettings
 from agent.edge.state import EdgeState
+from agent.edge.tickets import Tickets
 from fleet.clock import SystemClock
 from fleet.errors import LocciError, invalid
 
@@ -58,6 +59,7 @@ class Worker:
         self._filler = Filler(self.state, fetcher)
         exchange = Exchange(self.state, fetcher, self._filler)
         self._client_tls = ClientTls(clock.wall())
+        self._tickets = Tickets(settings.state_dir, clock) if settings.https_listen else None
         self._plain = [Listener(self.state, exchange, loop) for _ in settings.http_listen]
         self._secure = [Listener(self.state, exchange, loop, clients=self._client_tls) for _ in settings.https_listen]
         self._clients = [*self._plain, *self._secure]
@@ -73,6 +75,7 @@ class Worker:
     async def start(self) -> None:
         """Serves by what is on disk, and listens. Raises LocciError when it cannot listen."""
         self.link.boot()
+        self._refresh_tickets()
         for listener, text in zip(self._secure, self.settings.https_listen, strict=True):
             self.https_ports.append(await listener.listen(text))
         self.state.https_port = next(iter(self.https_ports), 0)
@@ -105,6 +108,10 @@ class Worker:
             self._pool.forget_peers()
             self._peer_change.set()
 
+    def _refresh_tickets(self) -> None:
+        if self._tickets is not None:
+            self._tickets.refresh(self._client_tls.context)
+
     async def _listen_for_peers(self) -> None:
         """Listens for other edges whenever there is an identity to show, always with the present one."""
         text = self.settings.peer_listen
@@ -131,6 +138,7 @@ class Worker:
             self._pool.sweep(set(self.state.endpoints))
             if turn % IDENTITY_CHECK_SWEEPS == 0:
                 self._refresh_identity()
+                self._refresh_tickets()
 
     async def _write_log(self) -> None:
         access_log = self.state.access_log

@@ -97,17 +97,13 @@ class Listener:
         if self._peers is not None:
             self.tls = self._peers.server_context()
         before = self._server
-        if self._trusted and self._peers is None:
+        trusted = self._trusted if self._peers is None else ()
+        if trusted or self.tls is not None:
             self._server = Acceptor(
-                self.loop, sock, self._trusted, self._protocol, self.state.counters, self.tls, HANDSHAKE_S
+                self.loop, sock, trusted, self._protocol, self.state.counters, self.tls, HANDSHAKE_S
             )
         else:
-            self._server = await self.loop.create_server(
-                self._protocol,
-                sock=sock,
-                ssl=self.tls,
-                ssl_handshake_timeout=HANDSHAKE_S if self.tls is not None else None,
-            )
+            self._server = await self.loop.create_server(self._protocol, sock=sock)
         if before is not None:
             before.close()
         return port
