@@ -72,6 +72,7 @@ from agent.core.summary import sentence
 from agent.drill_clients import DrillClients
 from agent.metrics import Metrics
 from agent.outbox import Outbox
+from agent.outlook import Outlook
 from agent.reporter import Reporter
 from fleet.clock import Clock
 from fleet.identity import IdentityDirectory
@@ -132,7 +133,8 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._pulls: dict[str, asyncio.Task[None]] = {}
-        self.edge = EdgeSocket(edge_path, self.post)
+        self.outlook = Outlook(self._node.node, self._node.region, clock, self._seen)
+        self.edge = EdgeSocket(edge_path, self.post, self.outlook.see)
         self.reporter = Reporter(clock, outbox)
         self.drill_clients = DrillClients(clock, resolver)
         self.machine = Machine(generation=state.generation, presumed_ready=state.ready, leases=leases.leases)
@@ -162,6 +164,7 @@ class Shell:
             self._timer.cancel()
         await self._prober.close()
         await self.drill_clients.close()
+        await self.outlook.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -187,6 +190,7 @@ class Shell:
         self._want_registries(snapshot)
         self.post(SnapshotAccepted(target))
         self.drill_clients.want(snapshot)
+        self.outlook.want(target.routes)
         self.want_faults(decode_faults.wanted(snapshot, self._policy))
 
     def _want_registries(self, snapshot: Snapshot) -> None:
@@ -223,8 +227,12 @@ class Shell:
         """The control plane lets this node go on to run these replicas."""
         self.post(LeasesRenewed(resources, at))
 
+    def _seen(self) -> None:
+        """Something at another node has turned."""
+        self.wake_link()
+
     def evidence(self) -> agent_pb2.Evidence | None:
-        return None
+        return self.outlook.evidence()
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
         beat = host_facts.heartbeat(self._data_path, *self.other_disks())

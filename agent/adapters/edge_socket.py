@@ -41,11 +41,19 @@ class Edge:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+def _ignore(said: edge_pb2.EdgeSightings) -> None:
+    """What nobody wants to know."""
+
+
 class EdgeSocket:
     """Tells every connected edge the newest configuration, and posts what they serve together."""
 
-    def __init__(self, path: Path, post: Callable[[Event], None]):
+    def __init__(
+        self, path: Path, post: Callable[[Event], None], see: Callable[[edge_pb2.EdgeSightings], None] = _ignore
+    ):
+        """`see` is told what edges have seen in passing."""
         self._path = path
+        self._see = see
         self._post = post
         self._config: edge_pb2.EdgeConfig | None = None
         self._server: asyncio.Server | None = None
@@ -138,6 +146,9 @@ class EdgeSocket:
                     edge.serving = message.ack.generation
             case "drain":
                 edge.in_progress = dict(message.drain.in_progress)
+            case "sightings":
+                self._see(message.sightings)
+                return
             case _:
                 log.warning("edge_message_ignored", pid=edge.pid)
                 return

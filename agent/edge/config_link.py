@@ -7,7 +7,6 @@ it goes on with what it has and dials again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import struct
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from agent.edge import configuration
 from agent.edge.core.routing import Table
+from agent.edge.core.sightings import passes
 from agent.edge.state import EdgeState
 from fleet.backoff import Backoff
 from fleet.errors import LocciError
@@ -27,6 +27,9 @@ SOCKET: Final = "edge.sock"
 VERSION: Final = "0.1.0"
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 DRAIN_INTERVAL_S: Final = 0.1
+PASSES_INTERVAL_S: Final = 1.0
+ROUND_TRIPS_INTERVAL_S: Final = 30.0
+ROUND_TRIPS_MAX: Final = 512
 WRITE_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
 _BACKOFF: Final = Backoff(0.1, 2.0)
@@ -41,6 +44,7 @@ class ConfigLink:
         self._apply = apply
         self._reported: dict[str, int] | None = {}
         """What the agent knows of draining; None makes it be told again, as after each configuration."""
+        self._passes_told: dict[str, tuple[int, int]] = {}
         self.connected = False
         self._attempt = 0
 
@@ -72,7 +76,7 @@ class ConfigLink:
         path = self._state.settings.run_dir / SOCKET
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(str(path))
-        drain: asyncio.Task[None] | None = None
+        tasks: list[asyncio.Task[None]] = []
         try:
             hello = edge_pb2.EdgeHello(
                 pid=os.getpid(), generation=self._state.table.generation, program_version=VERSION
@@ -80,7 +84,7 @@ class ConfigLink:
             await _send(writer, edge_pb2.EdgeMessage(hello=hello))
             self.connected = True
             self._reported = {}
-            drain = asyncio.create_task(self._report_drain(writer))
+            tasks = [asyncio.create_task(report(writer)) for report in (self._report_drain, self._report_sightings)]
             while True:
                 (size,) = struct.unpack(">I", await reader.readexactly(4))
                 if size > MESSAGE_BYTES_MAX:
@@ -90,10 +94,9 @@ class ConfigLink:
                     await _send(writer, edge_pb2.EdgeMessage(ack=self._take(control.config)))
                 self._attempt = 0
         finally:
-            if drain is not None:
-                drain.cancel()
-                with contextlib.suppress(asyncio.CancelledError, OSError, TimeoutError):
-                    await drain
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             writer.close()
 
     def _take(self, config: edge_pb2.EdgeConfig) -> edge_pb2.EdgeAck:
@@ -119,6 +122,21 @@ class ConfigLink:
                 self._reported = now
                 await _send(writer, edge_pb2.EdgeMessage(drain=edge_pb2.EdgeDrain(in_progress=now)))
             await self._state.clock.sleep(DRAIN_INTERVAL_S)
+
+    async def _report_sightings(self, writer: asyncio.StreamWriter) -> None:
+        """Says what came of requests that were passed to other nodes, every second, and how far clients are."""
+        clock, next_at = self._state.clock, self._state.clock.monotonic() + ROUND_TRIPS_INTERVAL_S
+        while True:
+            await clock.sleep(PASSES_INTERVAL_S)
+            said = edge_pb2.EdgeSightings()
+            for found in passes(self._state.passed(), self._passes_told):
+                said.passes.add(node=found.node, answered=found.answered, failed=found.failed, reason=found.reason)
+            if clock.monotonic() >= next_at:
+                next_at = clock.monotonic() + ROUND_TRIPS_INTERVAL_S
+                for trip in self._state.round_trips.take(ROUND_TRIPS_MAX):
+                    said.round_trips.add(network=trip.network, round_trip_us=trip.microseconds, samples=trip.samples)
+            if said.passes or said.round_trips:
+                await _send(writer, edge_pb2.EdgeMessage(sightings=said))
 
 
 async def _send(writer: asyncio.StreamWriter, message: edge_pb2.EdgeMessage) -> None:

@@ -222,6 +222,8 @@ class Fetcher:
             except UpstreamError as error:
                 last = error
                 candidate.endpoint.failed(state.clock.monotonic())
+                if not (error.timed_out and error.sent):  # an app that is slow says nothing of the way to it
+                    candidate.endpoint.lost(str(error))
                 if not self._may_go_on(request, error.sent, error.began):
                     break
                 continue

@@ -9,7 +9,8 @@ from typing import Final
 
 from agent.edge.acceptor import Acceptor, networks
 from agent.edge.client_tls import ClientTls
-from agent.edge.downstream import ClientConnection
+from agent.edge.core.sightings import TCP_INFO_BYTES, round_trip_us
+from agent.edge.downstream import ClientConnection, address_of
 from agent.edge.exchange import Exchange
 from agent.edge.http2 import Http2Connection
 from agent.edge.peers import PeerTls
@@ -119,6 +120,8 @@ class Listener:
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._peers is None:
+                self._measure(sock, connection)
         if self._peers is not None and self._peers.stranger(transport, None):
             counters.connections_rejected_total += 1
             transport.abort()
@@ -128,6 +131,17 @@ class Listener:
             connection.turn_away("too many connections; try again")
             return
         self.connections.add(connection)
+
+    def _measure(self, sock: socket.socket, connection: Connection) -> None:
+        """Notes how far the client is; what stands behind a load balancer is not seen."""
+        if self._trusted and connection.address != address_of(connection.transport):
+            return
+        try:
+            found = round_trip_us(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES))
+            if found:
+                self.state.round_trips.add(connection.address, found)
+        except (OSError, ValueError):  # it has gone already, or is no connection over IP
+            return
 
     def closed(self, connection: Connection) -> None:
         """It ended."""

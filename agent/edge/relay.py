@@ -146,6 +146,8 @@ class Relay:
         self._let_go(close=True)
         if timed_out or began:  # otherwise it was closed while it idled: that says nothing of the endpoint
             self._candidate.endpoint.failed(self._exchange.now())
+            if not timed_out:
+                self._candidate.endpoint.lost("it broke off before it answered")
         if began:
             self._exchange.refuse_broken(self._client, self._request)
             self._client.relayed(self._request)

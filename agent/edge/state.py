@@ -19,6 +19,7 @@ from agent.edge.core.memory_store import MemoryStore
 from agent.edge.core.purges import Effect
 from agent.edge.core.request_head import RequestHead
 from agent.edge.core.routing import Route, Table
+from agent.edge.core.sightings import RoundTrips
 from agent.edge.counters import Counters
 from agent.edge.ports import SecondTier
 from agent.edge.settings import EdgeSettings
@@ -45,6 +46,7 @@ class EdgeState:
         self.rng = rng
         self.tier = tier
         self.counters = Counters()
+        self.round_trips = RoundTrips()
         self.store: MemoryStore[StoredResponse | Variants] = MemoryStore(settings.ram_cache_bytes)
         self.table = Table()
         self.purge_round = 0
@@ -145,6 +147,16 @@ class EdgeState:
                     count = self.endpoints[local.address].outstanding
                     found[local.replica] = found.get(local.replica, 0) + count
         return found
+
+    def passed(self) -> list[tuple[str, int, int, str]]:
+        """Of each other node: requests that it answered, those that were lost, and how the last one was."""
+        peers = {peer.address: peer.node for route in self.table.routes for peer in route.peers}
+        found: dict[str, tuple[int, int, str]] = {}
+        for address, node in peers.items():
+            endpoint = self.endpoints[address]
+            answered, lost, reason = found.get(node, (0, 0, ""))
+            found[node] = answered + endpoint.answers, lost + endpoint.losses, endpoint.loss or reason
+        return [(node, *counts) for node, counts in sorted(found.items())]
 
     def request_id(self) -> bytes:
         """An id that no other request has."""

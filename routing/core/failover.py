@@ -169,10 +169,12 @@ class Failover:
                 assert_never(event)
 
     def _take_table(self, event: TableAccepted, now: float) -> list[Command]:
-        homes = {edge.node: region.id for region in event.table.regions.values() for edge in region.edges}
+        edges = [(edge, region.id) for region in event.table.regions.values() for edge in region.edges]
+        homes = {edge.node: region for edge, region in edges}
+        unheard = {edge.node for edge, _ in edges if edge.condition in (Condition.SUSPECT, Condition.LOST)}
         before, self._targets = self._targets, {}
         for region, edge, target in _targets(event.table):
-            independent = self._independent(edge.evidence, homes, region.id)
+            independent = self._independent(edge.evidence, homes, unheard, region.id)
             known = before.get(target.key)
             if known is None:
                 verdict = _first_verdict(edge.condition, event.remembered.get(target.key), now)
@@ -187,18 +189,23 @@ class Failover:
         return self._judge(self._targets, now)
 
     def _independent(
-        self, evidence: Iterable[ForeignEvidence], homes: Mapping[str, str], region: str
+        self,
+        evidence: Iterable[ForeignEvidence],
+        homes: Mapping[str, str],
+        unheard: Collection[str],
+        region: str,
     ) -> tuple[ForeignEvidence, ...]:
         """What vantages say that share neither our own place nor the target's: those would fail with one of them.
 
-        Where a host without an edge is, the table does not tell. Such a vantage may itself be cut off and its last
-        word be old, so that only its "failing" counts.
+        One of which the control plane hears nothing may be cut off, and its last word be old; where a host without an
+        edge is, and whether it is heard, the table does not tell. Of those only "failing" counts.
         """
         near = (region, self._region)
         found = []
         for said in evidence:
             home = homes.get(said.vantage)
-            if said.vantage != self._node and home not in near and (home is not None or not said.healthy):
+            old = home is None or said.vantage in unheard
+            if said.vantage != self._node and home not in near and not (old and said.healthy):
                 found.append(said)
         return tuple(found)
 

@@ -19,6 +19,7 @@ class FakeAgent:
         self.hellos: list[edge_pb2.EdgeHello] = []
         self.acks: list[edge_pb2.EdgeAck] = []
         self.drains: list[dict[str, int]] = []
+        self.sightings: list[edge_pb2.EdgeSightings] = []
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -65,6 +66,8 @@ class FakeAgent:
                         self.acks.append(message.ack)
                     case "drain":
                         self.drains.append(dict(message.drain.in_progress))
+                    case "sightings":
+                        self.sightings.append(message.sightings)
         self._writers.discard(writer)
         writer.close()
 

@@ -40,6 +40,11 @@ class Endpoint:
     latency_s: float = 0.0
     """The average at `measured`; it fades, so that one that was slow is tried again."""
     measured: float = 0.0
+    answers: int = 0
+    losses: int = 0
+    """Requests that it did not take, or took and broke off, not counting answers that came too late."""
+    loss: str = ""
+    """What the last one was."""
 
     def available(self, now: float) -> bool:
         """Whether it may get requests: not ejected, or due for a trial that nobody makes yet."""
@@ -71,6 +76,7 @@ class Endpoint:
         Five 502, 503 or 504 in a row eject; anything else clears. How soon an error comes counts for nothing.
         """
         self.trial_until = 0.0
+        self.answers += 1
         if took_s is not None and status < 500:
             self._measure(took_s, now)
         if status not in (502, 503, 504):
@@ -85,6 +91,11 @@ class Endpoint:
     def failed(self, now: float) -> None:
         """It could not be reached, or broke off before an answer: ejected at once, so that only one request pays."""
         self._eject(now)
+
+    def lost(self, reason: str) -> None:
+        """A request did not get there, or its connection broke off before an answer."""
+        self.losses += 1
+        self.loss = reason
 
     def forgive(self) -> None:
         """Its failures count no more; what is in progress does."""

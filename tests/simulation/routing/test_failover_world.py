@@ -22,8 +22,9 @@ def withdrawn(server: Server, after: float = 0.0) -> dict[str, float]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_an_hour_of_loss_withdraws_nothing(seed: int) -> None:
-    """10 % of packets are lost in each direction; with seeds 0 to 2 the control plane is gone as well."""
-    world = World(seed, loss=0.1)
+    """10 % of packets are lost in each direction; with seeds 0 to 2 the control plane is gone as well, with seed 5
+    edges look at each other, too."""
+    world = World(seed, loss=0.1, vantages=seed == 5)
     if seed < 3:
         world.cut |= {frozenset((region, CONTROL)) for region in world.regions}
     world.run(3600)
@@ -34,7 +35,7 @@ def test_a_cut_region_is_withdrawn_in_time() -> None:
     """From the cut to the last of the others' decisions; the server in the cut region withdraws nothing."""
     times = []
     for seed in range(150):
-        world = World(seed, loss=0.02 if seed % 3 == 0 else 0.0, dns_only=seed % 2 == 0)
+        world = World(seed, loss=0.02 if seed % 3 == 0 else 0.0, dns_only=seed % 2 == 0, vantages=seed % 4 < 2)
         region = ("eu", "us", "ap")[seed % 3]
         world.run(20 + world.rng.random())
         cut_at = world.now
@@ -116,6 +117,33 @@ def test_a_partial_failure_waits_for_the_others(seed: int) -> None:
     assert withdrawn(world.server("us"))["ap-1"] - cut_at >= 5.0
     assert world.server("us").log[0][2].rule is Rule.PARTIAL
     assert world.server("eu").log == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_edges_show_that_a_failure_is_only_this_servers(seed: int) -> None:
+    """The only DNS server loses sight of a region; another region's edge sees it, and says so."""
+    world = World(seed, vantages=True)
+    world.servers = [world.server("us")]
+    world.run(10 + world.rng.random())
+    cut_at = world.now
+    world.cut.add(frozenset(("us", "ap")))
+    world.run(15)
+    server = world.server("us")
+    assert withdrawn(server)["ap-1"] - cut_at >= 5.0
+    assert [verdict.rule for _, _, verdict in server.log] == [Rule.PARTIAL]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_edges_agree_when_a_region_is_gone(seed: int) -> None:
+    """One DNS server, and the other region's edge finds the same: no waiting for the brake or for a doubt."""
+    world = World(seed, vantages=True)
+    world.servers = [world.server("us")]
+    world.run(10 + world.rng.random())
+    cut_at = world.now
+    world.isolate("ap")
+    world.run(10)
+    assert withdrawn(world.server("us"))["ap-1"] - cut_at < 2.5
+    assert set(withdrawn(world.server("us"))) == {"ap-1"}
 
 
 @pytest.mark.parametrize("seed", range(10))

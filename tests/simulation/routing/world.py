@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from agent.core.vantage import LOOK_INTERVAL_S, PATIENCE_S, PROBE_PAUSE_S, PROBE_TIMEOUT_S, PROBES, Sight
 from routing.core.failover import (
     ChangeRotation,
     Command,
@@ -53,7 +54,8 @@ class Server:
 class World:
     """Servers, edges and links. `cut` holds pairs of places that cannot reach each other."""
 
-    def __init__(self, seed: int, *, loss: float = 0.0, edges: int = 1, dns_only: bool = False):
+    def __init__(self, seed: int, *, loss: float = 0.0, edges: int = 1, dns_only: bool = False, vantages: bool = False):
+        """With `vantages` the first edge of each region looks at those of the others."""
         self.rng = random.Random(seed)
         self.now = 0.0
         self.loss = loss
@@ -73,7 +75,14 @@ class World:
         self._order = itertools.count()
         nodes = {home: f"{home}-dns" if dns_only else f"{home}-1" for home in ("eu", "us")}
         self.servers = [Server(node, home, Failover(node, home)) for home, node in nodes.items()]
+        self.sights: dict[tuple[str, str], Sight] = {}
+        """By the edge that looks and the node that it looks at: what it sees."""
+        self.told: dict[tuple[str, str], bool] = {}
+        """What the control plane has heard of that."""
         self._start()
+        for region in self.regions if vantages else ():
+            for node in (edge.node for other in self.regions.values() if other.id != region for edge in other.edges):
+                self.at(self.rng.random(), lambda region=region, node=node: self._look(region, node))  # type: ignore[misc]
 
     # What a test does
 
@@ -193,6 +202,40 @@ class World:
         if attempt in server.under_way[key]:
             self._handle(server, ProbeFailed(key, launched, True, "no answer"))
 
+    # Edges as vantages: a look is eight overlapping probes, of which one good one is enough
+
+    def _look(self, region: str, node: str) -> None:
+        there = next(r.id for r in self.regions.values() for edge in r.edges if edge.node == node)
+        failed_s, refused = PATIENCE_S + (PROBES - 1) * PROBE_PAUSE_S + PROBE_TIMEOUT_S, False
+        good_s = float("inf")
+        for number in range(PROBES):
+            launched_s = (PATIENCE_S + (number - 1) * PROBE_PAUSE_S) if number else 0.0
+            answer_s, refused = self._answer_s(region, there, node)
+            if answer_s <= 2 * PROBE_TIMEOUT_S:
+                good_s = min(good_s, launched_s + answer_s)
+                break
+        reason = "connection refused" if refused else "" if good_s < failed_s else "no answer"
+        ended = self.now + min(good_s, failed_s)
+        self.at(ended, lambda: self._looked(region, node, reason))
+        self.at(max(ended, self.now + LOOK_INTERVAL_S), lambda: self._look(region, node))
+
+    def _looked(self, region: str, node: str, reason: str) -> None:
+        key = f"{region}-1", node
+        sight = self.sights[key] = self.sights.get(key, Sight()).looked(reason, self.now)
+        if not self.reaches(region, CONTROL) or sight.healthy is None:
+            return
+        if self.told.get(key) != sight.healthy:
+            self.told[key] = sight.healthy
+            self.at(self.now + self.rng.uniform(0.03, 0.15), self._publish)
+
+    def _foreign(self, node: str) -> tuple[ForeignEvidence, ...]:
+        """What the control plane passes on; a node that it does not hear is not looked at by edges any more."""
+        said = [s.evidence[node] for s in self.servers if node in s.evidence]
+        if self.conditions[node] is Condition.READY:
+            mine = ((vantage, ok) for (vantage, at), ok in sorted(self.told.items()) if at == node)
+            said += [ForeignEvidence(vantage, ok, ok) for vantage, ok in mine]
+        return tuple(said)
+
     # The control plane: hears heartbeats, passes evidence on
 
     def _control(self) -> None:
@@ -239,7 +282,7 @@ class World:
                 replace(
                     edge,
                     condition=self.conditions[edge.node],
-                    evidence=tuple(s.evidence[edge.node] for s in self.servers if edge.node in s.evidence),
+                    evidence=self._foreign(edge.node),
                 )
                 for edge in region.edges
             )
