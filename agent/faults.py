@@ -148,7 +148,7 @@ def _leftover(journal: FaultJournal, reason: str) -> End | None:
 
 
 def _event(kind: str, severity: Severity, fault: Fault, what: str) -> RecordEvent:
-    details: Mapping[str, str] = {"fault": fault.kind.value}
+    details: Mapping[str, str] = {"fault": fault.kind.value, "resource": fault.name}
     drill, number, *_ = fault.name.removeprefix("faults/").split("/")
     subject = f"drills/{drill}/runs/{number}"
     return RecordEvent(kind, severity, (subject,), f"the fault {fault.kind.value} of {subject} {what}", details)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 from control_plane import decode
@@ -12,8 +12,10 @@ from control_plane.drill_spec import (
     BAD_RELEASE,
     SURGE,
     duration_s,
-    is_any_target,
+    is_target,
+    keeps_from,
     offset_s,
+    overlap,
     steps_of,
     targets,
 )
@@ -52,16 +54,21 @@ def holders(
     nobody."""
     if step.fault == BAD_RELEASE:
         return []
-    return surgers(state, observed, spec) if step.fault == SURGE else targets(state, step)
+    return _surgers(state, observed, spec, step) if step.fault == SURGE else targets(state, step)
 
 
-def surgers(state: State, observed: Observed, spec: drill_pb2.DrillSpec) -> list[node_pb2.Node]:
-    """The hosts that send the requests of a surge: those of edges that no step is done to, some in each region."""
+def _surgers(
+    state: State, observed: Observed, spec: drill_pb2.DrillSpec, surge: drill_pb2.DrillStep
+) -> list[node_pb2.Node]:
+    """The hosts that send the requests of a surge: some of those of edges that nothing keeps from it meanwhile. The
+    same all the while: an earlier step may make a host suspect."""
+    busy = [step for step in steps_of(spec) if overlap(step, surge) and keeps_from(step, "agent")]
     return [
         node
         for name, node in sorted(state.nodes.items())
-        if _is_ready_edge(node)
-        and not is_any_target(node, spec)
+        if node_pb2.NODE_ROLE_EDGE in node.roles
+        and decode.condition_of(node) in (Condition.READY, Condition.SUSPECT)
+        and not any(is_target(node, step) for step in (surge, *busy))
         and observed.session(last_part(name), node_pb2.NODE_ROLE_EDGE).takes_faults
     ][:_SURGERS_MAX]
 
@@ -118,12 +125,14 @@ def registries_of(state: State, hostname: str) -> list[str]:
 
 
 def asking(state: State, observed: Observed, row: drill_pb2.DrillRun) -> dict[str, drill_pb2.DrillClient]:
-    """By node's name, the clients that hosts outside of the targets are: one host in each region, and as many as there
-    are at most. Each asks for its own region; the first also for the regions of the targets."""
+    """By node's name, the clients that hosts are which no step keeps from it: one host in each region, and as many as
+    there are at most. Each asks for its own region; the first also for the regions of the targets."""
     hosts: dict[str, node_pb2.Node] = {}
+    single = not row.spec.steps
+    busy = [step for step in steps_of(row.spec) if single or keeps_from(step, "agent")]
     for name, node in sorted(state.nodes.items()):
         usable = observed.session(last_part(name), node_pb2.NODE_ROLE_EDGE).asks_as_clients
-        if usable and not is_any_target(node, row.spec) and _is_ready_edge(node):
+        if usable and not any(is_target(node, step) for step in busy) and _is_ready_edge(node):
             hosts.setdefault(node.region, node)
     servers = [
         next((a for a in node.addresses if ":" not in a), "")
@@ -136,20 +145,20 @@ def asking(state: State, observed: Observed, row: drill_pb2.DrillRun) -> dict[st
         client.name_servers.extend(sorted(filter(None, servers))[:_NAME_SERVERS_MAX])
         client.askers.add(region=node.region)
         if not asked:
-            for region, address in _target_clients(state, row.spec, node.region):
+            for region, address in _target_clients(state, row.spec, hosts.keys()):
                 client.askers.add(region=region, address=address)
         asked[node.name] = client
     return asked
 
 
-def _target_clients(state: State, spec: drill_pb2.DrillSpec, own: str) -> list[tuple[str, str]]:
+def _target_clients(state: State, spec: drill_pb2.DrillSpec, own: Container[str]) -> list[tuple[str, str]]:
     """Regions of the targets, each with an address there: the subnet of a client is an IPv4 one, as the answers
     asked."""
     found: dict[str, str] = {}
     for step in steps_of(spec):
         for target in targets(state, step):
             address = next((a for a in target.addresses if ":" not in a), "")
-            if address and target.region != own:
+            if address and target.region not in own:
                 found.setdefault(target.region, address)
     return list(found.items())[:_TARGET_ASKERS_MAX]
 

@@ -10,7 +10,17 @@ from control_plane.core.model import Condition
 from control_plane.core.rollout import TERMINAL
 from control_plane.core.rollout import State as RolloutState
 from control_plane.drill_asks import apps_of, holders, resource_of
-from control_plane.drill_spec import BAD_RELEASE, SURGE, duration_s, is_target, offset_s, overlap, steps_of, targets
+from control_plane.drill_spec import (
+    BAD_RELEASE,
+    SURGE,
+    duration_s,
+    is_target,
+    keeps_from,
+    offset_s,
+    overlap,
+    steps_of,
+    targets,
+)
 from control_plane.observed import Observed
 from control_plane.state import State
 from fleet.ids import last_part
@@ -35,10 +45,22 @@ def sight_of(state: State, observed: Observed, row: drill_pb2.DrillRun, after_s:
         accepted=not nobody and all(resource in session.holds for resource, session in held),
         refused=next((session.refused_reason for _, session in held if session.refused_reason), ""),
         not_begun=next((f"{node}: {problems[node]}" for node in sorted(problems)), ""),
+        unproven=tuple(_unproven(state, observed, row)),
         steps=tuple(_step(state, observed, row, step, index) for index, step in enumerate(steps)),
         elsewhere=_elsewhere(state, spec.hostname, suffering) if after_s is not None else fewest(state, spec),
         load_without=_load_without(state, observed, spec),
     )
+
+
+def _unproven(state: State, observed: Observed, row: drill_pb2.DrillRun) -> Iterator[str]:
+    """What was asked of agents and is not known to have begun."""
+    several = len(row.spec.steps) > 1
+    begun = {*row.begun, *observed.faults_begun.get(row.name, ())}
+    for index, step in enumerate(steps_of(row.spec)):
+        for node in holders(state, observed, row.spec, step):
+            if f"{node.name} {resource_of(row, index)}" not in begun:
+                where = f"step {index + 1}, " if several else ""
+                yield f"{where}the fault was not seen to begin on {node.name}"
 
 
 def fewest(state: State, spec: drill_pb2.DrillSpec) -> int:
@@ -83,10 +105,13 @@ def _step(
         return _release(state, row, step, index)
     nodes = [last_part(node.name) for node in targets(state, step)]
     found = {node: observed.evidence.get(node, {}) for node in nodes}
-    others = [other for other in steps_of(row.spec) if overlap(step, other)]
+    single = not row.spec.steps
+    others = [o for o in steps_of(row.spec) if overlap(step, o) and (single or keeps_from(o, "dns"))]
     # Edges say what they saw, DNS servers what they answer by.
     dns = {vantage for by in found.values() for vantage in by if vantage[1] == node_pb2.NODE_ROLE_DNS}
-    vantages = {vantage for vantage in dns if _is_outside(state, vantage[0], others)}
+    # One on a target itself is asked only where no other is left, and its host's fault leaves it alone.
+    outside = {vantage for vantage in dns if _is_outside(state, vantage[0], (step, *others))}
+    vantages = outside or {vantage for vantage in dns if _is_outside(state, vantage[0], others)}
     seen = {vantage: [found[node].get(vantage) for node in nodes] for vantage in vantages}
     return StepSight(
         vantages=len(vantages),

@@ -23,6 +23,11 @@ _WITHDRAWN: Final = frozenset(
         drill_pb2.FAULT_KIND_NODE_KILLED,
     }
 )
+_CUTS_OFF: Final = _WITHDRAWN | {
+    drill_pb2.FAULT_KIND_CONTROL_PLANE_CUT,
+    drill_pb2.FAULT_KIND_LINK_LOSSY,
+    drill_pb2.FAULT_KIND_LINK_SLOW,
+}
 _STOPS_PROGRAM: Final = frozenset({drill_pb2.FAULT_KIND_PROGRAM_FROZEN, drill_pb2.FAULT_KIND_PROGRAM_KILLED})
 _DURATION_DEFAULT_S: Final = 30.0
 
@@ -96,9 +101,9 @@ def is_target(node: node_pb2.Node, step: drill_pb2.DrillStep) -> bool:
     return node.name in step.targets or node.region in step.targets
 
 
-def is_any_target(node: node_pb2.Node, spec: drill_pb2.DrillSpec) -> bool:
-    """Whether one of the steps is done to a node."""
-    return any(is_target(node, step) for step in steps_of(spec))
+def keeps_from(step: drill_pb2.DrillStep, program: str) -> bool:
+    """Whether a program of a step's targets cannot ask others as usual meanwhile, or cannot tell what it saw."""
+    return step.fault in _CUTS_OFF or (step.fault in _STOPS_PROGRAM and step.program == program)
 
 
 def targets(state: State, step: drill_pb2.DrillStep) -> list[node_pb2.Node]:

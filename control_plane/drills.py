@@ -92,15 +92,16 @@ class DrillSteps:
     def step(self, batch: Batch, now: float) -> None:
         """Takes the next step of every run."""
         rows = under_way(self._state)
-        for name in self._observed.fault_problems.keys() - {row.name for row in rows}:
-            del self._observed.fault_problems[name]
+        for told in (self._observed.fault_problems, self._observed.faults_begun):
+            for name in told.keys() - {row.name for row in rows}:
+                del told[name]
         for row in rows:
             before = run_of(row)
             after_s = now - before.fault_at if before.fault_at is not None else None
             clients = self._clients(row, after_s)
             sight = sight_of(self._state, self._observed, row, after_s)
             after = step(before, replace(sight, **_seen_by(clients)), now)
-            made = self._releases(batch, row, after, now)
+            made = self._with_begun(self._releases(batch, row, after, now))
             if after != before or made is not row or clients != list(row.clients):
                 put(self._state, batch, made, before, after, self._sign, clients)
         self._begin_due(batch, now)
@@ -110,6 +111,16 @@ class DrillSteps:
         return step_releases(
             self._state, self._manifests, batch, row, wanted=wanted, wall_s=self._clock.wall(), now=now
         )
+
+    def _with_begun(self, row: drill_pb2.DrillRun) -> drill_pb2.DrillRun:
+        """The run with what agents said to have begun: it outlives a restart of the control plane."""
+        begun = sorted({*row.begun, *self._observed.faults_begun.get(row.name, ())})
+        if begun == list(row.begun):
+            return row
+        kept = drill_pb2.DrillRun()
+        kept.CopyFrom(row)
+        kept.begun[:] = begun
+        return kept
 
     def _clients(self, row: drill_pb2.DrillRun, after_s: float | None) -> list[drill_pb2.DrillClientRegion]:
         """What clients have counted, `after_s` after the first fault; one that began anew takes nothing back."""

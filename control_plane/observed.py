@@ -92,6 +92,8 @@ class Observed:
         """By run of a drill that goes on, then by node id: why the fault was not injected there."""
         self.agents_said: set[str] = set()
         """Ids of nodes that said of their agent's version what may not be in the store yet."""
+        self.faults_begun: dict[str, set[str]] = {}
+        """By run of a drill that goes on: the faults that agents said to have begun, as its row names them."""
         self.given_away: set[str] = set()
         """Keys of assignments of singletons that this look gives to another node: no lease of them is renewed, even
         before that is in the store."""

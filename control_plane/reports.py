@@ -36,6 +36,7 @@ NETWORKS_PER_EVIDENCE_MAX: Final = 1_000
 ARRIVALS_AT_ONCE: Final = 64
 CONDITIONS_MAX: Final = 50
 
+_INJECTED: Final = frozenset({"FaultBegan", "FaultEnded"})
 _NOT_INJECTED: Final = frozenset({"FaultRefused", "FaultFailed", "FaultSkipped"})
 _EVENT_TYPE = re.compile(r"[A-Z][A-Za-z]{2,60}")
 
@@ -198,6 +199,10 @@ class Reports:
         if event.type in _NOT_INJECTED and event.subjects and event.subjects[0] in self._state.drill_runs:
             said = self._observed.fault_problems.setdefault(event.subjects[0], {})
             said[node] = event.message[:REASON_CHARS_MAX]
+        if event.type in _INJECTED and event.subjects and event.subjects[0] in self._state.drill_runs:
+            # Agents that know no steps name no resource: it is that of the first.
+            fault = event.details.get("resource", "") or f"faults/{'/'.join(event.subjects[0].split('/')[1::2])}"
+            self._observed.faults_begun.setdefault(event.subjects[0], set()).add(f"nodes/{node} {fault[:200]}")
         batch.event(
             event.type,
             event.message[:REASON_CHARS_MAX],

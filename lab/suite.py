@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from fleet.errors import Code, LocciError
 from lab import bringup
@@ -57,7 +57,9 @@ class Suite:
 
     def _by_agents(self, drill: AgentDrill, began: float) -> Outcome:
         api = self._story.api
-        bounds = {"hostname": HOSTNAME, "fault_duration": f"{drill.duration_s}s", **_OBJECTIVES}
+        bounds: dict[str, Any] = {"hostname": HOSTNAME, **_OBJECTIVES}
+        if "steps" not in drill.spec:
+            bounds["fault_duration"] = f"{drill.duration_s}s"
         api.call("POST", "/v1/drills", {"spec": {**drill.spec, **bounds}}, query={"drill_id": drill.name})
         name = self._begun(drill.name)
         deadline = time.monotonic() + drill.duration_s + _RUN_S

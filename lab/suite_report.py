@@ -35,18 +35,43 @@ class CutDrill:
 
 Drill = AgentDrill | KillDrill | CutDrill
 
+def _one(name: str, fault: str, target: str, duration_s: int = 8, **extent: Any) -> AgentDrill:
+    return AgentDrill(name, {"fault": f"FAULT_KIND_{fault}", "target": target, **extent}, duration_s)
+
+
+_GAME_DAY: Final = (
+    {"title": "Europe loses its network", "fault": "FAULT_KIND_REGION_CUT", "targets": ["regions/eu"]}
+    | {"fault_duration": "12s"},
+    {"title": "Meanwhile the cache of us dies", "fault": "FAULT_KIND_PROGRAM_KILLED", "targets": ["nodes/us-1"]}
+    | {"program": "redis", "start_offset": "4s", "fault_duration": "6s"},
+    {"title": "Clients rush to ap", "fault": "FAULT_KIND_TRAFFIC_SURGE", "targets": ["regions/ap"]}
+    | {"requests_per_second": 50, "start_offset": "16s", "fault_duration": "6s"},
+)
+
 SUITE: Final[tuple[Drill, ...]] = (
     CutDrill("cut-eu", "eu"),
-    AgentDrill("suite-cut-us", {"fault": "FAULT_KIND_REGION_CUT", "target": "regions/us"}, 12),
-    AgentDrill("suite-deaf-ap", {"fault": "FAULT_KIND_INBOUND_CUT", "target": "nodes/ap-1"}, 12),
-    AgentDrill("suite-mute-ap", {"fault": "FAULT_KIND_OUTBOUND_CUT", "target": "nodes/ap-1"}, 12),
-    AgentDrill("suite-lossy-us", {"fault": "FAULT_KIND_LINK_LOSSY", "target": "regions/us", "loss_percent": 10}),
-    AgentDrill("suite-narrow-eu", {"fault": "FAULT_KIND_LINK_SLOW", "target": "regions/eu", "rate_kbit": 2_000}),
-    AgentDrill("suite-edge-ap", {"fault": "FAULT_KIND_PROGRAM_FROZEN", "target": "nodes/ap-1", "program": "edge"}, 10),
-    AgentDrill("suite-dns-eu", {"fault": "FAULT_KIND_PROGRAM_FROZEN", "target": "nodes/eu-1", "program": "dns"}),
-    AgentDrill("suite-redis-us", {"fault": "FAULT_KIND_PROGRAM_FROZEN", "target": "nodes/us-1", "program": "redis"}),
-    AgentDrill("suite-engine-us", {"fault": "FAULT_KIND_PROGRAM_FROZEN", "target": "nodes/us-1", "program": "dockerd"}),
-    AgentDrill("suite-disk-eu", {"fault": "FAULT_KIND_DISK_FULL", "target": "nodes/eu-1", "ballast_bytes": "67108864"}),
+    _one("suite-cut-us", "REGION_CUT", "regions/us", 12),
+    _one("suite-deaf-ap", "INBOUND_CUT", "nodes/ap-1", 12),
+    _one("suite-mute-ap", "OUTBOUND_CUT", "nodes/ap-1", 12),
+    _one("suite-lossy-us", "LINK_LOSSY", "regions/us", loss_percent=10),
+    _one("suite-narrow-eu", "LINK_SLOW", "regions/eu", rate_kbit=2_000),
+    _one("suite-registry-us", "REGISTRY_CUT", "regions/us"),
+    _one("suite-control-eu", "CONTROL_PLANE_CUT", "regions/eu", 12),
+    _one("suite-freeze-edge-ap", "PROGRAM_FROZEN", "nodes/ap-1", 10, program="edge"),
+    _one("suite-freeze-dns-eu", "PROGRAM_FROZEN", "nodes/eu-1", program="dns"),
+    _one("suite-freeze-redis-us", "PROGRAM_FROZEN", "nodes/us-1", program="redis"),
+    _one("suite-freeze-engine-us", "PROGRAM_FROZEN", "nodes/us-1", program="dockerd"),
+    _one("suite-kill-agent-us", "PROGRAM_KILLED", "nodes/us-1", program="agent"),
+    _one("suite-kill-edge-us", "PROGRAM_KILLED", "nodes/us-1", 12, program="edge"),
+    _one("suite-kill-dns-eu", "PROGRAM_KILLED", "nodes/eu-1", program="dns"),
+    _one("suite-kill-redis-ap", "PROGRAM_KILLED", "nodes/ap-1", program="redis"),
+    _one("suite-kill-engine-us", "PROGRAM_KILLED", "nodes/us-1", program="dockerd"),
+    _one("suite-kill-node-ap", "NODE_KILLED", "nodes/ap-1", 12),
+    _one("suite-disk-eu", "DISK_FULL", "nodes/eu-1", ballast_bytes="67108864"),
+    _one("suite-clock-us", "CLOCK_JUMP", "nodes/us-1", clock_offset="600s"),
+    _one("suite-surge-ap", "TRAFFIC_SURGE", "regions/ap", requests_per_second=100),
+    _one("suite-bad-release", "BAD_RELEASE", "apps/hello", 45),
+    AgentDrill("suite-game-day", {"steps": list(_GAME_DAY)}, 22),
     KillDrill("kill-agent-eu", "eu-1", "agent"),
     KillDrill("kill-edge-us", "us-1", "edge"),
     KillDrill("kill-dns-us", "us-1", "dns"),
@@ -56,8 +81,8 @@ SUITE: Final[tuple[Drill, ...]] = (
     KillDrill("kill-control-plane", "cp", "server"),
 )
 """A fresh lab of three regions bears all of these."""
-SHORT: Final = ("suite-edge-ap", "suite-disk-eu", "kill-agent-eu")
-"""A part that takes half a minute, beside the tests of cuts."""
+SHORT: Final = ("suite-kill-edge-us", "suite-game-day", "kill-agent-eu")
+"""A part that takes a minute, beside the tests of cuts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +100,13 @@ class Outcome:
 
 def as_text(outcomes: Sequence[Outcome]) -> str:
     """The report as lines."""
-    lines = [f"{'DRILL':<20}{'':<8}{'DETECTED':>9}{'WITHDRAWN':>10}{'REROUTED':>9}{'REQUESTS':>9}{'FAILED':>8}"]
+    lines = [f"{'DRILL':<24}{'':<8}{'DETECTED':>9}{'WITHDRAWN':>10}{'REROUTED':>9}{'REQUESTS':>9}{'FAILED':>8}"]
     for outcome in outcomes:
         marks = (_seconds(outcome.marks.get(stage)) for stage in ("detected", "withdrawn", "rerouted"))
         detected, withdrawn, rerouted = marks
         verdict = "passed" if outcome.passed else "MISSED"
         counts = f"{outcome.requests:>9}{outcome.failed:>8}"
-        line = f"{outcome.name:<20}{verdict:<8}{detected:>9}{withdrawn:>10}{rerouted:>9}{counts}"
+        line = f"{outcome.name:<24}{verdict:<8}{detected:>9}{withdrawn:>10}{rerouted:>9}{counts}"
         lines.append(line if outcome.passed else f"{line}  {outcome.reason}")
     passed = sum(outcome.passed for outcome in outcomes)
     return "\n".join([*lines, "", f"{passed} of {len(outcomes)} drills passed"])

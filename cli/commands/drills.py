@@ -13,6 +13,8 @@ import typer
 from cli import columns, drill_report, external
 from cli.client import Client, Json, new_request_id
 from cli.drill_file import FAULTS, drills_in, spec_of
+from cli.drill_page import as_html
+from cli.drill_steps import seconds_of
 from cli.failure import NOT_FOUND, USAGE, Failure
 from cli.listing import Filter, How, OrderBy, Watch, show_list
 from cli.output import Format, Output, clean, dump, line, note, show, show_one
@@ -130,7 +132,7 @@ async def _run_of(client: Client, drill: str, number: int) -> tuple[Json, float]
     hostnames = (await client.get("routingTable")).get("hostnames", [])
     asked = wanted[0].get("spec", {}).get("hostname", "")
     ttl = next((h.get("routing", {}).get("ttl", "") for h in hostnames if h["hostname"] == asked), "")
-    return wanted[0], drill_report.seconds_of(ttl)
+    return wanted[0], seconds_of(ttl)
 
 
 def _verified(found: Json, ca_pem: str) -> Json:
@@ -160,14 +162,14 @@ def report(
 ) -> None:
     """Report a run: each stage beside its objective and the computed bound; exit code 1 when it missed one."""
 
-    async def fetched(client: Client) -> tuple[Json, float]:
+    async def fetched(client: Client) -> tuple[Json, Json, float]:
         row, ttl = await _run_of(client, drill, number)
-        return _verified(row, client.ca_pem) if verify else row, ttl
+        return _verified(row, client.ca_pem) if verify else row, row, ttl
 
-    found, ttl_s = run(fetched)
+    found, signed, ttl_s = run(fetched)
     if html is not None:
         try:
-            html.write_text(drill_report.as_html(found, ttl_s))
+            html.write_text(as_html(found, ttl_s, signed))
         except OSError as error:
             raise Failure(f"{html} cannot be written: {error.strerror}", exit_code=USAGE) from error
         note(f"{html} is written")

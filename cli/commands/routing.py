@@ -9,6 +9,7 @@ import typer
 
 from cli import columns, drill_report
 from cli.client import Json, new_request_id
+from cli.drill_steps import seconds_of
 from cli.durations import seconds_text
 from cli.listing import Filter, How, OrderBy, Watch, show_list
 from cli.output import Format, Output, dump, last, line, note, show, table, word
@@ -62,7 +63,7 @@ def _hostname(hostname: Json, proven_s: float) -> list[str]:
     routing = hostname.get("routing", {})
     replicas = ",".join(f"{e['node']}={e.get('healthy_replicas', 0)}" for e in hostname.get("endpoints", []))
     policy = word(routing.get("policy", ""), "STEERING_POLICY_")
-    bound_s = drill_report.bound_s("rerouted", drill_report.seconds_of(routing.get("ttl", "")), proven_s)
+    bound_s = drill_report.bound_s("rerouted", seconds_of(routing.get("ttl", "")), proven_s)
     within = f"{bound_s:.1f}s"
     return [hostname["hostname"], hostname.get("app", ""), policy, routing.get("ttl", ""), within, replicas]
 

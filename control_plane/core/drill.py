@@ -142,6 +142,8 @@ class Sight:
     """Why an agent refused what it was sent; empty when none did."""
     not_begun: str = ""
     """Why an agent does not inject a fault, though it holds it; empty when none said so."""
+    unproven: tuple[str, ...] = ()
+    """Faults that no agent has said to have begun, in sentences; an agent that is cut off says so later."""
     steps: tuple[StepSight, ...] = ()
     elsewhere: int = 0
     """Regions that have healthy replicas of the app on ready nodes besides the targets of the faults in effect."""
@@ -305,7 +307,7 @@ def _recovering(run: Run, sight: Sight, now: float) -> Run:
     if after_s >= run.duration_s or not run.abort_reason:
         for index, seen in enumerate(sight.steps):
             run = _restored(run, index, seen, after_s)
-        if all(run.has("restored", index) for index in range(len(run.steps))):
+        if not sight.unproven and all(run.has("restored", index) for index in range(len(run.steps))):
             return _judged(run, sight, now)
     if after_s >= run.duration_s + RECOVER_S:
         return _judged(run, sight, now)
@@ -315,7 +317,7 @@ def _recovering(run: Run, sight: Sight, now: float) -> Run:
 def _judged(run: Run, sight: Sight, now: float) -> Run:
     if run.abort_reason:
         return replace(_into(run, State.ABORTED, now, f"called off: {run.abort_reason}"), failures=(run.abort_reason,))
-    failures = tuple(failure for index in range(len(run.steps)) for failure in _missed(run, index))
+    failures = (*sight.unproven, *(failure for index in range(len(run.steps)) for failure in _missed(run, index)))
     if sight.gap_s > run.objectives.reroute_s:
         limit = f"the objective is {run.objectives.reroute_s:g} s"
         failures = (*failures, f"rerouted: clients were without an answer for {sight.gap_s:.1f} s; {limit}")

@@ -705,6 +705,7 @@ class DrillRun(_message.Message):
     CLIENTS_FIELD_NUMBER: _builtins.int
     CUT_PROVEN_WITHIN_FIELD_NUMBER: _builtins.int
     ROLLOUTS_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `drills/{drill}/runs/{number}`."""
     requests: _builtins.int
@@ -759,6 +760,10 @@ class DrillRun(_message.Message):
     def rollouts(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
         """By the number of a step, from 1: the rollout of the bad release that it made."""
 
+    @_builtins.property
+    def begun(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Faults that agents said to have begun, as `nodes/{node} faults/{drill}/{run}`, with `/{step}` but for the first."""
+
     def __init__(
         self,
         *,
@@ -780,10 +785,11 @@ class DrillRun(_message.Message):
         clients: _abc.Iterable[Global___DrillClientRegion] | None = ...,
         cut_proven_within: _duration_pb2.Duration | None = ...,
         rollouts: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        begun: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "fault_time", b"fault_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "clients", b"clients", "create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "rollouts", b"rollouts", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "begun", b"begun", "clients", b"clients", "create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "rollouts", b"rollouts", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -201,9 +201,9 @@ class Host:
         self._agent_upgrade_said = self.agent_upgrade.SerializeToString()
         return self.agent_upgrade if self.agent_upgrade.version else None
 
-    def tell(self, kind: str, subject: str, message: str) -> None:
+    def tell(self, kind: str, subject: str, message: str, **details: str) -> None:
         """Says that something happened on the host."""
-        self._events.append(event_pb2.Event(type=kind, subjects=[subject], message=message))
+        self._events.append(event_pb2.Event(type=kind, subjects=[subject], message=message, details=details))
         self.link.wake()
 
     def evidence(self) -> agent_pb2.Evidence | None:

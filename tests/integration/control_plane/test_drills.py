@@ -10,7 +10,16 @@ import grpc
 import pytest
 
 from fleet.signed_report import is_genuine
-from locci.v1 import agent_pb2, app_pb2, drill_pb2, event_pb2, operation_pb2, operation_pb2_grpc, routing_pb2
+from locci.v1 import (
+    agent_pb2,
+    app_pb2,
+    drill_pb2,
+    event_pb2,
+    operation_pb2,
+    operation_pb2_grpc,
+    release_pb2,
+    routing_pb2,
+)
 from tests.integration.control_plane.rig import Host, Rig, error_of, manifest, running, until
 
 RUN = drill_pb2.DrillRun
@@ -100,6 +109,7 @@ async def test_a_run_is_measured_and_judged(rig: Rig) -> None:
     )
     counts.longest_gap.FromSeconds(4)
     us.counts = [counts]
+    eu.tell("FaultBegan", begun.name, "it began")
     await in_state(rig, RUN.STATE_FAULTY)
     find(dns, **{"eu-1": False, "us-1": True})
     await in_state(rig, RUN.STATE_RECOVERING)
@@ -193,3 +203,73 @@ async def test_the_slowest_dns_server_decides_the_bound(rig: Rig) -> None:
         return await told_s() == 4.15
 
     await until(slowest, "the bound of the slower one")
+
+
+async def test_a_drill_of_several_steps_is_one_run_with_one_report(rig: Rig) -> None:
+    dns = await fleet(rig)
+    spec = drill_pb2.DrillSpec(hostname="hello.example.net")
+    spec.withdraw_objective.FromSeconds(50)
+    first = spec.steps.add(fault=drill_pb2.FAULT_KIND_REGION_CUT, targets=["regions/eu"], title="eu is cut off")
+    first.fault_duration.FromSeconds(3)
+    second = spec.steps.add(fault=drill_pb2.FAULT_KIND_PROGRAM_KILLED, targets=["nodes/us-1"], program="redis")
+    second.start_offset.FromSeconds(4)
+    second.fault_duration.FromSeconds(2)
+    drill = drill_pb2.Drill(spec=spec)
+    drill.spec.steps[1].program = "sshd"
+    error = await error_of(rig.drills.CreateDrill(drill_pb2.CreateDrillRequest(drill_id="cut", drill=drill)))
+    assert "drill.spec.steps[1].program: 'sshd' is none of" in str(error.details())
+    drill.spec.steps[1].program = "redis"
+    drill.spec.steps[1].start_offset.FromSeconds(2)
+    drill.spec.steps[1].fault = drill_pb2.FAULT_KIND_NODE_CUT
+    drill.spec.steps[1].targets[:] = ["nodes/eu-1"]
+    drill.spec.steps[1].program = ""
+    error = await error_of(rig.drills.CreateDrill(drill_pb2.CreateDrillRequest(drill_id="cut", drill=drill)))
+    assert "two faults at once of the firewall on nodes/eu-1" in str(error.details())
+    drill.spec.steps[1].CopyFrom(second)
+    await rig.drills.CreateDrill(drill_pb2.CreateDrillRequest(drill_id="cut", drill=drill))
+    begun = await begin(rig)
+    eu, us = rig.hosts["eu-1"], rig.hosts["us-1"]
+    await until(lambda: "faults/cut/1" in eu.resources and "faults/cut/1/2" in us.resources, "both are asked at once")
+    asked = us.resources["faults/cut/1/2"].fault
+    assert (asked.run, asked.program, asked.start_offset.seconds) == (begun.name, "redis", 4)
+    await in_state(rig, RUN.STATE_FAULTY)
+    find(dns, **{"eu-1": False, "us-1": True})
+
+    async def withdrawn() -> bool:
+        row = await rig.drills.GetDrillRun(drill_pb2.GetDrillRunRequest(name=begun.name))
+        return any(mark.stage == "withdrawn" and mark.step == 1 for mark in row.marks)
+
+    await until(withdrawn, "the first step is seen", PATIENCE_S)
+    find(dns, **{"eu-1": True, "us-1": True})
+    eu.tell("FaultBegan", begun.name, "began")
+    row = await in_state(rig, RUN.STATE_RECOVERING)
+    us.tell("FaultBegan", begun.name, "began", resource="faults/cut/1/2")
+    row = await in_state(rig, RUN.STATE_PASSED, RUN.STATE_FAILED, RUN.STATE_ABORTED)
+    assert row.state == RUN.STATE_PASSED, row
+    assert [m.stage for m in row.marks if m.step == 1] == ["fault", "detected", "withdrawn", "healed", "restored"]
+    assert [m.stage for m in row.marks if m.step == 2] == ["fault", "healed", "restored"]
+    assert list(row.begun) == ["nodes/eu-1 faults/cut/1", "nodes/us-1 faults/cut/1/2"]
+
+
+async def test_a_bad_release_must_roll_back_by_itself(rig: Rig) -> None:
+    await fleet(rig)
+    for host in ("eu-1", "us-1"):
+        # What asks for its health at a port of its own never gets it.
+        rig.hosts[host].behave = lambda replica: (len(replica.ports) < 2, "connection refused")
+    spec = drill_pb2.DrillSpec(
+        fault=drill_pb2.FAULT_KIND_BAD_RELEASE, target="apps/hello", hostname="hello.example.net"
+    )
+    spec.fault_duration.FromSeconds(20)
+    drill = drill_pb2.Drill(spec=spec)
+    await rig.drills.CreateDrill(drill_pb2.CreateDrillRequest(drill_id="cut", drill=drill))
+    begun = await rig.drills.RunDrill(drill_pb2.RunDrillRequest(name="drills/cut"))
+    row = await in_state(rig, RUN.STATE_PASSED, RUN.STATE_FAILED, RUN.STATE_ABORTED)
+    assert row.state == RUN.STATE_PASSED, row
+    assert [m.stage for m in row.marks] == ["fault", "detected", "rolled-back", "healed", "restored"]
+    rollout = await rig.rollouts.GetRollout(release_pb2.GetRolloutRequest(name=row.rollouts[1]))
+    assert rollout.state == release_pb2.ROLLOUT_STATE_ROLLED_BACK
+    assert begun.name in (await rig.releases.GetRelease(release_pb2.GetReleaseRequest(name=rollout.to_release))).creator
+    app = await rig.apps.GetApp(app_pb2.GetAppRequest(name="apps/hello"))
+    assert (app.target_release, app.latest_release) == ("apps/hello/releases/1", "apps/hello/releases/1")
+    answer = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=app.manifest))
+    assert answer.unchanged

@@ -231,3 +231,12 @@ def test_a_bad_release_must_be_rolled_back_within_its_step() -> None:
     assert list(stages(good)) == ["fault", "detected", "rolled-back", "healed", "restored"]
     stuck = played(bad, (100.0, seen(before)), (102.0, seen(running)), (121.0, seen(running)), (121.1, seen(over)))
     assert "the bad release was not rolled back within 20 s" in stuck.failures[0]
+
+
+def test_a_fault_that_no_agent_was_seen_to_begin_is_waited_for_and_fails_it() -> None:
+    unproven = replace(FINE, unproven=("the fault was not seen to begin on nodes/eu-1",))
+    run = played(NEW, (100.2, HELD), (103.0, GONE), (122.0, GONE), (126.0, unproven))
+    assert run.state is State.RECOVERING
+    assert played(run, (127.0, FINE)).state is State.PASSED
+    failed = played(run, (101.3 + 20.0 + RECOVER_S, unproven))
+    assert failed.failures == ("the fault was not seen to begin on nodes/eu-1",)
