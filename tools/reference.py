@@ -94,6 +94,8 @@ def cli() -> str:
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
+    if command.hidden:
+        return
     if hasattr(command, "commands"):
         for inner, each in sorted(command.commands.items()):
             yield from _command(f"{name} {inner}", each)

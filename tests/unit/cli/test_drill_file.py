@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from cli.drill_file import drills_in
+from cli.drill_file import FAULTS, drills_in
 from cli.failure import Failure
 
 GOOD = """
@@ -48,3 +51,61 @@ def test_what_is_wrong_is_said_with_its_line(before: str, after: str, said: str,
 def test_an_empty_file_is_refused() -> None:
     with pytest.raises(Failure, match="no drill"):
         drills_in("", "d.yaml")
+
+
+STEPS = """
+name: game-day
+hostname: hello.example.net
+steps:
+  - title: eu is cut off
+    fault: region-cut
+    targets: [regions/eu]
+    duration: 20s
+  - at: 10s
+    fault: clock-jump
+    targets: [nodes/us-1]
+    clock_offset: -10m
+"""
+
+
+def test_steps_are_declared_with_their_times() -> None:
+    ((name, spec),) = drills_in(STEPS, "d.yaml")
+    assert name == "game-day"
+    assert "fault" not in spec
+    first, second = spec["steps"]
+    assert (first["fault"], first["targets"]) == ("FAULT_KIND_REGION_CUT", ["regions/eu"])
+    assert (first["title"], first["fault_duration"]) == ("eu is cut off", "20s")
+    assert (second["start_offset"], second["clock_offset"]) == ("10s", "-600s")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said", "line"),
+    [
+        ("fault: clock-jump", "fault: flood", "steps\\[1\\].fault: 'flood' is not known", 10),
+        ("targets: [nodes/us-1]", "target: nodes/us-1", "is no key of a step", 11),
+        ("targets: [nodes/us-1]", "targets: nodes/us-1", "must be a list such as", 11),
+        ("at: 10s", "at: soon", "steps\\[1\\].at: 'soon' is not a duration", 9),
+        ("name: game-day", "name: game-day\nfault: region-cut", "belongs into a step", 3),
+    ],
+)
+def test_what_is_wrong_in_a_step_is_said_with_its_line(before: str, after: str, said: str, line: int) -> None:
+    with pytest.raises(Failure, match=said) as caught:
+        drills_in(STEPS.replace(before, after), "d.yaml")
+    assert caught.value.where == f"d.yaml:{line}"
+
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "docs" / "examples" / "drills").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_declare_drills(path: Path) -> None:
+    assert drills_in(path.read_text(), path.name)
+    assert f"drills/{path.name}" in (ROOT / "docs" / "examples" / "README.md").read_text()
+
+
+def test_every_fault_is_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "drills.md").read_text()
+    assert [fault for fault in FAULTS if f"| `{fault}` |" not in text] == []
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        assert drills_in(block, "drills.md")
