@@ -35,6 +35,7 @@ class CutDrill:
 
 Drill = AgentDrill | KillDrill | CutDrill
 
+
 def _one(name: str, fault: str, target: str, duration_s: int = 8, **extent: Any) -> AgentDrill:
     return AgentDrill(name, {"fault": f"FAULT_KIND_{fault}", "target": target, **extent}, duration_s)
 
