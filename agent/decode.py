@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from google.protobuf import duration_pb2
@@ -247,7 +247,7 @@ def _route_problems(name: str, route: resource_pb2.AppRoute) -> Iterator[str]:
         yield f"its content belongs to routes/{route.app}"
     for hostname in route.hostnames:
         yield from _wrong(lambda hostname=hostname: check_hostname(hostname, "hostnames"))  # type: ignore[misc]
-    for peer in route.peers:
+    for peer in (*route.peers, *route.shield):
         match = _PEER_ADDRESS.fullmatch(peer.address)
         if match is None or not 1 <= int(match["port"]) <= 65535:
             yield f"peers: {peer.address!r} is not of the form address:port"
@@ -363,8 +363,11 @@ def span_s(duration: duration_pb2.Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
+def _peers(found: Iterable[resource_pb2.PeerEndpoint]) -> tuple[Peer, ...]:
+    return tuple(Peer(peer.region, peer.node, peer.address, peer.healthy_replicas) for peer in found)
+
+
 def _route(route: resource_pb2.AppRoute) -> Route:
-    peers = (Peer(peer.region, peer.node, peer.address, peer.healthy_replicas) for peer in route.peers)
     return Route(
         app=route.app,
         hostnames=tuple(hostname.lower() for hostname in route.hostnames),
@@ -376,7 +379,8 @@ def _route(route: resource_pb2.AppRoute) -> Route:
         balancing=route.balancing.SerializeToString(deterministic=True),
         http=route.http.SerializeToString(deterministic=True),
         maintenance=route.maintenance,
-        peers=tuple(peers),
+        peers=_peers(route.peers),
+        shield=_peers(route.shield),
         redirect=route.tls.redirect,
         hsts_s=max(0, route.tls.hsts.seconds),
         only_spec_hash=route.only_spec_hash,

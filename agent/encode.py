@@ -76,10 +76,11 @@ def edge_config(generation: int, view: EdgeView, facts: IdentityFacts, identity_
         route.tls.hsts.FromSeconds(served.route.hsts_s)
         for local in served.local:
             route.local.add(replica=local.resource, address=local.address, draining=local.draining)
-        for peer in served.route.peers:
-            route.peers.add(
-                region=peer.region, node=peer.node, address=peer.address, healthy_replicas=peer.healthy_replicas
-            )
+        for peers, found in ((route.peers, served.route.peers), (route.shield, served.route.shield)):
+            for peer in found:
+                peers.add(
+                    region=peer.region, node=peer.node, address=peer.address, healthy_replicas=peer.healthy_replicas
+                )
     for certificate in view.certificates:
         material = config.certificates.add(
             certificate=certificate.name,

@@ -130,6 +130,7 @@ def _cache_policy(message: manifest_pb2.CachePolicy) -> CachePolicy:
         negative_s=span_s(message.negative_ttl),
         heuristic_max_s=span_s(message.heuristic_max),
         compress=message.compress,
+        shield_region=message.shield_region,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from control_plane import decode, drill_asks, drills, fleet_resources, logins, secret_values, upgrades
+from control_plane import decode, drill_asks, drills, edges, fleet_resources, logins, secret_values, upgrades
 from control_plane.core.manifest import Manifest
 from control_plane.core.model import Condition
 from control_plane.core.rollout import TERMINAL
@@ -24,7 +24,6 @@ from fleet.ids import last_part
 from fleet.snapshot import snapshot_hash
 from locci.v1 import app_pb2, manifest_pb2, node_pb2, release_pb2, resource_pb2, routing_pb2
 
-PEER_PORT: Final = 7447
 PROBE_PORT: Final = 80
 
 TYPES: Final = {
@@ -119,11 +118,11 @@ class Publication:
     @cached_property
     def regions(self) -> list[resource_pb2.RegionRouting]:
         """What DNS servers know of regions and their edges."""
-        edges: dict[str, list[resource_pb2.EdgeEndpoint]] = defaultdict(list)
+        found: dict[str, list[resource_pb2.EdgeEndpoint]] = defaultdict(list)
         for node_id, node in sorted(self._nodes.items()):
-            if _is_part(node, node_pb2.NODE_ROLE_EDGE):
-                edges[node.region].append(self._edge(node_id, node))
-        return [self._region(region_id, edges[f"regions/{region_id}"]) for region_id in sorted(self._places)]
+            if edges.is_part(node, node_pb2.NODE_ROLE_EDGE):
+                found[node.region].append(self._edge(node_id, node))
+        return [self._region(region_id, found[f"regions/{region_id}"]) for region_id in sorted(self._places)]
 
     @cached_property
     def zones(self) -> list[resource_pb2.ZoneData]:
@@ -341,6 +340,12 @@ class Publication:
                 )
                 for peer in peers
             ],
+            shield=edges.shield(
+                self._nodes,
+                last_part(self._nodes[node_id].region),
+                manifest.cache_policy.shield_region,
+                self._is_usable,
+            ),
         )
 
     @cached_property
@@ -352,8 +357,7 @@ class Publication:
         for node_id, healthy in sorted(self._healthy(app_id).items()):
             node = self._nodes.get(node_id)
             if node is not None and healthy and node.addresses and self._is_usable(node):
-                address = f"{_bracketed(node.addresses[0])}:{PEER_PORT}"
-                result.append(Peer(last_part(node.region), node_id, address, healthy))
+                result.append(Peer(last_part(node.region), node_id, edges.peer_address(node), healthy))
         return result
 
     def _is_usable(self, node: node_pb2.Node) -> bool:
@@ -386,7 +390,7 @@ class Publication:
 
     # -- what DNS needs
 
-    def _region(self, region_id: str, edges: list[resource_pb2.EdgeEndpoint]) -> resource_pb2.RegionRouting:
+    def _region(self, region_id: str, endpoints: list[resource_pb2.EdgeEndpoint]) -> resource_pb2.RegionRouting:
         region = self._state.regions.need(f"regions/{region_id}")
         return resource_pb2.RegionRouting(
             region=region_id,
@@ -397,7 +401,7 @@ class Publication:
             jurisdictions=region.jurisdictions,
             networks=region.networks,
             bias_km=region.bias_km,
-            edges=edges,
+            edges=endpoints,
         )
 
     def _edge(self, node_id: str, node: node_pb2.Node) -> resource_pb2.EdgeEndpoint:
@@ -449,7 +453,7 @@ class Publication:
             name_servers=[
                 resource_pb2.NameServer(hostname=f"{node_id}.ns.{origin}", addresses=node.addresses)
                 for node_id, node in sorted(self._nodes.items())
-                if _is_part(node, node_pb2.NODE_ROLE_DNS)
+                if edges.is_part(node, node_pb2.NODE_ROLE_DNS)
             ],
             records=fleet_resources.zone_records(
                 self._state, origin, self._record_sets.get(f"zones/{origin}", ()), ttl_s
@@ -471,16 +475,6 @@ class Publication:
 
 def _is_below(hostname: str, origin: str) -> bool:
     return hostname == origin or hostname.endswith(f".{origin}")
-
-
-def _is_part(node: node_pb2.Node, role: node_pb2.NodeRole.ValueType) -> bool:
-    """Whether the node is to be known to others in a role: it has been there, and is trusted."""
-    absent = (Condition.JOINING, Condition.REVOKED)
-    return role in node.roles and bool(node.addresses) and decode.condition_of(node) not in absent
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _named(resources: Iterable[resource_pb2.Resource]) -> Resources:

@@ -119,6 +119,8 @@ class Route:
     """What the edge does with requests and answers, as it came."""
     maintenance: bool = False
     peers: tuple[Peer, ...] = ()
+    shield: tuple[Peer, ...] = ()
+    """Edges that are asked first for what may be stored."""
     redirect: bool = False
     """Plain requests are sent to https."""
     hsts_s: int = 0

@@ -14,6 +14,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from agent.edge.core.routing import Peer
 from agent.edge.counters import HELP
 from agent.edge.listener import parse_address
 from agent.edge.state import EdgeState
@@ -91,7 +92,8 @@ def describe(state: EdgeState) -> dict[str, object]:
                     {"replica": local.replica, "address": local.address, "draining": local.draining}
                     for local in route.local
                 ],
-                "peers": [{"region": peer.region, "node": peer.node, "address": peer.address} for peer in route.peers],
+                "peers": [_peer(peer) for peer in route.peers],
+                "shield": [_peer(peer) for peer in route.shield],
             }
             for route in table.routes
         ],
@@ -100,6 +102,10 @@ def describe(state: EdgeState) -> dict[str, object]:
             for endpoint in state.endpoints.values()
         },
     }
+
+
+def _peer(peer: Peer) -> dict[str, str]:
+    return {"region": peer.region, "node": peer.node, "address": peer.address}
 
 
 async def serve(state: EdgeState, text: str, worker: int) -> web.AppRunner:

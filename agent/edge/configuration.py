@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +54,7 @@ def _route(route: edge_pb2.EdgeRoute, workers: int) -> routing.Route:
         not route.cache.disabled,
         route.cache.max_object_bytes or routing.OBJECT_BYTES_DEFAULT,
         tuple(routing.Local(local.replica, local.address, local.draining) for local in route.local),
-        tuple(routing.Peer(peer.region, peer.node, peer.address) for peer in route.peers),
+        _peers(route.peers),
         route.tls.redirect,
         route.tls.hsts.seconds,
         rules,
@@ -61,7 +62,12 @@ def _route(route: edge_pb2.EdgeRoute, workers: int) -> routing.Route:
         _balancing(route.balancing),
         http_rules(route.http, maintenance=route.maintenance, workers=workers),
         {one.token.encode(): one.key_authorization.encode() for one in route.proofs.challenges},
+        _peers(route.shield),
     )
+
+
+def _peers(found: Iterable[resource_pb2.PeerEndpoint]) -> tuple[routing.Peer, ...]:
+    return tuple(routing.Peer(peer.region, peer.node, peer.address) for peer in found)
 
 
 def _balancing(policy: manifest_pb2.BalancingPolicy) -> Balancing:

@@ -20,6 +20,7 @@ HELP: Final = {
     "hedges_total": "Requests for which a second endpoint was asked before the first had answered.",
     "hedges_won_total": "Those of them that the second answered first.",
     "peer_requests_total": "Requests sent to other edges.",
+    "shield_requests_total": "Those of them that asked the region that shields the app.",
     "unavailable_total": "Requests for which no endpoint could answer.",
     "truncated_total": "Responses that an endpoint broke off.",
     "connections_total": "Connections accepted.",
@@ -57,6 +58,7 @@ class Counters:
     hedges_total: int
     hedges_won_total: int
     peer_requests_total: int
+    shield_requests_total: int
     unavailable_total: int
     truncated_total: int
     connections_total: int

@@ -15,7 +15,7 @@ from agent.edge.core.headers import HeaderList, Origin, end_to_end
 from agent.edge.core.http_rules import NO_HTTP_RULES, HeaderEdits
 from agent.edge.core.request_head import METHODS_SAFE, Refused, switches
 from agent.edge.core.routing import Candidate, Route
-from agent.edge.fetcher import RETRY_AFTER_S, Fetcher, Incoming, outgoing
+from agent.edge.fetcher import HOP, RETRY_AFTER_S, SHIELD, Fetcher, Incoming, outgoing
 from agent.edge.fill import Fill, FillBroken, Private, Shared
 from agent.edge.filler import ERRORS, Filler
 from agent.edge.recall import Recall, may_recall
@@ -55,6 +55,11 @@ async def _abandon(fill: Fill) -> None:
     outcome = fill.outcome.result()
     if isinstance(outcome, Private):
         await outcome.incoming.abandon()
+
+
+def _shielded(client: Responder, request: Request) -> bool:
+    """Whether another edge asks this one as the tier above."""
+    return client.peer and request.head.fields.get(HOP) == SHIELD
 
 
 class Exchange:
@@ -169,8 +174,9 @@ class Exchange:
         extra: HeaderList = [(b"X-Request-Id", request.id), (b"Via", b"1.1 locci")]
         if refusal.status == 503:
             extra.append((b"Retry-After", b"%d" % RETRY_AFTER_S))
-            if client.peer:
-                extra.append((b"Locci-Hop", b"no-local-replica"))
+        in_vain = refusal.status in (502, 504) and _shielded(client, request)
+        if client.peer and (refusal.status in (421, 503) or in_vain):
+            extra.append((b"Locci-Hop", b"no-local-replica"))
         member = request.cache_status or cache_status.forwarded(Forward.BYPASS)
         if refusal.status in (502, 503, 504):
             member += b"; detail=" + cache_status.token("no-answer")
@@ -205,7 +211,8 @@ class Exchange:
     async def _answer(self, client: Responder, request: Request, route: Route) -> None:
         head, state = request.head, self._state
         trace = fields_rules.traceparent(state.rng.getrandbits(192))
-        origin = Origin(client.address, request.scheme, head.host, request.id, client.peer, trace)
+        shielded = _shielded(client, request)
+        origin = Origin(client.address, request.scheme, head.host, request.id, client.peer, trace, shielded)
         if head.method not in (b"GET", b"HEAD"):
             await self._pass(client, request, route, origin, Forward.METHOD)
         elif head.has_body or head.upgrade or not route.cache or conditional.for_origin_only(head.fields):

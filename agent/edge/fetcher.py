@@ -14,12 +14,14 @@ from agent.edge.core import headers as fields_rules
 from agent.edge.core.headers import Fields, HeaderList, Origin, encode_head
 from agent.edge.core.http_rules import NO_HTTP_RULES, HttpRules
 from agent.edge.core.request_head import METHODS_IDEMPOTENT, METHODS_SAFE, Refused, RequestHead, switches
-from agent.edge.core.routing import Candidate, Route, candidates, may_retry
+from agent.edge.core.routing import Candidate, Route, candidates, may_retry, shielding
 from agent.edge.pool import Pool
 from agent.edge.state import EdgeState
 from agent.edge.upstream import UpstreamConnection, UpstreamError
 
 HOP = b"locci-hop"
+SHIELD: Final = b"shield"
+"""Value of Locci-Hop by which an edge above is asked."""
 HSTS = b"strict-transport-security"
 RETRY_AFTER_S = 1
 DISCARD_BYTES_MAX: Final = 64 * 1024
@@ -50,8 +52,10 @@ class Outgoing:
     host: bytes = b""
     sequence: int = 0
     """The newest order to purge known here: an edge that does not know it must not use what it has stored."""
+    shield_key: bytes = b""
+    """What may be stored is asked of the edges above first; this chooses among them."""
 
-    def encode(self, to_peer: bool) -> bytes:
+    def encode(self, to_peer: bool, shields: bool = False) -> bytes:
         """The head for one endpoint."""
         extra: HeaderList = []
         if self.body is not None:
@@ -63,7 +67,7 @@ class Outgoing:
         if self.upgrade:
             extra += [(b"Connection", b"Upgrade"), (b"Upgrade", self.upgrade)]
         if to_peer:
-            extra.append((b"Locci-Hop", b"1"))
+            extra.append((b"Locci-Hop", SHIELD if shields else b"1"))
             if self.sequence:
                 extra.append((b"Locci-Purge", b"%d" % self.sequence))
         target, headers, http = self.target, self.headers, self.http
@@ -94,7 +98,7 @@ def outgoing(
         passed,
         body,
         length,
-        origin.trusted,
+        origin.trusted and not origin.shielded,
         upgrade,
         secure,
         head.fields,
@@ -210,6 +214,8 @@ class Fetcher:
             wish = affinity.wish(route.balancing, request.fields, request.target, request.client)
         local_only = request.local_only
         tries = candidates(route, state.endpoints, now, state.rng.random(), local_only=local_only, wish=wish)
+        if request.shield_key and route.shield:
+            tries = [*shielding(route, state.endpoints, now, request.shield_key), *tries]
         last: UpstreamError | None = None
         for number, candidate in enumerate(tries):
             if number:
@@ -281,9 +287,12 @@ class Fetcher:
         return not began and may_retry(idempotent=idempotent, sent=sent, replayable=replayable)
 
     def _declined(self, incoming: Incoming) -> bool:
-        """A peer said that it has no replica either: it has not passed the request on."""
-        connection = incoming.connection
-        return incoming.candidate.peer is not None and connection.status == 503 and HOP in connection.fields
+        """A peer said that it has no answer either: it has not passed the request on, or has done so in vain for one
+        that is safe."""
+        connection, candidate = incoming.connection, incoming.candidate
+        if candidate.peer is None or HOP not in connection.fields:
+            return False
+        return connection.status in (421, 503) or (candidate.shields and connection.status in (502, 504))
 
     async def _attempt(self, candidate: Candidate, request: Outgoing) -> Incoming:
         state = self._state
@@ -312,10 +321,11 @@ class Fetcher:
     async def _exchange(self, candidate: Candidate, connection: UpstreamConnection, request: Outgoing) -> Incoming:
         clock = self._state.clock
         request_time, since = clock.wall(), clock.monotonic()
-        head = request.encode(candidate.peer is not None)
+        head = request.encode(candidate.peer is not None, candidate.shields)
         connection.begin(request.method, head, self._state.settings.upstream_timeout_s)
         if candidate.peer is not None:
             self._state.counters.peer_requests_total += 1
+            self._state.counters.shield_requests_total += candidate.shields
         pump: asyncio.Task[None] | None = None
         if request.body is not None:
             request.body.rewind()

@@ -133,6 +133,8 @@ class Filler:
     async def _from_endpoint(self, fill: Fill) -> None:
         request = outgoing(fill.head, fill.origin, None, drop=DROPPED, http=fill.route.http)
         request.method = b"GET"
+        if not fill.origin.trusted:  # an edge above asks no other: there is no way round in circles
+            request.shield_key = fill.key
         plain = request.headers
         if fill.part:
             plain = plain + [pair for pair in fill.head.headers if pair[0].lower() in (b"range", b"if-range")]

@@ -282,4 +282,6 @@ def _is_tighter(before: Route, after: Route) -> bool:
 def _owners(table: Table) -> dict[str, str]:
     """Whose each address is."""
     found = {local.address: local.replica for route in table.routes for local in route.local}
-    return found | {peer.address: f"nodes/{peer.node}" for route in table.routes for peer in route.peers}
+    return found | {
+        peer.address: f"nodes/{peer.node}" for route in table.routes for peer in (*route.peers, *route.shield)
+    }

@@ -32,6 +32,7 @@ class CachePolicy:
     negative_s: float = 0.0
     heuristic_max_s: float = 0.0
     compress: bool = False
+    shield_region: str = ""
 
 
 def check(policy: CachePolicy) -> None:

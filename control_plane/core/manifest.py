@@ -193,6 +193,7 @@ def complete(manifest: Manifest, around: Surroundings) -> Manifest:
     _check_environment(manifest)
     container_options.check(manifest.container)
     cache_policy.check(manifest.cache_policy)
+    _check_shield(manifest, around)
     balancing.check(manifest.balancing)
     ports = _complete_ports(manifest.ports)
     hostnames = _complete_hostnames(manifest, ports, around)
@@ -303,6 +304,15 @@ def _complete_probe(probe: Probe, path: str, ports: tuple[Port, ...]) -> Probe:
         healthy_after=probe.healthy_after or 1,
         unhealthy_after=probe.unhealthy_after or 3,
     )
+
+
+def _check_shield(manifest: Manifest, around: Surroundings) -> None:
+    path, region = "manifest.cache.shield_region", manifest.cache_policy.shield_region
+    if region and region not in around.regions:
+        known = ", ".join(sorted(around.regions)) or "none"
+        raise invalid(path, f"{path}: there is no region {region!r}; there are: {known}")
+    if region and manifest.cache_disabled:
+        raise invalid(path, f"{path}: nothing is stored while cache.disabled is set; leave out one of them")
 
 
 def _check_regions(regions: Sequence[str], path: str, around: Surroundings) -> None:

@@ -126,6 +126,8 @@ class Origin:
     """It came from another edge, whose word about the client is kept."""
     trace: bytes = b""
     """The trace that begins here, unless the client has one."""
+    shielded: bool = False
+    """It comes from an edge below: this one is asked as its shield, and may ask others in turn."""
 
 
 def _node(client: bytes) -> bytes:

@@ -15,6 +15,8 @@ from agent.edge.core.purges import NO_PURGES, Purges
 
 OBJECT_BYTES_DEFAULT: Final = 8 * 1024 * 1024
 ATTEMPTS_MAX: Final = 6
+SHIELDS_MAX: Final = 2
+"""So many edges above are tried before a request goes on without them."""
 _ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _HOSTNAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
@@ -57,6 +59,8 @@ class Route:
     http: HttpRules = NO_HTTP_RULES
     proofs: Mapping[bytes, bytes] = field(default_factory=dict)
     """By token, what a certificate authority is answered that asks for it (RFC 8555, section 8.3)."""
+    shield: tuple[Peer, ...] = ()
+    """Other edges that are asked first for what may be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,10 @@ def problems(table: Table) -> list[str]:
                 found.append(f"route {route.app}: {hostname!r} is not a lower-case host name")
             if owner.setdefault(hostname, route.app) != route.app:
                 found.append(f"routes {owner[hostname]} and {route.app} both have the hostname {hostname}")
-        for address in [*(local.address for local in route.local), *(peer.address for peer in route.peers)]:
+        for address in [
+            *(local.address for local in route.local),
+            *(peer.address for peer in (*route.peers, *route.shield)),
+        ]:
             match = _ADDRESS.fullmatch(address)
             if match is None or not 0 < int(match[1]) < 65536:
                 found.append(f"route {route.app}: {address!r} is not address:port")
@@ -140,6 +147,8 @@ class Candidate:
     endpoint: Endpoint
     local: Local | None
     peer: Peer | None
+    shields: bool = False
+    """It is asked as the tier above: it may ask others in turn."""
 
 
 def candidates(
@@ -175,6 +184,17 @@ def candidates(
                 continue
             (first if endpoint.available(now) else last).append(Candidate(endpoint, None, peer))
     return (first + last)[:ATTEMPTS_MAX]
+
+
+def shielding(route: Route, endpoints: Mapping[str, Endpoint], now: float, key: bytes) -> list[Candidate]:
+    """The edges above to try for a key, best first: the same one for all edges, so that it is stored there once.
+
+    What is ejected is left out: then the request goes where it goes without a shield.
+    """
+    by_address = {peer.address: peer for peer in route.shield if peer.address in endpoints}
+    ready = [endpoints[address] for address in by_address if endpoints[address].available(now)]
+    drawn = ranked(ready, key)[:SHIELDS_MAX]
+    return [Candidate(endpoint, None, by_address[endpoint.address], True) for endpoint in drawn]
 
 
 def may_retry(*, idempotent: bool, sent: bool, replayable: bool) -> bool:

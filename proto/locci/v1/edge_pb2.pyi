@@ -70,6 +70,7 @@ class EdgeRoute(_message.Message):
     BALANCING_FIELD_NUMBER: _builtins.int
     HTTP_FIELD_NUMBER: _builtins.int
     MAINTENANCE_FIELD_NUMBER: _builtins.int
+    SHIELD_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     maintenance: _builtins.bool
@@ -110,6 +111,10 @@ class EdgeRoute(_message.Message):
     def http(self) -> _manifest_pb2.HttpPolicy:
         """What to do with its requests and answers."""
 
+    @_builtins.property
+    def shield(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.PeerEndpoint]:
+        """Other edges that are asked first for what may be stored."""
+
     def __init__(
         self,
         *,
@@ -124,10 +129,11 @@ class EdgeRoute(_message.Message):
         balancing: _manifest_pb2.BalancingPolicy | None = ...,
         http: _manifest_pb2.HttpPolicy | None = ...,
         maintenance: _builtins.bool = ...,
+        shield: _abc.Iterable[_resource_pb2.PeerEndpoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "http", b"http", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "http", b"http", "local", b"local", "maintenance", b"maintenance", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "http", b"http", "local", b"local", "maintenance", b"maintenance", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "shield", b"shield", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

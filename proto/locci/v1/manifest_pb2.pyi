@@ -695,6 +695,7 @@ class CachePolicy(_message.Message):
     NEGATIVE_TTL_FIELD_NUMBER: _builtins.int
     HEURISTIC_MAX_FIELD_NUMBER: _builtins.int
     COMPRESS_FIELD_NUMBER: _builtins.int
+    SHIELD_REGION_FIELD_NUMBER: _builtins.int
     disabled: _builtins.bool
     """Store nothing."""
     max_object_bytes: _builtins.int
@@ -702,6 +703,10 @@ class CachePolicy(_message.Message):
     compress: _builtins.bool
     """Store text compressed (zstd, br or gzip, as clients accept it), unless the response is compressed already or says
     no-transform.
+    """
+    shield_region: _builtins.str
+    """A region whose edges are asked first by those of all others for what these have not stored, so that the app is asked
+    by one region only; empty for none. While it cannot answer, requests go where they go without it.
     """
     @_builtins.property
     def key(self) -> Global___CacheKey:
@@ -726,10 +731,11 @@ class CachePolicy(_message.Message):
         negative_ttl: _duration_pb2.Duration | None = ...,
         heuristic_max: _duration_pb2.Duration | None = ...,
         compress: _builtins.bool = ...,
+        shield_region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heuristic_max", b"heuristic_max", "key", b"key", "negative_ttl", b"negative_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compress", b"compress", "disabled", b"disabled", "heuristic_max", b"heuristic_max", "key", b"key", "max_object_bytes", b"max_object_bytes", "negative_ttl", b"negative_ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compress", b"compress", "disabled", b"disabled", "heuristic_max", b"heuristic_max", "key", b"key", "max_object_bytes", b"max_object_bytes", "negative_ttl", b"negative_ttl", "shield_region", b"shield_region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

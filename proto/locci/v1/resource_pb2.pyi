@@ -368,6 +368,7 @@ class AppRoute(_message.Message):
     BALANCING_FIELD_NUMBER: _builtins.int
     HTTP_FIELD_NUMBER: _builtins.int
     MAINTENANCE_FIELD_NUMBER: _builtins.int
+    SHIELD_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """The app's id."""
     only_spec_hash: _builtins.str
@@ -406,6 +407,10 @@ class AppRoute(_message.Message):
     def http(self) -> _manifest_pb2.HttpPolicy:
         """What to do with its requests and answers."""
 
+    @_builtins.property
+    def shield(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerEndpoint]:
+        """Edges of the region that shields the app, for nodes of other regions; each may have replicas or none."""
+
     def __init__(
         self,
         *,
@@ -420,10 +425,11 @@ class AppRoute(_message.Message):
         balancing: _manifest_pb2.BalancingPolicy | None = ...,
         http: _manifest_pb2.HttpPolicy | None = ...,
         maintenance: _builtins.bool = ...,
+        shield: _abc.Iterable[Global___PeerEndpoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "cache", b"cache", "http", b"http", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "http", b"http", "maintenance", b"maintenance", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balancing", b"balancing", "cache", b"cache", "hostnames", b"hostnames", "http", b"http", "maintenance", b"maintenance", "only_spec_hash", b"only_spec_hash", "peers", b"peers", "proofs", b"proofs", "purges", b"purges", "shield", b"shield", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from control_plane.core.cache_policy import CachePolicy
 from control_plane.core.manifest import (
     Constraint,
     Limits,
@@ -102,6 +103,8 @@ def test_without_ports_nothing_is_probed() -> None:
         ({"routing": Routing(ttl_s=0.2)}, "manifest.routing.ttl"),
         ({"routing": Routing("failover")}, "manifest.routing.order"),
         ({"limits": Limits(memory_bytes=1024)}, "manifest.resources.memory_bytes"),
+        ({"cache_policy": CachePolicy(shield_region="mars")}, "manifest.cache.shield_region"),
+        ({"cache_policy": CachePolicy(shield_region="eu"), "cache_disabled": True}, "manifest.cache.shield_region"),
         ({"stop_timeout_s": 1e6}, "manifest.stop_timeout"),
     ],
 )
