@@ -245,7 +245,8 @@ class Manifests:
         if release.name not in self._cache:
             raw = decode.manifest(release.manifest)
             named = {*raw.placement.regions, *raw.routing.order, *(r for w in raw.rollout.waves for r in w.regions)}
-            named |= {*raw.rollout.canary_regions, raw.cache_policy.shield_region}
+            named |= {*raw.rollout.canary_regions, raw.cache_policy.shield_region, *(r for r, _ in raw.routing.weights)}
+            named |= {region for _, regions in raw.routing.geo for region in regions}
             around = Surroundings(frozenset(named), {})
             self._cache[release.name] = complete(raw, around)
         return self._cache[release.name]
