@@ -200,7 +200,7 @@ def edge(folder: Path, backend: int, **settings: object) -> Iterator[Server]:
     }
     written = "".join(f"{name} = {json.dumps(value)}\n" for name, value in (lines | settings).items())
     (folder / "edge.toml").write_text(written)
-    command = [sys.executable, "-m", "agent.edge.main", "run", "--config", str(folder / "edge.toml")]
+    command = [sys.executable, "-m", "agent.edge.main", "worker", "--config", str(folder / "edge.toml")]
     with _running(command, SERVER_CPU, port, tls_port) as server:
         yield server
     agent.close()

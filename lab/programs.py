@@ -217,12 +217,13 @@ class Programs:
             # The lab's supervisor starts again what ends.
             **{f"restart_commands.{program}": [] for program in ("agent", "edge", "dns", "redis", "dockerd")},
         }
-        edge = {
+        edge: dict[str, str | int | list[str]] = {
             "http_listen": [f"{host.ipv4}:80", f"[{host.ipv6}]:80", "127.0.0.1:80"],
             "https_listen": [f"{host.ipv4}:443", f"[{host.ipv6}]:443"],
             "run_dir": str(folder / "run"),
             "state_dir": str(folder / "edge"),
             "redis_url": "redis://127.0.0.1:6379/0",
+            "workers": 1,
         }
         files = {config(host.name, "agent"): toml(agent), config(host.name, "edge"): toml(edge)}
         if host.serves_dns:

@@ -255,7 +255,8 @@ start() {
   for unit in $(units_wanted); do
     systemctl enable --quiet "$unit"
     if [ -n "$before" ] && [ "$before" != "$version" ] && systemctl is-active --quiet "$unit"; then
-      systemctl restart "$unit"
+      # The edge takes the new version without a dropped connection.
+      case "$unit" in locci-edge*) systemctl reload-or-restart "$unit" ;; *) systemctl restart "$unit" ;; esac
     else
       systemctl start "$unit"
     fi

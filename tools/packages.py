@@ -47,7 +47,8 @@ mv -T /opt/locci/.current.new /opt/locci/current
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload || true
   # Only what runs is started anew: a host that did not join yet has nothing to start.
-  for unit in locci-agent locci-dns locci-edge; do systemctl try-restart "$unit.service" || true; done
+  for unit in locci-agent locci-dns; do systemctl try-restart "$unit.service" || true; done
+  systemctl try-reload-or-restart locci-edge.service || true
 fi
 """
 

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from agent.edge.core.routing import Peer
 from agent.edge.counters import HELP
-from agent.edge.listener import parse_address
+from agent.edge.listening import parse_address
 from agent.edge.state import EdgeState
 
 

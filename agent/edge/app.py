@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
 from collections.abc import Coroutine
@@ -19,6 +20,7 @@ from agent.edge.core.routing import Table
 from agent.edge.exchange import Exchange
 from agent.edge.fetcher import Fetcher
 from agent.edge.filler import Filler
+from agent.edge.handover import ALONE, Handover
 from agent.edge.listener import Listener
 from agent.edge.peers import PeerTls
 from agent.edge.pool import Pool
@@ -40,7 +42,7 @@ log = structlog.get_logger()
 class Worker:
     """One process's edge: start, serve until told to stop, drain."""
 
-    def __init__(self, settings: EdgeSettings, number: int = 0):
+    def __init__(self, settings: EdgeSettings, number: int = 0, handed: Handover = ALONE):
         self.settings = settings
         self._number = number
         loop = asyncio.get_running_loop()
@@ -51,6 +53,7 @@ class Worker:
         if connect is not None:
             self.state.tier = RedisTier(connect, settings.redis_timeout_s, clock, rng, self.state.counters)
         self._rates = Rates(settings, connect, clock, rng, self.state.counters)
+        self._handed = handed
         if settings.access_log:
             self.state.access_log = AccessLog(settings.access_log, clock)
         self._tls = PeerTls()
@@ -60,10 +63,12 @@ class Worker:
         exchange = Exchange(self.state, fetcher, self._filler)
         self._client_tls = ClientTls(clock.wall())
         self._tickets = Tickets(settings.state_dir, clock) if settings.https_listen else None
-        self._plain = [Listener(self.state, exchange, loop) for _ in settings.http_listen]
-        self._secure = [Listener(self.state, exchange, loop, clients=self._client_tls) for _ in settings.https_listen]
+        self._plain = [Listener(self.state, exchange, loop, handed=handed) for _ in settings.http_listen]
+        self._secure = [
+            Listener(self.state, exchange, loop, clients=self._client_tls, handed=handed) for _ in settings.https_listen
+        ]
         self._clients = [*self._plain, *self._secure]
-        self._peers = Listener(self.state, exchange, loop, peers=self._tls)
+        self._peers = Listener(self.state, exchange, loop, peers=self._tls, handed=handed)
         self.link = ConfigLink(self.state, self._apply)
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: Any = None
@@ -118,6 +123,8 @@ class Worker:
         while text:
             await self._peer_change.wait()
             self._peer_change.clear()
+            if self.state.draining:
+                return
             if self._tls.server_context() is None:
                 self._peers.stop_accepting()
                 continue
@@ -151,13 +158,30 @@ class Worker:
             except OSError as error:
                 log.warning("the access log cannot be written", reason=str(error))
 
+    def _stop_accepting(self) -> None:
+        for listener in (*self._clients, self._peers):
+            listener.stop_accepting()
+        self._handed.let_go()
+
+    async def retire(self, stop: asyncio.Event) -> None:
+        """Leaves new connections to the worker that has come in its place, and ends its own as their clients allow.
+
+        Until `stop`, or for as long as the settings say.
+        """
+        self.state.draining = self.state.retiring = True
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.settings.reload_timeout_s
+        listeners = (*self._clients, self._peers)
+        self._stop_accepting()
+        while sum(listener.retire(clock()) for listener in listeners) and clock() < deadline and not stop.is_set():
+            await asyncio.sleep(0.05)
+
     async def drain(self) -> None:
         """Stops accepting, answers health with 503, and lets what is in progress end."""
         self.state.draining = True
         deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout_s
         listeners = (*self._clients, self._peers)
-        for listener in listeners:
-            listener.stop_accepting()
+        self._stop_accepting()
         while sum(listener.drain() for listener in listeners) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
 
@@ -193,15 +217,35 @@ def _ended(task: asyncio.Task[None]) -> None:
         log.error("a task of the edge ended", reason=repr(error))
 
 
-async def run(settings: EdgeSettings, number: int = 0) -> None:
-    """Runs one worker until SIGTERM or SIGINT, then drains."""
-    stop = asyncio.Event()
+async def run(settings: EdgeSettings, number: int = 0, handed: Handover = ALONE) -> None:
+    """Runs one worker until SIGTERM or SIGINT, then drains; with a supervisor above it also until SIGHUP, when another
+    has come in its place, or until the supervisor has gone."""
+    stop, leave = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number_of_signal in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number_of_signal, stop.set)
-    worker = Worker(settings, number)
+        loop.add_signal_handler(number_of_signal, _set, stop, leave)
+    if handed.lifeline >= 0:
+        loop.add_signal_handler(signal.SIGHUP, leave.set)
+        loop.add_reader(handed.lifeline, _orphaned, loop, handed.lifeline, stop, leave)
+    worker = Worker(settings, number, handed)
     await worker.start()
     log.info("edge is serving", http=settings.http_listen, generation=worker.state.table.generation)
-    await stop.wait()
+    if handed.ready >= 0:
+        os.write(handed.ready, b"1")
+        os.close(handed.ready)
+    await leave.wait()
+    if not stop.is_set():
+        await worker.retire(stop)
     await worker.drain()
     await worker.stop()
+
+
+def _orphaned(loop: asyncio.AbstractEventLoop, lifeline: int, *ends: asyncio.Event) -> None:
+    """Nobody is left who would start another worker, or end this one."""
+    loop.remove_reader(lifeline)
+    _set(*ends)
+
+
+def _set(*events: asyncio.Event) -> None:
+    for event in events:
+        event.set()

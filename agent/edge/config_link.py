@@ -53,7 +53,7 @@ class ConfigLink:
         try:
             config = configuration.load(self._state.settings.state_dir)
             if config is not None:
-                self._apply(configuration.table_of(config, self._state.settings.workers))
+                self._apply(configuration.table_of(config, self._state.settings.worker_count))
                 log.info("serving by the configuration on disk", generation=config.generation)
         except LocciError as error:
             log.warning("no usable configuration on disk", reason=error.message)
@@ -102,7 +102,7 @@ class ConfigLink:
     def _take(self, config: edge_pb2.EdgeConfig) -> edge_pb2.EdgeAck:
         """On disk first, then served, then acknowledged. One that is refused changes nothing."""
         try:
-            table = configuration.table_of(config, self._state.settings.workers)
+            table = configuration.table_of(config, self._state.settings.worker_count)
             configuration.save(self._state.settings.state_dir, config)
         except (LocciError, OSError) as error:
             reason = error.message if isinstance(error, LocciError) else f"it cannot be put on disk: {error}"

@@ -32,6 +32,7 @@ COALESCED_BYTES_MAX: Final = 16 * 1024
 LINGER_S: Final = 2.0
 HALF_CLOSED_S: Final = 5.0
 """A client that has closed its side waits for an answer, or has gone; after so long it is taken for gone."""
+RETIRE_IDLE_S: Final = 5.0
 DISCARD_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -423,6 +424,11 @@ class ClientConnection(RequestReader, Responder):
         """The worker stops: an idle connection closes, one in use after its response."""
         if self._active is None and not self._queue and self._between and self._tunnel is None:
             self.transport.close()
+
+    def retire(self, now: float) -> None:
+        """Another worker is there: an idle connection closes, but not so soon that a request would be on its way."""
+        if now - self._data_at > RETIRE_IDLE_S:
+            self.drain()
 
     @property
     def busy(self) -> bool:

@@ -349,6 +349,10 @@ class Http2Connection(asyncio.Protocol):
         if not self._streams:
             self._end()
 
+    def retire(self, now: float) -> None:
+        """Another worker is there; GOAWAY loses no request (RFC 9113 section 6.8)."""
+        self.drain()
+
     def sweep(self, now: float) -> None:
         """Ends what takes too long. Called every now and then."""
         settings, core = self.state.settings, self._core

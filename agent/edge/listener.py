@@ -12,39 +12,12 @@ from agent.edge.client_tls import ClientTls
 from agent.edge.core.sightings import TCP_INFO_BYTES, round_trip_us
 from agent.edge.downstream import ClientConnection, address_of
 from agent.edge.exchange import Exchange
+from agent.edge.handover import ALONE, Handover
 from agent.edge.http2 import Http2Connection
 from agent.edge.peers import PeerTls
 from agent.edge.state import EdgeState
-from fleet.errors import Code, LocciError, invalid
 
-BACKLOG: Final = 4096
 HANDSHAKE_S: Final = 5.0
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `address:port`. Raises INVALID_ARGUMENT."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise invalid("listen", f"{text!r} is not address:port")
-    return host.strip("[]"), int(port)
-
-
-def bind(text: str) -> socket.socket:
-    """A listening socket that other processes may listen on too. Raises UNAVAILABLE or PERMISSION_DENIED."""
-    host, port = parse_address(text)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.UNAVAILABLE
-        raise LocciError(code, "CANNOT_LISTEN", f"cannot listen on {text}: {error.strerror or error}") from error
-    sock.setblocking(False)
-    return sock
 
 
 Connection = ClientConnection | Http2Connection
@@ -77,6 +50,7 @@ class Listener:
         *,
         peers: PeerTls | None = None,
         clients: ClientTls | None = None,
+        handed: Handover = ALONE,
     ):
         """With `peers` for other edges, with `clients` for clients over TLS."""
         self.state = state
@@ -88,12 +62,13 @@ class Listener:
         self.connections: set[Connection] = set()
         self._peers = peers
         self._clients = clients
+        self._handed = handed
         self._server: asyncio.Server | Acceptor | None = None
         self._trusted = networks(state.settings.proxy_protocol_from)
 
     async def listen(self, text: str) -> int:
         """Begins to accept; returns the port. A listener for peers takes the present certificate."""
-        sock = bind(text)
+        sock = self._handed.listen(text)
         port: int = sock.getsockname()[1]
         if self._peers is not None:
             self.tls = self._peers.server_context()
@@ -164,6 +139,15 @@ class Listener:
         for connection in list(self.connections):
             connection.drain()
         return sum(1 for connection in self.connections if connection.busy)
+
+    def retire(self, now: float) -> int:
+        """Lets clients go over to another worker: a connection ends with its next answer, or when it idles.
+
+        Returns how many are left.
+        """
+        for connection in list(self.connections):
+            connection.retire(now)
+        return len(self.connections)
 
     def abort(self) -> None:
         """Ends all connections at once."""

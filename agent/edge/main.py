@@ -12,9 +12,9 @@ from typing import Any
 import typer
 import uvloop
 
-from agent.edge import app as edge_app
-from agent.edge import supervisor
+from agent.edge.handover import Adoption, Handover
 from agent.edge.settings import EdgeSettings
+from agent.edge.supervisor import Supervisor
 from fleet import settings as fleet_settings
 from fleet.errors import Code, LocciError
 from fleet.telemetry import configure_logging
@@ -29,24 +29,40 @@ def _program() -> None:
 
 
 @cli.command()
-def run(config: Path | None = typer.Option(None, "--config", help="TOML file with the settings.")) -> None:
-    """Serve until SIGTERM."""
+def run(
+    config: Path | None = typer.Option(None, "--config", help="TOML file with the settings."),
+    adopt: str = typer.Option("", "--adopt", hidden=True),
+) -> None:
+    """Serve until SIGTERM; SIGHUP brings new settings and a new version of the program without a dropped connection."""
     settings = _settings(config)
-    if settings.workers > 1:
-        raise typer.Exit(_run(supervisor.run(config, settings.workers)) or 0)
-    _run(edge_app.run(settings))
+    adoption = Adoption.decode(adopt) if adopt else None
+
+    async def work() -> int:
+        return await Supervisor(config, settings, _load).run(adoption)
+
+    raise typer.Exit(_run(work()) or 0)
 
 
 @cli.command(hidden=True)
-def worker(number: int = typer.Option(0, "--number"), config: Path | None = typer.Option(None, "--config")) -> None:
+def worker(
+    number: int = typer.Option(0, "--number"),
+    config: Path | None = typer.Option(None, "--config"),
+    handover: str = typer.Option("", "--handover"),
+) -> None:
     """One of several processes; started by `run`."""
-    _run(edge_app.run(_settings(config), number))
+    from agent.edge import app
+
+    _run(app.run(_settings(config), number, Handover.decode(handover)))
+
+
+def _load(config: Path | None) -> EdgeSettings:
+    return fleet_settings.load(EdgeSettings, config)
 
 
 def _settings(config: Path | None) -> EdgeSettings:
     configure_logging("locci-edge")
     try:
-        return fleet_settings.load(EdgeSettings, config)
+        return _load(config)
     except LocciError as error:
         _fail(error)
         raise

@@ -210,7 +210,7 @@ class Responder(abc.ABC):
     def _send_health(self, request: Request) -> None:
         state = self._state
         table = state.table
-        status = 200 if table.generation and not state.draining else 503
+        status = 200 if table.generation and (state.retiring or not state.draining) else 503
         body = responses.health(table.node, table.region, table.generation)
         member = [
             (cache_status.NAME, cache_status.forwarded(Forward.BYPASS)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field
@@ -67,9 +68,16 @@ class EdgeSettings(ProgramSettings):
     """Requests per second that all clients together may make to one app."""
     rate_window_s: float = Field(default=10.0, ge=1, le=3600)
     """Both rates hold on the average of so long: a burst may use up all of it at once."""
-    workers: int = Field(default=1, ge=1, le=256)
-    """Processes that share the listeners."""
+    workers: int = Field(default=0, ge=0, le=256)
+    """Processes that share the listeners; 0 for one on each processor."""
     access_log: str = ""
     """Path of a file for one JSON line per request, `-` for standard output; empty for none."""
     drain_timeout_s: float = Field(default=4.0, ge=0, le=60)
     """How long requests in progress may go on after SIGTERM."""
+    reload_timeout_s: float = Field(default=60.0, ge=0, le=3600)
+    """How long connections of the old workers may go on after SIGHUP, beside the new ones."""
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes share the listeners."""
+        return self.workers or len(os.sched_getaffinity(0))

@@ -53,6 +53,9 @@ class EdgeState:
         """Rises whenever orders to purge came."""
         self.endpoints: dict[str, Endpoint] = {}
         self.draining = False
+        """Connections end with their next answer."""
+        self.retiring = False
+        """Draining, while another worker serves in this one's place."""
         self.access_log: AccessLog | None = None
         self.rates: Rates | None = None
         """None when no rate is limited."""

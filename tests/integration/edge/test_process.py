@@ -107,7 +107,7 @@ async def test_bad_settings_end_with_2(tmp_path: Path) -> None:
         ({"htp_listen": ["x"]}, b"htp_listen"),
         ({"http_listen": ["nowhere"]}, b"'nowhere' is not address:port"),
         ({"redis_url": "ftp://x"}, b"redis_url"),
-        ({"workers": 0}, b"workers"),
+        ({"workers": -1}, b"workers"),
     ):
         process = await start(tmp_path, **({"admin_listen": "", "http_listen": ["127.0.0.1:0"]} | settings))
         _, error = await process.communicate()
