@@ -81,16 +81,16 @@ class Worker:
         """Serves by what is on disk, and listens. Raises LocciError when it cannot listen."""
         self.link.boot()
         self._refresh_tickets()
-        for listener, text in zip(self._secure, self.settings.https_listen, strict=True):
-            self.https_ports.append(await listener.listen(text))
-        self.state.https_port = next(iter(self.https_ports), 0)
-        for listener, text in zip(self._plain, self.settings.http_listen, strict=True):
-            self.http_ports.append(await listener.listen(text))
         if self.settings.admin_listen:
             try:
                 self._admin = await admin.serve(self.state, self.settings.admin_listen, self._number)
             except OSError as error:
                 raise invalid("admin_listen", f"cannot listen on {self.settings.admin_listen}: {error}") from error
+        for listener, text in zip(self._secure, self.settings.https_listen, strict=True):
+            self.https_ports.append(await listener.listen(text))
+        self.state.https_port = next(iter(self.https_ports), 0)
+        for listener, text in zip(self._plain, self.settings.http_listen, strict=True):
+            self.http_ports.append(await listener.listen(text))
         for work in (self.link.run(), self._sweep(), self._listen_for_peers(), self._write_log(), self._rates.run()):
             self._spawn(work)
 

@@ -65,7 +65,7 @@ async def test_it_drains_and_ends_with_0(tmp_path: Path, origin: Origin) -> None
     port, admin = free_port(), free_port()
     log = tmp_path / "access.log"
     process = await start(
-        tmp_path, http_listen=[f"127.0.0.1:{port}"], admin_listen=f"127.0.0.1:{admin}", access_log=str(log)
+        tmp_path, http_listen=[f"127.0.0.1:{port}"], admin_listen=f"127.0.0.1:{admin}", access_log=str(log), workers=1
     )
     await healthy(port)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{admin}") as session:
