@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from typing import Final
@@ -12,17 +11,19 @@ from fleet.clock import Clock
 
 LINES_MAX: Final = 50_000
 """Kept between two writes; what comes beyond is counted and dropped: a slow disk slows no request."""
-HITS_MAX: Final = 8192
+TEXTS_MAX: Final = 8192
 QUOTED_BYTES_MAX: Final = 256
-Line = tuple[float, str, bytes, str]
-"""Time, what stands in front of the request's id, the id, what stands behind it."""
+Line = tuple[float, str, int, int, float, bytes]
+"""Time, what requests alike have in common, status, bytes of the body, duration, id."""
 
 
-def _quoted(target: bytes) -> str:
-    return json.dumps(target.decode("latin-1"))
-
-
-_quoted_before = functools.lru_cache(4096)(_quoted)
+def text_of(client: bytes, head: RequestHead, cache: bytes, app: str) -> str:
+    """What all alike requests of a client have in their lines."""
+    # All but the target is made of harmless characters: names, numbers, tokens of ours, ids that were looked at.
+    return (
+        f'"client":"{client.decode()}","method":"{head.method.decode()}","host":"{head.host.decode()}",'
+        f'"target":{json.dumps(head.target.decode("latin-1"))},"cache":"{cache.decode()}","app":"{app}"'
+    )
 
 
 class AccessLog:
@@ -32,7 +33,7 @@ class AccessLog:
         self._path = path
         self._wall = clock.wall
         self._lines: list[Line] = []
-        self._hits: dict[tuple[bytes, bytes, bytes, int], str] = {}
+        self._texts: dict[tuple[bytes, bytes, bytes, bytes, bytes, str], str] = {}
         self.dropped = 0
 
     def record(
@@ -47,35 +48,24 @@ class AccessLog:
         app: str,
     ) -> None:
         """Takes note of one response."""
-        # All but the target is made of harmless characters: names, numbers, tokens of ours, ids that were looked at.
-        target = head.target
-        quoted = _quoted_before(target) if len(target) <= QUOTED_BYTES_MAX else _quoted(target)
-        self._keep(
-            f'"client":"{client.decode()}","method":"{head.method.decode()}","host":"{head.host.decode()}",'
-            f'"target":{quoted},"status":{status},"bytes":{size},"duration_s":{took_s:.6f},"cache":"{cache.decode()}"',
-            request_id,
-            app,
-        )
+        key = (client, head.method, head.host, head.target, cache, app)
+        text = self._texts.get(key)
+        if text is None:
+            text = text_of(client, head, cache, app)
+            if len(self._texts) >= TEXTS_MAX:
+                self._texts.clear()
+            if len(head.target) <= QUOTED_BYTES_MAX:
+                self._texts[key] = text
+        self.add(text, status, size, took_s, request_id)
 
     def hit(self, client: bytes, head: RequestHead, size: int, request_id: bytes) -> None:
-        """Takes note of a hit that was answered at once: all alike have the same line, but for time and id."""
-        key = (client, head.host, head.target, size)
-        known = self._hits.get(key)
-        if known is not None:
-            if len(self._lines) < LINES_MAX:
-                self._lines.append((self._wall(), known, request_id, ""))
-            else:
-                self.dropped += 1
-            return
+        """Takes note of a hit that was answered at once."""
         self.record(client, head, 200, size, 0.0, b"locci; hit", request_id, "")
-        if len(self._hits) >= HITS_MAX:
-            self._hits.clear()
-        if len(self._lines) < LINES_MAX and len(head.target) <= QUOTED_BYTES_MAX:
-            self._hits[key] = self._lines[-1][1]
 
-    def _keep(self, text: str, request_id: bytes, app: str) -> None:
+    def add(self, text: str, status: int, size: int, took_s: float, request_id: bytes) -> None:
+        """As `record`, for who keeps the text of `text_of`."""
         if len(self._lines) < LINES_MAX:
-            self._lines.append((self._wall(), text, request_id, app))
+            self._lines.append((self._wall(), text, status, size, took_s, request_id))
         else:
             self.dropped += 1
 
@@ -90,8 +80,9 @@ class AccessLog:
             return
         text = "".join(
             [
-                f'{{"time":{at:.3f},{what},"request_id":"{request_id.decode()}","app":"{app}"}}\n'
-                for at, what, request_id, app in lines
+                f'{{"time":{at:.3f},{what},"status":{status},"bytes":{size},"duration_s":{took_s:.6f},'
+                f'"request_id":"{request_id.decode()}"}}\n'
+                for at, what, status, size, took_s, request_id in lines
             ]
         )
         if self._path == "-":

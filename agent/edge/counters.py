@@ -42,7 +42,7 @@ HELP: Final = {
 class Counters:
     """One attribute for each name in HELP."""
 
-    __slots__ = (*HELP, "plain_hits")
+    __slots__ = (*HELP, "plain_hits", "plain_passes")
 
     requests_total: int
     hits_total: int
@@ -78,6 +78,8 @@ class Counters:
     def __init__(self) -> None:
         self.plain_hits = 0
         """Hits answered with 200 without a closer look: requests, hits and 200s, counted once on their way."""
+        self.plain_passes = 0
+        """Responses with 200 that went the shortest way: requests, misses and 200s, counted once on their way."""
         for name in HELP:
             setattr(self, name, 0)
 
@@ -99,4 +101,6 @@ class Counters:
             value: int = getattr(self, name)
             if name in ("requests_total", "hits_total", "status_2xx_total"):
                 value += self.plain_hits
+            if name in ("requests_total", "misses_total", "status_2xx_total"):
+                value += self.plain_passes
             yield name, value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 from agent.edge import cached, responses
@@ -15,11 +14,10 @@ from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse
 from agent.edge.core.headers import HeaderList, encode_head
 from agent.edge.core.request_head import Refused, RequestHead, switches
+from agent.edge.express import Express
 from agent.edge.fetcher import Incoming
-from agent.edge.recall import Recall
-from agent.edge.relay import Relay
-from agent.edge.request_reader import PAUSE_QUEUE, PAUSE_TUNNEL, RequestReader
-from agent.edge.responder import Request, Responder
+from agent.edge.request_reader import PAUSE_QUEUE, PAUSE_TUNNEL
+from agent.edge.responder import Request
 from agent.edge.responses import Answer
 from agent.edge.tunnel import Tunnel
 
@@ -42,28 +40,35 @@ def address_of(transport: asyncio.BaseTransport) -> bytes:
     return peername[0].encode() if isinstance(peername, tuple) else b"unix"
 
 
-class ClientConnection(RequestReader, Responder):
+class ClientConnection(Express):
     """HTTP/1.1 with one client, or with another edge when `peer`."""
+
+    __slots__ = (
+        "__weakref__",
+        "_chunked",
+        "_client_done",
+        "_closes",
+        "_delimited",
+        "_linger_since",
+        "_paused",
+        "_pending",
+        "_rest",
+        "_status",
+        "_task",
+        "_tunnel",
+        "_write_seen",
+        "_write_waiter",
+    )
 
     def __init__(self, listener: Listener, address: bytes = b""):
         """With an `address` that is not that of the connection when a load balancer has said so."""
-        super().__init__(listener.state, listener.loop, listener.scheme, listener.peer)
-        self._listener = listener
-        self.address = address
-        self.response_begun = False
-        self._transport: asyncio.Transport | None = None
-        self._queue: deque[Request | Refused] = deque()
-        self._active: Request | None = None
+        super().__init__(listener, address)
         self._task: asyncio.Task[None] | None = None
-        self._relay: Relay | Recall | None = None
         self._pending = b""
         self._chunked = False
         self._closes = False
-        self.forwarded: tuple[RequestHead, bytes, bool] | None = None
-        """The last request that was passed on without a task, and what all alike of this client have in common."""
         self._tunnel: Tunnel | None = None
         self._rest = b""
-        self._writable = True
         self._write_waiter: asyncio.Future[None] | None = None
         self._write_seen = (0, 0.0)
         self._delimited = True
@@ -149,7 +154,10 @@ class ClientConnection(RequestReader, Responder):
         if self._active is None and not self._queue and self._writable:
             if head.plain and not state.draining and not wait_s:
                 entry = state.store.get(key)
-                if entry.__class__ is StoredResponse and self._hit(head, entry):
+                if entry is None:
+                    if body is None and self._sent_on(head, key):
+                        return
+                elif entry.__class__ is StoredResponse and self._hit(head, entry):
                     return
             request = Request(head, key, body, state.request_id(), self._data_at)
             request.wait_s = wait_s
@@ -219,7 +227,6 @@ class ClientConnection(RequestReader, Responder):
             self._task = self._loop.create_task(self._serve(request))
 
     def relayed(self, request: Request, *, again: bool = False) -> None:
-        """The relay has done what it could; with `again` the request starts anew, with patience."""
         self._relay = None
         if again:
             self._task = self._loop.create_task(self._serve(request))
@@ -227,6 +234,15 @@ class ClientConnection(RequestReader, Responder):
         self._active = None
         if not self.transport.is_closing():
             self._pump()
+
+    def gone_on(self) -> None:
+        if self._queue and not self.transport.is_closing():
+            self._pump()
+
+    def head_sent(self, status: int) -> None:
+        self._chunked = self._closes = False
+        self._pending, self._status = b"", status
+        self._delimited = self.response_begun = True
 
     async def _serve(self, request: Request) -> None:
         try:
@@ -294,7 +310,6 @@ class ClientConnection(RequestReader, Responder):
             self._pending = b""
 
     def put(self, data: bytes) -> bool:
-        """Sends some of the body; False when the client must not be sent more for now."""
         pending, self._pending = self._pending, b""
         if self._chunked:
             self.transport.writelines((b"%b%x\r\n" % (pending, len(data)), data, b"\r\n"))

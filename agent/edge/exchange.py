@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from agent.edge import cached
+from agent.edge import cached, quick_head
 from agent.edge.body import ReplayBody
 from agent.edge.core import cache_key, cache_status, conditional, freshness, http_date
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse, own_only
 from agent.edge.core.headers import HeaderList, Origin, end_to_end
-from agent.edge.core.http_rules import NO_HTTP_RULES, HeaderEdits
-from agent.edge.core.request_head import METHODS_SAFE, Refused, switches
-from agent.edge.core.routing import Candidate, Route
+from agent.edge.core.http_rules import NO_HTTP_RULES, HeaderEdits, HttpRules
+from agent.edge.core.request_head import METHODS_SAFE, Refused, RequestHead, switches
+from agent.edge.core.routing import Candidate, Route, candidates
+from agent.edge.express import Way, with_ids
 from agent.edge.fetcher import HOP, RETRY_AFTER_S, SHIELD, Fetcher, Incoming, outgoing
 from agent.edge.fill import Fill, FillBroken, Private, Shared
 from agent.edge.filler import ERRORS, Filler
 from agent.edge.recall import Recall, may_recall
 from agent.edge.relay import Relay, length_of
 from agent.edge.responder import Request, Responder
+from agent.edge.responses import is_ours
 from agent.edge.state import EdgeState
 from agent.edge.upstream import UpstreamConnection, UpstreamError
 
 if TYPE_CHECKING:
-    from agent.edge.downstream import ClientConnection
+    from agent.edge.express import Express
 
 _SHORT_WAY: Final = frozenset((b"cdn-loop", b"cache-control", b"pragma"))
 """A request with one of these has wishes that take a closer look."""
@@ -69,6 +71,7 @@ class Exchange:
         self._state = state
         self._fetcher = fetcher
         self._filler = filler
+        self.pool = fetcher.pool
 
     # ---- without waiting
 
@@ -78,7 +81,7 @@ class Exchange:
         if kept_id is not None and fields_rules.acceptable_request_id(kept_id):
             request.id = kept_id
 
-    def relay(self, client: ClientConnection, request: Request) -> Relay | None:
+    def relay(self, client: Express, request: Request) -> Relay | None:
         """Sends the request on at once over a connection that is ready; None when `serve` must see to it."""
         head, state, found = request.head, self._state, request.found
         if found is None or found.entry is not None or client.peer or not _SHORT_WAY.isdisjoint(head.fields):
@@ -105,10 +108,12 @@ class Exchange:
         self.name(request)
         request.cache_status = cache_status.forwarded(found.why)
         state.counters.misses_total += 1
-        connection.begin(head.method, self._request_line_and_fields(client, request), state.settings.upstream_timeout_s)
+        prefix, traced = self._fields(client, head, request.scheme, route.http)
+        sent = with_ids(prefix, request.id, b"" if traced else state.trace())
+        connection.begin(head.method, sent, state.settings.upstream_timeout_s)
         return Relay(self, client, request, candidate, connection)
 
-    def recall(self, client: ClientConnection, request: Request) -> Recall | None:
+    def recall(self, client: Express, request: Request) -> Recall | None:
         """Asks the second tier; None when that is no use."""
         tier = self._state.tier
         if tier is None or not may_recall(self._state, request):
@@ -116,19 +121,48 @@ class Exchange:
         asked = Recall(self, self._state, client, request)
         return asked if asked.begin(tier) else None
 
-    def _request_line_and_fields(self, client: ClientConnection, request: Request) -> bytes:
-        """The head for the endpoint; a client that asks alike again differs by the ids of its requests only."""
-        known, head = client.forwarded, request.head
-        if known is None or known[0] is not head:
-            origin = Origin(client.address, request.scheme, head.host, b"", client.peer)
-            made = outgoing(head, origin, None, http=request.http)
+    def way(self, client: Express, head: RequestHead) -> Way:
+        """How plain GETs with that head go on, as long as the table stays."""
+        state = self._state
+        way = Way(head, state.table)
+        route = state.route(head.host)
+        if quick_head.rewritten is None or route is None or client.peer or not _SHORT_WAY.isdisjoint(head.fields):
+            return way
+        secure = client.scheme == b"https"
+        ruled = (route.hsts_s and secure) or (route.redirect and not secure) or route.http is not NO_HTTP_RULES
+        if ruled or not route.balancing.plain or not route.local or is_ours(head.target):
+            return way
+        if len(route.local) == 1:
+            local = route.local[0]
+            endpoint = state.endpoints.get(local.address)
+            if endpoint is None or local.draining:
+                return way
+            way.candidate = Candidate(endpoint, local, None)
+            way.idle = self.pool.idle(local.address)
+        way.route, way.cached = route, route.cache
+        way.why = Forward.URI_MISS if route.cache else Forward.BYPASS
+        way.member = cache_status.forwarded(way.why)
+        way.prefix, way.traced = self._fields(client, head, client.scheme, route.http)
+        return way
+
+    def choose(self, route: Route) -> Candidate | None:
+        """The local replica that is best now."""
+        state = self._state
+        tries = candidates(route, state.endpoints, state.clock.monotonic(), state.rng.random(), local_only=True)
+        return tries[0] if tries else None
+
+    def _fields(self, client: Express, head: RequestHead, scheme: bytes, http: HttpRules) -> tuple[bytes, bool]:
+        """The head for a replica but for ids, and whether the client has a trace. A client whose requests differ in
+        nothing but their targets pays for that once."""
+        line = b"%b %b HTTP/1.1\r\n" % (head.method, http.rewritten(head.host, head.target))
+        known, like = client.forwarded, (head.method, head.minor, head.host, head.headers, scheme, http)
+        if known is None or known[0] != like:
+            made = outgoing(head, Origin(client.address, scheme, head.host, b"", client.peer), None, http=http)
             made.headers = [pair for pair in made.headers if pair[0] != b"X-Request-Id"]
             traced = fields_rules.acceptable_traceparent(head.fields.get(b"traceparent"))
-            client.forwarded = known = (head, made.encode(False)[:-2], traced)
-        if known[2]:
-            return b"%bX-Request-Id: %b\r\n\r\n" % (known[1], request.id)
-        trace = fields_rules.traceparent(self._state.rng.getrandbits(192))
-        return b"%bX-Request-Id: %b\r\ntraceparent: %b\r\n\r\n" % (known[1], request.id, trace)
+            rest = made.encode(False)[len(line) : -2]
+            client.forwarded = known = (like, rest, traced)
+        return line + known[1], known[2]
 
     def now(self) -> float:
         """Monotonic seconds."""

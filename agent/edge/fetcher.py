@@ -172,7 +172,7 @@ class Fetcher:
 
     def __init__(self, state: EdgeState, pool: Pool):
         self._state = state
-        self._pool = pool
+        self.pool = pool
         self._hedges = HEDGES_MAX
         """How many requests may be asked for twice now."""
 
@@ -196,7 +196,7 @@ class Fetcher:
             if not tries or not tries[0].endpoint.available(now):
                 return None
             candidate = tries[0]
-        connection = self._pool.take(candidate.endpoint.address, idempotent=True)
+        connection = self.pool.take(candidate.endpoint.address, now)
         if connection is not None:
             candidate.endpoint.begin(now)
         return None if connection is None else (candidate, connection)
@@ -298,13 +298,14 @@ class Fetcher:
         state = self._state
         endpoint = candidate.endpoint
         idempotent = request.method in METHODS_IDEMPOTENT
-        endpoint.begin(state.clock.monotonic())
-        connection = self._pool.take(endpoint.address, idempotent=idempotent)
+        now = state.clock.monotonic()
+        endpoint.begin(now)
+        connection = self.pool.take(endpoint.address, now, idempotent=idempotent)
         kept = connection is not None
         try:
             while True:
                 if connection is None:
-                    connection = await self._pool.connect(candidate)
+                    connection = await self.pool.connect(candidate)
                 try:
                     return await self._exchange(candidate, connection, request)
                 except UpstreamError as error:
@@ -343,7 +344,7 @@ class Fetcher:
     def end(self, candidate: Candidate, connection: UpstreamConnection) -> None:
         """Counts the request as over and keeps the connection when it can be used again."""
         candidate.endpoint.end()
-        self._pool.give_back(connection)
+        self.pool.give_back(connection)
 
     def _no_answer(self, route: Route, request: Outgoing, error: UpstreamError | None) -> Refused:
         self._state.counters.unavailable_total += 1

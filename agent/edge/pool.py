@@ -8,10 +8,9 @@ from typing import Final
 
 from agent.edge.core.routing import Candidate
 from agent.edge.peers import PeerTls
-from agent.edge.upstream import UpstreamConnection, UpstreamError
+from agent.edge.upstream import IDLE_S_MAX, UpstreamConnection, UpstreamError
 
 IDLE_PER_ENDPOINT_MAX: Final = 128
-IDLE_S_MAX: Final = 30.0
 IDLE_S_MAX_UNSAFE: Final = 1.0
 """A request that must not be done twice gets a connection that was used this recently, or a new one."""
 
@@ -26,14 +25,13 @@ class Pool:
         self._idle: dict[str, list[UpstreamConnection]] = {}
         self._all: weakref.WeakSet[UpstreamConnection] = weakref.WeakSet()
 
-    def take(self, address: str, *, idempotent: bool) -> UpstreamConnection | None:
+    def take(self, address: str, now: float, *, idempotent: bool = True) -> UpstreamConnection | None:
         """A kept connection, the last used first."""
         idle = self._idle.get(address)
-        now = self._loop.time()
         limit = IDLE_S_MAX if idempotent else IDLE_S_MAX_UNSAFE
         while idle:
             connection = idle.pop()
-            if connection.reusable and now - connection.idle_since < limit and not connection.transport.is_closing():
+            if connection.ready(now, limit):
                 return connection
             connection.close()
         return None
@@ -72,7 +70,20 @@ class Pool:
             connection.close()
             return
         connection.rest(self._loop.time())
-        idle = self._idle.setdefault(connection.address, [])
+        self.keep(connection)
+
+    def idle(self, address: str) -> list[UpstreamConnection]:
+        """What is kept for an address, the last used last. The list stays the same as long as the address is known."""
+        idle = self._idle.get(address)
+        if idle is None:
+            idle = self._idle[address] = []
+        return idle
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        """For the next request, which it is ready for."""
+        idle = self._idle.get(connection.address)
+        if idle is None:
+            idle = self.idle(connection.address)
         idle.append(connection)
         if len(idle) > IDLE_PER_ENDPOINT_MAX:
             idle.pop(0).close()
@@ -88,9 +99,8 @@ class Pool:
                     keep.append(connection)
                 else:
                     connection.close()
-            if keep:
-                self._idle[address] = keep
-            else:
+            self._idle[address][:] = keep
+            if address not in known:
                 del self._idle[address]
         for connection in list(self._all):
             connection.expire(now)
@@ -100,4 +110,4 @@ class Pool:
         for idle in self._idle.values():
             for connection in idle:
                 connection.close()
-        self._idle.clear()
+            idle.clear()

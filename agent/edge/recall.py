@@ -11,8 +11,8 @@ from agent.edge.ports import Found, SecondTier
 from agent.edge.state import EdgeState
 
 if TYPE_CHECKING:
-    from agent.edge.downstream import ClientConnection
     from agent.edge.exchange import Exchange
+    from agent.edge.express import Express
     from agent.edge.responder import Request
 
 
@@ -33,7 +33,7 @@ class Recall:
 
     __slots__ = ("_client", "_exchange", "_forgotten", "_over", "_request", "_state")
 
-    def __init__(self, exchange: Exchange, state: EdgeState, client: ClientConnection, request: Request):
+    def __init__(self, exchange: Exchange, state: EdgeState, client: Express, request: Request):
         self._exchange = exchange
         self._state = state
         self._client = client

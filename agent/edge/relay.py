@@ -13,8 +13,8 @@ from agent.edge.core.routing import Candidate
 from agent.edge.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
-    from agent.edge.downstream import ClientConnection
     from agent.edge.exchange import Exchange
+    from agent.edge.express import Express
     from agent.edge.responder import Request
 
 
@@ -46,11 +46,13 @@ class Relay:
     def __init__(
         self,
         exchange: Exchange,
-        client: ClientConnection,
+        client: Express,
         request: Request,
         candidate: Candidate,
         connection: UpstreamConnection,
+        since: float | None = None,
     ):
+        """Of a request that was sent at `since`, monotonic seconds; just now when that is None."""
         self._exchange = exchange
         self._client = client
         self._request = request
@@ -60,8 +62,12 @@ class Relay:
         self._over = False
         self._sent = 0
         self._length: int | None = None
-        self._since = exchange.now()
+        self._since = exchange.now() if since is None else since
         connection.sink = self
+
+    def begun(self, length: int, sent: int) -> None:
+        """The client has got the head, and so much of a body of that length."""
+        self._begun, self._length, self._sent = True, length, sent
 
     def progress(self) -> None:
         """Passes on what the endpoint has sent."""
@@ -77,6 +83,8 @@ class Relay:
                 self._no_head(timed_out=False, began=True)
                 return
             self._begin(connection)
+            if not connection.available:
+                self._client.flush()  # the client need not wait for the body to know the status
         if connection.available and not self._put(connection):
             return
         if connection.complete:

@@ -27,11 +27,35 @@ PAUSE_TUNNEL: Final = 4
 class RequestReader(asyncio.Protocol, abc.ABC):
     """The reading half of a client's connection. Requests arrive in order through `arrived`."""
 
+    __slots__ = (
+        "_between",
+        "_body",
+        "_body_bytes_max",
+        "_data_at",
+        "_deaf",
+        "_head",
+        "_head_bytes",
+        "_head_done",
+        "_head_since",
+        "_headers",
+        "_heads",
+        "_key",
+        "_kind",
+        "_loop",
+        "_messages",
+        "_parser",
+        "_rate",
+        "_state",
+        "_url",
+        "peer",
+        "scheme",
+    )
+
     def __init__(self, state: EdgeState, loop: asyncio.AbstractEventLoop, scheme: bytes, peer: bool):
         self._state = state
         self._loop = loop
         self.peer = peer
-        self._scheme = scheme
+        self.scheme = scheme
         self._kind = b"peer" if peer else scheme
         self._parser = httptools.HttpRequestParser(self)
         self._heads = state.heads(self._kind)
@@ -201,7 +225,7 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         """What the client has used: another edge says so, everybody else would say anything."""
         if self.peer and fields.get(b"x-forwarded-proto") == b"https":
             return b"https"
-        return self._scheme
+        return self.scheme
 
     def on_body(self, chunk: bytes) -> None:
         body = self._body

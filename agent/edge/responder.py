@@ -78,6 +78,8 @@ class Request:
 class Responder(abc.ABC):
     """Takes the answer to one request at a time. A response is either whole (`send`), or begun, put and ended."""
 
+    __slots__ = ()
+
     _state: EdgeState
     peer: bool
     """The client is another edge."""

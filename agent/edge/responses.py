@@ -14,6 +14,13 @@ HEALTH_PATH: Final = b"/.well-known/locci/health"
 ACME_PATH: Final = b"/.well-known/acme-challenge/"
 """Never sent to https: certificates are proven here (RFC 8555, section 8.3)."""
 HTTPS_PORT: Final = 443
+
+
+def is_ours(target: bytes) -> bool:
+    """Whether the edge itself may answer the target, before any app."""
+    return target.startswith(ACME_PATH) or target.partition(b"?")[0] == HEALTH_PATH
+
+
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, assert_never
 
-from agent.edge.core import cache_key
+from agent.edge.core import cache_key, http_date
 from agent.edge.core.balance import Endpoint
 from agent.edge.core.cache_rules import NO_RULES
 from agent.edge.core.entry import StoredResponse, Variants, made_stale
+from agent.edge.core.headers import traceparent
 from agent.edge.core.http_rules import NO_HTTP_RULES
 from agent.edge.core.memory_store import MemoryStore
 from agent.edge.core.purges import Effect
@@ -56,6 +57,7 @@ class EdgeState:
         """Connections end with their next answer."""
         self.retiring = False
         """Draining, while another worker serves in this one's place."""
+        self.upstream_timeout_s = settings.upstream_timeout_s
         self.access_log: AccessLog | None = None
         self.rates: Rates | None = None
         """None when no rate is limited."""
@@ -71,6 +73,7 @@ class EdgeState:
         self.asked: Counter[str] = Counter()
         """Requests in progress, of apps that have a bound of them."""
         self._uncacheable: dict[bytes, float] = {}
+        self._date = (-1, b"")
         self._request_prefix = secrets.token_hex(8).encode()
         self._request_numbers = itertools.count(1)
 
@@ -164,6 +167,17 @@ class EdgeState:
     def request_id(self) -> bytes:
         """An id that no other request has."""
         return b"%b-%x" % (self._request_prefix, next(self._request_numbers))
+
+    def date(self) -> bytes:
+        """A Date field's value for now."""
+        second = int(self.wall())
+        if self._date[0] != second:
+            self._date = (second, http_date.render(second))
+        return self._date[1]
+
+    def trace(self) -> bytes:
+        """A trace context that begins here."""
+        return traceparent(self.rng.getrandbits(192))
 
     def heads(self, kind: bytes) -> dict[Hashable, tuple[RequestHead, bytes]]:
         """Requests without a body by their very bytes, or by all their fields: a client that asks alike is not parsed

@@ -12,6 +12,7 @@ from agent.edge.core.headers import Fields, HeaderList, fields_of, list_members
 
 BUFFER_HIGH_BYTES: Final = 256 * 1024
 HEAD_BYTES_MAX: Final = 64 * 1024
+IDLE_S_MAX: Final = 30.0
 
 
 class UpstreamError(Exception):
@@ -32,8 +33,57 @@ class Sink(Protocol):
         ...
 
 
+class QuickSink(Sink, Protocol):
+    """A sink that may need no parser."""
+
+    def first(self, data: bytes) -> bool:
+        """The first bytes of a response; False when they are to be parsed, for whoever is the sink then."""
+        ...
+
+
 class UpstreamConnection(asyncio.Protocol):
     """Speaks HTTP/1.1 to one endpoint; one request at a time."""
+
+    __slots__ = (
+        "__weakref__",
+        "_began",
+        "_buffered",
+        "_busy",
+        "_chunks",
+        "_error",
+        "_fresh",
+        "_head_bytes",
+        "_left",
+        "_length",
+        "_loop",
+        "_method",
+        "_parser",
+        "_paused",
+        "_pending",
+        "_quick",
+        "_reason",
+        "_received",
+        "_reusable",
+        "_sent",
+        "_timeout_s",
+        "_transport",
+        "_waiter",
+        "_writable",
+        "_write_waiter",
+        "address",
+        "complete",
+        "deadline",
+        "fields",
+        "head_done",
+        "headers",
+        "idle_since",
+        "raw",
+        "raw_rest",
+        "reason",
+        "sink",
+        "status",
+        "until_close",
+    )
 
     def __init__(self, address: str, loop: asyncio.AbstractEventLoop):
         self.address = address
@@ -52,6 +102,8 @@ class UpstreamConnection(asyncio.Protocol):
         """After a 101: who gets the bytes."""
         self.raw_rest = b""
         self.sink: Sink | None = None
+        self._quick: QuickSink | None = None
+        """Who gets the first bytes of the response."""
         self._reset(b"GET")
 
     def _reset(self, method: bytes) -> None:
@@ -75,6 +127,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._sent = False
         self._began = False
         self._reusable = False
+        self._fresh = True
+        """Nothing of a response came since."""
 
     # ---- the request
 
@@ -90,13 +144,36 @@ class UpstreamConnection(asyncio.Protocol):
             raise self._error
         assert not self._busy
         self._reset(method)
-        self._busy = True
+        self._busy, self._fresh = True, False
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self._timeout_s = timeout_s
         self._sent = True
         self.transport.write(data)
         self.deadline = self._loop.time() + timeout_s
+
+    def begin_quick(self, data: bytes, sink: QuickSink, now: float, timeout_s: float) -> None:
+        """As `begin` for a whole GET, on a connection that `Pool.take` has just found ready."""
+        if not self._fresh:
+            self._reset(b"GET")
+        self.sink = self._quick = sink
+        self._busy = self._sent = True
+        self._timeout_s = timeout_s
+        self.deadline = now + timeout_s
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def parse(self) -> None:
+        """The response to what `begin_quick` has sent is left to the parser, from its first byte."""
+        self._quick, self._fresh = None, False
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+
+    def head_taken(self, status: int, length: int, received: int) -> None:
+        """A quick sink has understood the head; the body has that length, and some of it was received with the head."""
+        self.status, self.head_done, self._began = status, True, True
+        self._length, self._received, self._left = length, received, length - received
+        self._fresh, self._reusable, self._parser = False, True, None
 
     async def write(self, data: bytes) -> None:
         """Sends more of the body, at the endpoint's pace."""
@@ -168,11 +245,21 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may be sent now."""
-        return self.complete and self._reusable and self._error is None and not self._chunks
+        if self._error is not None:
+            return False
+        return self._fresh or (self.complete and self._reusable and not self._chunks)
+
+    def ready(self, now: float, idle_s_max: float = IDLE_S_MAX) -> bool:
+        """Whether it has waited for the next request no longer than that, and is still good for it."""
+        if self._error is not None or now - self.idle_since >= idle_s_max or self._transport is None:
+            return False
+        reusable = self._fresh or (self.complete and self._reusable and not self._chunks)
+        return reusable and not self._transport.is_closing()
 
     def rest(self, now: float) -> None:
         """The response was taken; the connection waits for the next request."""
         self._busy = False
+        self._quick = self.sink = None
         self.deadline = 0.0
         self.idle_since = now
         if self._method == b"HEAD":
@@ -199,6 +286,11 @@ class UpstreamConnection(asyncio.Protocol):
         if self.raw is not None:
             self.raw.data_received(data)
             return
+        quick = self._quick
+        if quick is not None:
+            self._quick = None
+            if quick.first(data):
+                return
         if not self._busy or self.complete or (self._parser is None and not self._left):
             self._fail("bytes that nobody asked for")  # the next response could be forged by them
             self.transport.abort()

@@ -77,7 +77,8 @@ class Endpoint:
         """
         self.trial_until = 0.0
         self.answers += 1
-        if took_s is not None and status < 500:
+        # Where both are below the floor, it makes no difference which it is.
+        if took_s is not None and status < 500 and (took_s > LATENCY_FLOOR_S or self.latency_s > LATENCY_FLOOR_S):
             self._measure(took_s, now)
         if status not in (502, 503, 504):
             if self.ejections:

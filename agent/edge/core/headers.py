@@ -62,6 +62,8 @@ LOOP_ID: Final = b"locci"
 LOOPS_MAX: Final = 3
 _TRACE: Final = frozenset((b"traceparent", b"tracestate"))
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+_NO_TRACE: Final = "0" * 32
+_NO_PARENT: Final = "0" * 16
 _ID_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=@")
 
 
@@ -111,7 +113,11 @@ def acceptable_traceparent(value: bytes | None) -> bool:
 
 def traceparent(randomness: int) -> bytes:
     """A new trace, not sampled by us, from 192 random bits (W3C Trace Context, section 3.2)."""
-    return b"00-%032x-%016x-00" % ((randomness >> 64) or 1, (randomness & 0xFFFF_FFFF_FFFF_FFFF) or 1)
+    digits = randomness.to_bytes(24, "big").hex()
+    trace, parent = digits[:32], digits[32:]
+    if trace == _NO_TRACE or parent == _NO_PARENT:
+        trace, parent = trace[:-1] + "1", parent[:-1] + "1"
+    return b"00-%b-%b-00" % (trace.encode(), parent.encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,22 @@ import asyncio
 
 import pytest
 
+from agent.edge import quick_head
 from tests.fakes.edge_agent import route
 from tests.fakes.origin import Origin, Seen
 from tests.integration.edge.client import Client, fetch, until
 from tests.integration.edge.conftest import Edge, MakeEdge
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.fixture(params=["compiled", "parser"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled part and without it."""
+    if request.param == "parser":
+        monkeypatch.setattr(quick_head, "rewritten", None)
+    elif quick_head.rewritten is None:
+        pytest.skip("no compiler was there when the project was installed")
 
 
 async def various(seen: Seen) -> None:
