@@ -13,15 +13,12 @@ from typing import Final
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
-from control_plane import decode, metrics
+from control_plane import metrics
 from control_plane.apps import AppSteps
-from control_plane.core import brake as brakes
-from control_plane.core.brake import Sight
 from control_plane.core.converge import is_gone
-from control_plane.core.liveness import Judgement, Silence, judge
-from control_plane.core.model import Condition
 from control_plane.drills import DrillSteps
-from control_plane.observed import Observed, SessionFacts
+from control_plane.judging import Judging
+from control_plane.observed import Observed
 from control_plane.pacing import Pacing
 from control_plane.ports import Vault
 from control_plane.reports import Reports, Unrecorded
@@ -32,8 +29,7 @@ from control_plane.upgrades import UpgradeSteps
 from control_plane.views import Assigned, Manifests, Views, resource_name
 from fleet.clock import Clock
 from fleet.errors import LocciError
-from fleet.ids import last_part
-from locci.v1 import event_pb2, node_pb2
+from locci.v1 import node_pb2
 
 log = structlog.get_logger()
 
@@ -44,13 +40,6 @@ REST: Final = 5.0
 STALLED_S: Final = 1.0
 """A tick that comes so late says that this process was stopped: silence in that time says nothing of nodes."""
 SESSION_SILENCE_S: Final = 30.0
-_NODES: Final = len("nodes/")
-
-_SEVERITIES: Final = {
-    Condition.READY: event_pb2.SEVERITY_INFO,
-    Condition.SUSPECT: event_pb2.SEVERITY_WARNING,
-    Condition.LOST: event_pb2.SEVERITY_ERROR,
-}
 
 
 class Controller:
@@ -83,13 +72,13 @@ class Controller:
         self._clock = clock
         self._steady = steady
         self._suspect_after_s = suspect_after_s
-        self._pacing = pacing
         self._leads = leads
+        self._judging = Judging(state, observed, pacing, clock, suspect_after_s)
         self._apps = AppSteps(state, observed, manifests)
         self.drills = DrillSteps(state, observed, manifests, clock, sign_report)
         self._upgrades = UpgradeSteps(state, observed)
         self._woken = woken
-        self._zones_noted = -1
+        self._zones_noted: tuple[int, ...] = ()
         self._failure = ""
         self._published: tuple[int, int, bool] | None = None
         self._table_changed = asyncio.Event()
@@ -157,8 +146,8 @@ class Controller:
 
     def _build(self, batch: Batch, said: dict[str, Unrecorded], now: float) -> bool:
         self._reports.record(batch, said)
-        self._judge_nodes(batch, now)
-        self._note_drained(batch)
+        self._judging.step(batch, now)
+        self._judging.note_drained(batch)
         self.drills.step(batch, now)
         views = Views(self._state, self._observed, self._manifests, now)
         self._forget(batch, views, now)
@@ -169,131 +158,6 @@ class Controller:
             self._apps.step(batch, views, now)
             self._note_zones(batch, views)
         return bool(batch)
-
-    # -- nodes
-
-    def _judge_nodes(self, batch: Batch, now: float) -> None:
-        conditions: Counter[str] = Counter()
-        for name, node in self._state.nodes.items():
-            node_id = name[_NODES:]
-            if self._is_as_before(node, node_id, now):
-                conditions[Condition.READY.value] += 1
-                continue
-            after = self._judge(node, node_id, now)
-            condition = after.condition if after else decode.condition_of(node)
-            conditions[condition.value] += 1
-            self._note_dark(node_id, condition, now)
-            self._write_node(batch, node, node_id, after, now)
-        for known in Condition:
-            metrics.NODES.labels(known.value).set(conditions[known.value])
-        self._step_brake(batch, now)
-        self._drop_stale_vantages(now)
-
-    def _is_as_before(self, node: node_pb2.Node, node_id: str, now: float) -> bool:
-        """Whether there is nothing to judge: it is ready, was heard in time, and every session that is stored stands.
-        Nearly every node of a large fleet is so nearly always."""
-        if node.condition != node_pb2.NODE_CONDITION_READY or node_id in self._observed.dark_since:
-            return False
-        for session in node.sessions:
-            facts = self._observed.sessions.get((node_id, session.role))
-            if facts is None or not facts.connected or facts.heard_at is None:
-                return False
-            if now - facts.heard_at >= self._suspect_after(facts):
-                return False
-        return bool(node.sessions)
-
-    def _note_drained(self, batch: Batch) -> None:
-        """A draining node that holds nothing more is said to be empty, once."""
-        draining = [n for n in self._state.nodes.values() if n.condition == node_pb2.NODE_CONDITION_DRAINING]
-        if not draining:
-            return
-        held = {row.node for row in self._state.assignments.values()}
-        for node in draining:
-            if node.name not in held and node.HasField("drain_deadline_time"):
-                row = self._state.nodes.copy(node.name)
-                row.ClearField("drain_deadline_time")
-                row.condition_reason = "drained: it holds no replica and can be taken down"
-                batch.put(self._state.nodes, row.name, row)
-                batch.event("NodeDrained", f"{row.name} is drained and can be taken down", row.name, row.region)
-
-    def _judge(self, node: node_pb2.Node, node_id: str, now: float) -> Judgement | None:
-        session = self._observed.leading(node, node_id)
-        suspect_after_s = self._suspect_after(session)
-        silence = Silence(session.heard_at if session else None, self._observed.judged_from)
-        return judge(
-            decode.condition_of(node),
-            silence,
-            now,
-            suspect_after_s=suspect_after_s,
-            lost_after_s=max(self._pacing.patience(node_id).lost_after_s, suspect_after_s),
-            program="agent" if node_pb2.NODE_ROLE_EDGE in node.roles else "DNS server",
-        )
-
-    def _suspect_after(self, session: SessionFacts | None) -> float:
-        """A node that was told to beat slower is silent for longer before that says anything."""
-        return self._suspect_after_s * self._pacing.pace.stretch(session.heartbeat_s if session is not None else 0.0)
-
-    def _note_dark(self, node_id: str, condition: Condition, now: float) -> None:
-        if condition in (Condition.SUSPECT, Condition.LOST):
-            self._observed.dark_since.setdefault(node_id, now)
-        else:
-            self._observed.dark_since.pop(node_id, None)
-
-    def _write_node(self, batch: Batch, node: node_pb2.Node, node_id: str, after: Judgement | None, now: float) -> None:
-        sessions = {s.role: s for s in node.sessions}
-        left = [
-            role
-            for role, session in sessions.items()
-            if session.connected
-            and not self._observed.session(node_id, role).connected
-            and now >= self._observed.judged_from
-        ]
-        if after is None and not left:
-            return
-        row = self._state.nodes.copy(node.name)
-        for session in row.sessions:
-            if session.role in left:
-                session.connected = False
-                batch.event("NodeDisconnected", f"a stream of node {node_id} ended", node.name, node.region)
-        if after is not None:
-            row.condition = decode.CONDITIONS[after.condition]
-            row.condition_reason = after.reason
-            row.condition_time.CopyFrom(decode.timestamp(self._clock.wall()))
-            kind = f"Node{after.condition.value.capitalize()}"
-            message = f"node {node_id} is {after.condition.value}: {after.reason}"
-            severity = _SEVERITIES.get(after.condition, event_pb2.SEVERITY_INFO)
-            batch.event(kind, message, node.name, node.region, severity=severity)
-            log.info("node_condition", node=node_id, condition=after.condition.value, reason=after.reason)
-        batch.put(self._state.nodes, node.name, row)
-
-    def _step_brake(self, batch: Batch, now: float) -> None:
-        if not self._observed.dark_since and not self._observed.brake.engaged:
-            return
-        known = (Condition.READY, Condition.SUSPECT, Condition.LOST)
-        sights = [
-            Sight(last_part(node.name), last_part(node.region), self._observed.dark_since.get(last_part(node.name)))
-            for node in self._state.nodes.values()
-            if decode.condition_of(node) in known
-        ]
-        before, after = self._observed.brake, brakes.step(self._observed.brake, sights, now)
-        self._observed.brake = after
-        metrics.BRAKE.set(after.engaged)
-        if after.engaged == before.engaged:
-            return
-        kind = "BrakeEngaged" if after.engaged else "BrakeReleased"
-        what = "nothing is rescheduled" if after.engaged else "rescheduling goes on"
-        severity = event_pb2.SEVERITY_ERROR if after.engaged else event_pb2.SEVERITY_INFO
-        batch.event(kind, f"{after.reason}: {what}", severity=severity)
-        log.warning("brake", engaged=after.engaged, reason=after.reason)
-
-    def _drop_stale_vantages(self, now: float) -> None:
-        """Evidence of a vantage that has been silent for long is no evidence any more."""
-        for vantages in self._observed.evidence.values():
-            for vantage in list(vantages):
-                session = self._observed.session(*vantage)
-                if session.heard_at is None or now - session.heard_at > self._pacing.idle.lost_after_s:
-                    del vantages[vantage]
-                    self._observed.evidence_changes += 1
 
     def may_run(self, key: str) -> bool:
         """Whether a node may go on to run the singleton of an assignment. Asked at the moment of the answer: from the
@@ -337,9 +201,12 @@ class Controller:
 
     def _note_zones(self, batch: Batch, views: Views) -> None:
         """A zone whose content changed gets a new serial: the revision of this transaction."""
-        if self._state.revision == self._zones_noted:
+        tables = (self._state.zones, self._state.record_sets, self._state.dns_challenges, self._state.zone_contents)
+        apps = (self._state.apps, self._state.releases)
+        mark = (self._manifests.nodes.dns_changes, *(table.changes for table in (*tables, *apps)))
+        if mark == self._zones_noted:
             return
-        self._zones_noted = self._state.revision
+        self._zones_noted = mark
         publication = Publication(self._state, self._observed, self._manifests, views)
         hashes = publication.zone_hashes()
         for origin, digest in hashes.items():
@@ -357,9 +224,9 @@ class Controller:
         self._published = mark
         metrics.REVISION.set(self._state.revision)
         views = Views(self._state, self._observed, self._manifests, now)
+        counts = Counter(row.healthy for row in self._state.assignments.values() if not row.stopping)
         for healthy in (True, False):
-            count = sum(1 for row in self._state.assignments.values() if row.healthy == healthy and not row.stopping)
-            metrics.REPLICAS.labels(str(healthy).lower()).set(count)
+            metrics.REPLICAS.labels(str(healthy).lower()).set(counts[healthy])
         self.publication = Publication(self._state, self._observed, self._manifests, views, self._vault)
         self._hub.publish(self.publication)
         changed, self._table_changed = self._table_changed, asyncio.Event()

@@ -84,6 +84,8 @@ class Observed:
         self.latencies = Gathered()
         """What edges have measured of client networks."""
         self.dark_since: dict[str, float] = {}
+        self.touched: set[str] = set()
+        """Ids of nodes of which something other than the time of their last word has changed since they were judged."""
         self.brake = Brake()
         self.evidence_changes = 0
         self.problems: dict[str, tuple[str, ...]] = {}

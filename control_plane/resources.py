@@ -84,7 +84,7 @@ class Publication:
         self._manifests = manifests
         self._views = views
         self.revision = state.revision
-        self._nodes = {last_part(node.name): node for node in state.nodes.values()}
+        self._nodes = views.node_rows
         self._places = {
             last_part(region.name): Place(region.latitude, region.longitude) for region in state.regions.values()
         }
@@ -97,6 +97,7 @@ class Publication:
         self._purges = fleet_resources.purges(state)
         self._shared: dict[str, Resources] = {}
         self._vault = vault
+        self._types: dict[tuple[int, tuple[str, ...]], frozenset[str]] = {}
         self._common: dict[tuple[object, ...], Wanted] = {}
         """By types, region, named version and, when others may ask it, the node: what is wanted of every such node."""
         self._faults = self._wanted_faults()
@@ -119,7 +120,7 @@ class Publication:
     def regions(self) -> list[resource_pb2.RegionRouting]:
         """What DNS servers know of regions and their edges."""
         found: dict[str, list[resource_pb2.EdgeEndpoint]] = defaultdict(list)
-        for node_id, node in sorted(self._nodes.items()):
+        for node_id, node in self._nodes.items():
             if edges.is_part(node, node_pb2.NODE_ROLE_EDGE):
                 found[node.region].append(self._edge(node_id, node))
         return [self._region(region_id, found[f"regions/{region_id}"]) for region_id in sorted(self._places)]
@@ -135,10 +136,23 @@ class Publication:
 
     def wanted(self, node_id: str, role: int, understood: Iterable[str]) -> Wanted:
         """What a node is to hold in a role, limited to the resource types that it understands."""
-        types = frozenset(TYPES.get(role, ())) & frozenset(understood)  # type: ignore[call-overload]
+        types = self._types_of(role, tuple(understood))
         common = self._common_to(node_id, types)
-        own = self._own(node_id, types)
+        own = self._own(node_id, types) if node_id in self._owners else {}
         return Wanted.of(common.resources | own) if own else common
+
+    def _types_of(self, role: int, understood: tuple[str, ...]) -> frozenset[str]:
+        known = self._types.get((role, understood))
+        if known is None:
+            known = frozenset(TYPES.get(role, ())) & frozenset(understood)  # type: ignore[call-overload]
+            self._types[role, understood] = known
+        return known
+
+    @cached_property
+    def _owners(self) -> frozenset[str]:
+        """The nodes of which something is wanted that is not of every other."""
+        named = (*self._images, *self._faults, *self._clients)
+        return frozenset(self._views.by_node) | {last_part(name) for name in named}
 
     def _common_to(self, node_id: str, types: frozenset[str]) -> Wanted:
         """What is wanted of every node of its region, but for those that are not to ask themselves."""
@@ -452,7 +466,7 @@ class Publication:
             negative_ttl=decode.duration(negative_ttl_s or 10.0),
             name_servers=[
                 resource_pb2.NameServer(hostname=f"{node_id}.ns.{origin}", addresses=node.addresses)
-                for node_id, node in sorted(self._nodes.items())
+                for node_id, node in self._nodes.items()
                 if edges.is_part(node, node_pb2.NODE_ROLE_DNS)
             ],
             records=fleet_resources.zone_records(

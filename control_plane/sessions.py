@@ -85,6 +85,10 @@ class Hub:
         self._publication: Publication | None = None
         self._due: dict[Key, None] = {}
         """The sessions that have not been offered the publication, longest first."""
+        self._refused: set[Key] = set()
+        """Sessions that have refused what they were offered last."""
+        self._none_silent_before = 0.0
+        """On the steady clock: no session can have been silent for too long before that."""
         self._offering: asyncio.Task[None] | None = None
         self.trust = agent_pb2.Trust()
         """Whom the fleet trusts."""
@@ -115,12 +119,14 @@ class Hub:
         facts.takes_images = "images" in session.types
         facts.takes_versions = "agentversions" in session.types
         facts.heartbeat_s = session.heartbeat_s
+        self._observed.touched.add(session.node)
 
     def leave(self, session: Session) -> None:
         """The stream is gone."""
         if self.current(session):
             del self._sessions[session.key]
             self._observed.session(*session.key).connected = False
+            self._observed.touched.add(session.node)
             self._count(session, -1)
 
     def _count(self, session: Session, more: int) -> None:
@@ -161,13 +167,22 @@ class Hub:
             session.end(agent_pb2.GOODBYE_REASON_SHUTDOWN, message, retry_after_s)
 
     def end_silent(self, silent_s: float) -> None:
-        """Ends sessions of which nothing was heard for so long: their connection is dead, or their node is."""
+        """Ends sessions of which nothing was heard for so long: their connection is dead, or their node is. Looks at
+        all of them only when one can have been."""
         now = self._steady()
+        if now < self._none_silent_before:
+            return
+        soonest = now + silent_s
         for session in list(self._sessions.values()):
             facts = self._observed.session(*session.key)
             limit_s = max(silent_s, _BEATS_MISSED * facts.heartbeat_s)
-            if facts.heard_at is not None and now - facts.heard_at > limit_s:
+            if facts.heard_at is None:
+                continue
+            if now - facts.heard_at > limit_s:
                 session.end(agent_pb2.GOODBYE_REASON_PROTOCOL, f"nothing was heard for {limit_s:g} s")
+            else:
+                soonest = min(soonest, facts.heard_at + limit_s)
+        self._none_silent_before = soonest
 
     def welcomed(self, session: Session) -> float:
         """Notes how often the node is to beat, which its welcome says, and tells it."""
@@ -178,7 +193,9 @@ class Hub:
         """Takes over a heartbeat; from now on the node beats as it was told before that."""
         facts = self._observed.session(*session.key)
         facts.beat(heartbeat)
-        facts.heartbeat_s = session.heartbeat_s
+        if facts.heartbeat_s != session.heartbeat_s:
+            facts.heartbeat_s = session.heartbeat_s
+            self._observed.touched.add(session.node)
         self._keep_pace(session, facts)
 
     def _keep_pace(self, session: Session, facts: SessionFacts) -> None:
@@ -224,8 +241,11 @@ class Hub:
 
     def retry_refused(self) -> None:
         """Offers again what was refused, when its time has come."""
-        for session in list(self._sessions.values()):
-            if session.delivery.refused is not None:
+        for key in list(self._refused):
+            session = self._sessions.get(key)
+            if session is None or session.delivery.refused is None:
+                self._refused.discard(key)
+            else:
                 self.deliver(session)
 
     def renew_leases(self, session: Session, sequence: int, may_run: Callable[[str], bool]) -> None:
@@ -265,6 +285,7 @@ class Hub:
         problems = (f"{p.name}: {p.message}" if p.name else p.message for p in nack.problems)
         reason = ("; ".join(problems) or "the node gave no reason")[:REFUSED_REASON_CHARS_MAX]
         session.delivery = delivery.refused(session.delivery, nack.nonce, reason, nack.resync, self._steady())
+        self._refused.add(session.key)
         self._mirror(session)
         self.deliver(session)
         return reason

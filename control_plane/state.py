@@ -42,6 +42,7 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 _WATCHER_EVENTS_MAX = 1_000
+_CHANGES_KEPT = 20_000
 
 
 class Table(Generic[M]):
@@ -56,6 +57,8 @@ class Table(Generic[M]):
         self._revisions: dict[str, int] = {}
         self.changes = 0
         """Rises with each object that changes, comes or goes."""
+        self._changed: list[str] = []
+        """The names of the last changes, oldest first; bounded."""
         self._names: list[str] | None = []
         """All names in order; None after one came or went, until they are asked for."""
 
@@ -110,9 +113,20 @@ class Table(Generic[M]):
             self._names = sorted(self._rows)
         return self._names
 
+    def since(self, changes: int) -> set[str] | None:
+        """Names of the objects that changed, came or went since there were so many `changes`; None when that is too
+        long ago to tell."""
+        count = self.changes - changes
+        if count > len(self._changed):
+            return None
+        return set(self._changed[len(self._changed) - count :])
+
     def mirror(self, name: str, body: bytes | None, revision: int) -> None:
         """Takes over what the store holds; only the mirror itself calls this."""
         self.changes += 1
+        self._changed.append(name)
+        if len(self._changed) > 2 * _CHANGES_KEPT:
+            del self._changed[:_CHANGES_KEPT]
         if body is None:
             self._rows.pop(name, None)
             self._pairs.pop(name, None)

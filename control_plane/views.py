@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from control_plane import decode
 from control_plane.core.converge import free_of
@@ -20,6 +20,8 @@ from control_plane.observed import Observed, Reported
 from control_plane.state import State
 from fleet.ids import last_part
 from locci.v1 import app_pb2, node_pb2, region_pb2, release_pb2, replica_pb2
+
+T = TypeVar("T")
 
 
 def assignment_key(app: str, ordinal: int, release: int, node: str) -> str:
@@ -67,6 +69,8 @@ class Views:
         self._observed = observed
         self._manifests = manifests
         self._now = now
+        self.node_rows: dict[str, node_pb2.Node] = {}
+        """Every node by id, in order."""
         self.nodes = self._node_views()
         self.by_app: dict[str, list[Assigned]] = defaultdict(list)
         self.by_node: dict[str, list[Assigned]] = defaultdict(list)
@@ -89,21 +93,15 @@ class Views:
         return known
 
     def _node_views(self) -> dict[str, NodeView]:
-        views: dict[str, NodeView] = {}
-        known, kept = self._manifests.nodes, {}
-        for name, node in self._state.nodes.items():
-            region = self._state.regions.get(node.region)
-            before = known.get(name)
-            if before is not None and before[0] is node and before[1] is region:
-                kept[name] = before
-                views[before[2].id] = before[2]
-            elif node_pb2.NODE_ROLE_EDGE in node.roles:
-                view = self._node_view(node, region)
-                views[view.id] = view
-                # What is in order is not silent; of the others the silence grows.
-                if view.condition is Condition.READY:
-                    kept[name] = (node, region, view)
-        self._manifests.nodes = kept
+        known = self._manifests.nodes
+        for name in known.due(self._state):
+            node = self._state.nodes.get(name)
+            view = None
+            if node is not None and node_pb2.NODE_ROLE_EDGE in node.roles:
+                view = self._node_view(node, self._state.regions.get(node.region))
+            known.put(name, node, view)
+        self.node_rows = known.rows.copy()
+        views = known.views.copy()
         if self._observed.brake.engaged:
             return {view.id: view for view in free_of(list(views.values()))}
         return views
@@ -221,8 +219,55 @@ class Views:
         )
 
 
+class KnownNodes:
+    """The nodes of the last look, by id and in the order of their ids; only what has changed since is made anew."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, node_pb2.Node] = {}
+        self.views: dict[str, NodeView] = {}
+        """Of those that run replicas."""
+        self.dns_changes = 0
+        """Rises with each change of a DNS server's node."""
+        self._silent: set[str] = set()
+        """Names of those that are not in order: their silence grows from look to look."""
+        self._mark = (-1, -1)
+
+    def due(self, state: State) -> list[str]:
+        """Names of the nodes that are not, or may not be, as they were; in order."""
+        mark, (nodes, regions) = (state.nodes.changes, state.regions.changes), self._mark
+        changed = state.nodes.since(nodes) if regions == mark[1] else None
+        self._mark = mark
+        if changed is None:
+            self.rows, self.views, self._silent = {}, {}, set()
+            return list(state.nodes)
+        return sorted(changed | self._silent)
+
+    def put(self, name: str, node: node_pb2.Node | None, view: NodeView | None) -> None:
+        """Takes over what a node is now; None when it is gone, or runs no replicas."""
+        node_id = last_part(name)
+        if any(row is not None and node_pb2.NODE_ROLE_DNS in row.roles for row in (node, self.rows.get(node_id))):
+            self.dns_changes += 1
+        self.rows = _put(self.rows, node_id, node)
+        self.views = _put(self.views, node_id, view)
+        if view is None or view.condition is Condition.READY:
+            self._silent.discard(name)
+        else:
+            self._silent.add(name)
+
+
+def _put(into: dict[str, T], key: str, value: T | None) -> dict[str, T]:
+    """The dictionary with the value, or without the key, still in the order of its keys."""
+    if value is None:
+        into.pop(key, None)
+    elif key in into or not into or key > next(reversed(into)):
+        into[key] = value
+    else:
+        into = dict(sorted((into | {key: value}).items()))
+    return into
+
+
 class Manifests:
-    """Complete manifests of releases, decoded once each."""
+    """Complete manifests of releases, decoded once each; and what is kept of one look for the next."""
 
     def __init__(self, state: State, overcommit: Overcommit = USUAL):
         self._state = state
@@ -230,8 +275,7 @@ class Manifests:
         self._cache: dict[str, Manifest] = {}
         self.assigned: dict[str, tuple[Assigned, Reported | None, tuple[bool, str], str]] = {}
         """By key: the view of an assignment, what it was made of, and the replica's name on its node."""
-        self.nodes: dict[str, tuple[node_pb2.Node, region_pb2.Region | None, NodeView]] = {}
-        """By name: the view of a node that is in order, and what it was made of."""
+        self.nodes = KnownNodes()
 
     def surroundings(self) -> Surroundings:
         """What a manifest is checked against now."""
