@@ -182,6 +182,7 @@ class Simulation:
             node_endpoints=(),
             idempotency=Idempotency(self.state, self.clock),
             vault=nothing_sealed,
+            backups=nothing_sealed,
         )
         self.apps = AppService(self.context)
         for node in self.nodes.values():
