@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
+from agent.edge.access_log import text_of
 from agent.edge.core import http2_request
-from agent.edge.core.entry import StoredResponse
+from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.core.headers import HeaderList
 from agent.edge.core.hpack_decoding import Block
 from agent.edge.core.http2_connection import Connection
@@ -25,8 +26,21 @@ GATHERED_BYTES_MAX: Final = 64 * 1024
 BLOCKS_KEPT_S: Final = 5.0
 """After so long without a request what would make the next ones quicker is forgotten."""
 KIND: Final = b"h2"
-Known = tuple[Table, RequestHead, bytes]
-"""What a header block without a body means as long as the table is the same: the request, and its key."""
+_LENGTHS: Final = [bytes((length,)) for length in range(127)]
+"""Of a string in a header block that is not coded (RFC 7541 section 5.2)."""
+
+
+class Known:
+    """What a header block without a body means on a connection, as long as the table is the same."""
+
+    __slots__ = ("head", "key", "table", "text")
+
+    def __init__(self, table: Table, head: RequestHead, key: bytes):
+        self.table = table
+        self.head = head
+        self.key = key
+        self.text = ""
+        """What hits have in common in the access log."""
 
 
 class Http2Connection(asyncio.Protocol):
@@ -46,6 +60,7 @@ class Http2Connection(asyncio.Protocol):
         self._inside = False
         self._gathered = 0
         self._wall = 0.0
+        self._second = 0
         self._wait_s = 0.0
         self._used_at = 0.0
         self._full_since = (0, 0.0)
@@ -101,7 +116,8 @@ class Http2Connection(asyncio.Protocol):
             return
         self._inside = True
         newest, now = core.newest, self._loop.time()
-        self._wall = self.state.wall()
+        self._wall = wall = self.state.wall()
+        self._second = int(wall)
         try:
             core.receive(data, now)
         finally:
@@ -122,15 +138,17 @@ class Http2Connection(asyncio.Protocol):
     def quick(self, number: int, block: Block) -> bool:
         """Sends a fresh entry as it is; False when it must be looked at more closely."""
         state = self.state
-        known = cast("Known | None", block.known)
-        if known is None or known[0] is not state.table:
+        known: Known | None = block.known
+        if known is None or known.table is not state.table:
             known = self._understood(block)
             if known is None:
                 return False
-        _, head, key = known
+        head, key = known.head, known.key
         if not head.plain or state.draining or not self._writable:
             return False
         entry = state.store.get(key)
+        if isinstance(entry, Variants):
+            entry = state.store.get(entry.key(key, head.fields))
         if entry.__class__ is not StoredResponse:
             return False
         now = self._wall
@@ -140,16 +158,17 @@ class Http2Connection(asyncio.Protocol):
             self._wait_s = state.rates.wait_s(self.address, head.host, state.table)
             if self._wait_s:
                 return False
-        fields = entry.block if entry.block_second == int(now) else entry.render_block(now)
+        fields = entry.block if entry.block_second == self._second else entry.render_block(now)
         body, request_id = entry.body, state.request_id()
-        if not self._core.answer(number, fields, b"%c%b" % (len(request_id), request_id), body):
+        if not self._core.answer(number, fields, _LENGTHS[len(request_id)], request_id, body):
             return False
         size = len(body)
         counters = state.counters
         counters.plain_hits += 1
         counters.body_bytes_sent_total += size
         if state.access_log is not None:
-            state.access_log.hit(self.address, head, size, request_id)
+            known.text = known.text or text_of(self.address, head, b"locci; hit", "")
+            state.access_log.add(known.text, 200, size, 0.0, request_id)
         self._gathered += size
         if self._gathered > GATHERED_BYTES_MAX:
             self._write()
@@ -167,7 +186,7 @@ class Http2Connection(asyncio.Protocol):
                 return None
             found = (head, state.key(self._listener.scheme, head.host, head.target))
             state.remember_head(KIND, fields, *found)
-        block.known = known = (state.table, *found)
+        block.known = known = Known(state.table, *found)
         return known
 
     def _read(self, block: Block, *, ended: bool) -> RequestHead:
@@ -186,9 +205,9 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams[number] = Stream(self, number)
         stream.heard_all = ended
         state = self.state
-        known = cast("Known | None", block.known) if ended else None
-        if known is not None and known[0] is state.table:
-            _, head, key = known
+        known: Known | None = block.known if ended else None
+        if known is not None and known.table is state.table:
+            head, key = known.head, known.key
         else:
             try:
                 head = self._read(block, ended=ended)

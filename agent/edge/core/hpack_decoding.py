@@ -7,7 +7,7 @@ fields: such a block is read once.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from agent.edge.core.hpack_tables import STATIC_TABLE, Pair, huffman_steps
 
@@ -35,7 +35,7 @@ class Block:
     def __init__(self, fields: list[Pair], oversized: bool):
         self.fields = fields
         self.oversized = oversized
-        self.known: object = None
+        self.known: Any = None
         """What the reader of the block makes of it; it gets the same block when the same comes again."""
 
 

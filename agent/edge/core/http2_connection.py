@@ -37,6 +37,8 @@ from agent.edge.core.http2_streams import (
     Streams,
 )
 
+_HEADERS: Final = int(Kind.HEADERS)
+_CONTINUATION: Final = int(Kind.CONTINUATION)
 _U32: Final = struct.Struct(">I")
 
 
@@ -146,7 +148,8 @@ class Connection(Streams):
 
     def _frames(self, data: bytes, at: int = 0) -> int:
         """Takes whole frames; returns where the first that is not whole begins."""
-        size, head, quick, known = len(data), HEAD.unpack_from, self._quick, self._decoder.remembered
+        size, head, quick, streams = len(data), HEAD.unpack_from, self._quick, self._streams
+        known = self._decoder.remembered
         while size - at >= HEAD_BYTES:
             word, flags, number = head(data, at)
             length = word >> 8
@@ -158,9 +161,9 @@ class Connection(Streams):
                 break
             at = end
             # The common request: a whole block that came before, on the next stream.
-            if word & 0xFF == Kind.HEADERS and flags == WHOLE and number == self.newest + 2 and not self._partial:
+            if flags == WHOLE and word & 0xFF == _HEADERS and number == self.newest + 2 and self._partial is None:
                 block = known.get(data[start:end])
-                if block is not None and not self.refuses and len(self._streams) < STREAMS_MAX:
+                if block is not None and len(streams) < STREAMS_MAX and not self.refuses:
                     self.newest = number
                     if not quick(number, block):
                         self._open(number, block, ended=True)
@@ -172,7 +175,7 @@ class Connection(Streams):
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         partial = self._partial
-        if partial is not None and (kind != Kind.CONTINUATION or number != partial.number):
+        if partial is not None and (kind != _CONTINUATION or number != partial.number):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame in the middle of a header block")
         if not self._introduced:
             if kind != Kind.SETTINGS or flags & Flag.ACK:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.edge.core import hpack_literals, http2_frames
-from agent.edge.core.flood import FloodGuard
+from agent.edge.core.flood import BURST, FloodGuard
 from agent.edge.core.http2_frames import FRAME_BYTES_MAX, HEAD, WINDOW_DEFAULT, ErrorCode, Flag, Kind
 
 STREAMS_MAX: Final = 100
@@ -17,7 +17,13 @@ CONNECTION_WINDOW_BYTES: Final = STREAMS_MAX * STREAM_WINDOW_BYTES
 """A stream whose body nobody reads for now takes nothing from the others."""
 RESETS_REMEMBERED_MAX: Final = 256
 USEFUL_BYTES_MIN: Final = 1024
-WHOLE: Final = Flag.END_STREAM | Flag.END_HEADERS
+ANSWER_BYTES_MAX: Final = 128 * 1024
+"""Larger bodies go frame by frame, in turns with those of other streams."""
+# Plain integers, for what runs for each request: a member of an enumeration is slow to come by.
+WHOLE: Final = int(Flag.END_STREAM | Flag.END_HEADERS)
+_END_STREAM: Final = int(Flag.END_STREAM)
+_END_HEADERS: Final = int(Flag.END_HEADERS)
+_HEADERS: Final = int(Kind.HEADERS)
 
 
 @dataclass(slots=True)
@@ -58,24 +64,33 @@ class Streams:
         self._owed = 0
         self._announce = True
 
-    def answer(self, number: int, fields: bytes, last: bytes, body: bytes) -> bool:
-        """Sends a whole response on a stream for which `quick` was called: a block in two pieces, and a body.
+    def answer(self, number: int, fields: bytes, length: bytes, last: bytes, body: bytes) -> bool:
+        """Sends a whole response on a stream for which `quick` was called: a block in three pieces, and a body.
 
-        False, and nothing is sent, when it does not fit into the windows and into one frame each.
+        False, and nothing is sent, when the body does not fit into the windows or into a few frames, the block into one.
         """
-        size, block_bytes = len(body), len(fields) + len(last)
+        size, block_bytes = len(body), len(fields) + len(length) + len(last)
         if self._announce or size > self.window or size > self._stream_window:
             return False
-        if size > FRAME_BYTES_MAX or block_bytes > FRAME_BYTES_MAX:
+        if size > ANSWER_BYTES_MAX or block_bytes > FRAME_BYTES_MAX:
             return False
-        if size:
+        head = HEAD.pack(block_bytes << 8 | _HEADERS, _END_HEADERS if size else WHOLE, number)
+        if 0 < size <= FRAME_BYTES_MAX:
             self.window -= size
-            head = HEAD.pack(block_bytes << 8 | Kind.HEADERS, Flag.END_HEADERS, number)
-            self.out += (head, fields, last, HEAD.pack(size << 8, Flag.END_STREAM, number), body)
+            self.out += (head, fields, length, last, HEAD.pack(size << 8, _END_STREAM, number), body)
         else:
-            self.out += (HEAD.pack(block_bytes << 8 | Kind.HEADERS, WHOLE, number), fields, last)
-        self.guard.earn()
+            self.out += (head, fields, length, last)
+            self._send_frames(number, memoryview(body))
+        guard = self.guard
+        if guard.credit < BURST:
+            guard.earn()
         return True
+
+    def _send_frames(self, number: int, rest: memoryview) -> None:
+        self.window -= len(rest)
+        while rest:
+            part, rest = rest[:FRAME_BYTES_MAX], rest[FRAME_BYTES_MAX:]
+            self.out += (HEAD.pack(len(part) << 8, 0 if rest else _END_STREAM, number), part)
 
     def send_fields(self, number: int, fields: Iterable[tuple[bytes, bytes]], *, end: bool) -> None:
         """A header block; in front of the first it says that no table is used (RFC 7541, section 4.2)."""
@@ -98,7 +113,7 @@ class Streams:
         size = len(data)
         self.window -= size
         self._streams[number].window -= size
-        self.out.append(HEAD.pack(size << 8, Flag.END_STREAM if end else 0, number))
+        self.out.append(HEAD.pack(size << 8, _END_STREAM if end else 0, number))
         self.out.append(data)
         if size >= USEFUL_BYTES_MIN:
             self.guard.earn()  # windows that the client opens for it are no flood

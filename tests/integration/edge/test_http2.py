@@ -42,6 +42,9 @@ async def serve(seen: Seen) -> None:
     match seen.target:
         case "/kept":
             await seen.answer(200, b"kept", Cache_Control="max-age=60", Content_Type="text/plain")
+        case "/varied":
+            coding = seen.headers.get("accept-language", "none")
+            await seen.answer(200, coding.encode(), Cache_Control="max-age=60", Vary="Accept-Language")
         case "/kept-16k":
             await seen.answer(200, LARGE[:16000], Cache_Control="max-age=60")
         case "/large":
@@ -96,6 +99,19 @@ async def test_answers_of_every_shape(edge: Edge, origin: Origin) -> None:
     assert origin.seen[0].headers["x-forwarded-proto"] == "https"
     assert origin.seen[0].raw_head.startswith(b"GET /kept HTTP/1.1\r\nHost: hello.test\r\n")
     await until(lambda: edge.worker.state.endpoints[origin.address].outstanding == 0)
+
+
+async def test_stored_variants_are_answered_at_once(edge: Edge, origin: Origin) -> None:
+    origin.handler = serve
+    async with await H2Client.open(port(edge)) as client:
+        for _ in range(2):
+            for language in ("de", "fr", "de"):
+                answer = await client.get("/varied", accept_language=language)
+                assert (answer.status, answer.body) == (200, language.encode())
+        assert len(origin.seen) == 2
+        assert edge.counters.plain_hits >= 3
+        await edge.serve(route("hello", ["hello.test"], [origin.address]))
+        assert (await client.get("/varied", accept_language="fr")).headers["cache-status"].startswith("locci; hit")
 
 
 async def test_streams_do_not_wait_for_each_other(edge: Edge, origin: Origin) -> None:

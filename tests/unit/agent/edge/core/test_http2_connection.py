@@ -11,9 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.edge.core import hpack_literals
 from agent.edge.core.flood import BURST
-from agent.edge.core.http2_connection import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX
+from agent.edge.core.hpack_decoding import Block
 from agent.edge.core.http2_frames import PREFACE, ErrorCode
+from agent.edge.core.http2_streams import (
+    ANSWER_BYTES_MAX,
+    CONNECTION_WINDOW_BYTES,
+    STREAM_WINDOW_BYTES,
+    STREAMS_MAX,
+)
 from tests.unit.agent.edge.core.http2_peer import (
     ACK,
     CONTINUATION,
@@ -373,6 +380,44 @@ def test_a_large_answer_goes_in_several_frames() -> None:
     assert [(kind, flags) for kind, flags, *_ in found] == [(HEADERS, END_STREAM), (CONTINUATION, 0), (CONTINUATION, 4)]
     pairs = peer.decoder.decode(b"".join(payload for *_, payload in found), raw=True)
     assert [tuple(pair) for pair in pairs] == fields
+
+
+@pytest.mark.parametrize("size", [0, 1, 16384, 16385, 65536, ANSWER_BYTES_MAX])
+def test_answers_at_once(size: int) -> None:
+    class Quick(Peer):
+        def quick(self, number: int, found: Block) -> bool:
+            return self.connection.answer(number, fields, b"\x02", b"id", body)
+
+    fields, body = hpack_literals.block([(b":status", b"200")]) + hpack_literals.begun(b"x"), bytes(range(256)) * 512
+    body = body[:size]
+    peer = Quick(answers=False).greet((WINDOW, 2**20))
+    peer.send(window_update(0, 2**20), headers(1))
+    peer.answer(1)  # the first says that no table is used
+    peer.sent()
+    before = peer.connection.window
+    for number in (3, 5, 9):
+        (kind, flags, stream, payload), *rest = peer.send(headers(number))
+        assert (kind, stream) == (HEADERS, number)
+        assert [tuple(pair) for pair in peer.decoder.decode(payload, raw=True)] == [(b":status", b"200"), (b"x", b"id")]
+        ends = [flags & END_STREAM, *(found[1] & END_STREAM for found in rest)]
+        assert ends == [0] * len(rest) + [1]
+        assert b"".join(found[3] for found in rest) == body
+    assert before - peer.connection.window == 3 * size
+    assert list(peer.asked) == [1]
+    assert peer.send(headers(9))[-1][0] == GOAWAY, "streams answered at once are closed"
+
+
+@pytest.mark.parametrize("greeting", [(WINDOW, 99), (WINDOW, 2**20)])
+def test_no_answer_at_once_that_does_not_fit(greeting: tuple[int, int]) -> None:
+    peer = Peer(answers=False).greet(greeting)
+    peer.send(headers(1))
+    peer.answer(1)
+    peer.connection.window = 100 if greeting[1] == 99 else 99
+    assert not peer.connection.answer(3, b"\x88", b"", b"", b"x" * 100)
+    assert not peer.connection.answer(3, b"\x88" * 16385, b"", b"", b"")
+    peer.connection.window = peer.connection._stream_window = 2**30
+    assert not peer.connection.answer(3, b"\x88", b"", b"", b"x" * (ANSWER_BYTES_MAX + 1))
+    assert len(peer.sent()) == 1
 
 
 FLOODS = {
