@@ -67,7 +67,7 @@ class Streams:
     def answer(self, number: int, fields: bytes, length: bytes, last: bytes, body: bytes) -> bool:
         """Sends a whole response on a stream for which `quick` was called: a block in three pieces, and a body.
 
-        False, and nothing is sent, when the body does not fit into the windows or into a few frames, the block into one.
+        False, and nothing is sent, when the body does not fit into windows or a few frames, or the block into one.
         """
         size, block_bytes = len(body), len(fields) + len(length) + len(last)
         if self._announce or size > self.window or size > self._stream_window:
