@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cryptography.x509 import Certificate
+
 from fleet.signatures import Signature
 from locci.v1 import event_pb2
 
@@ -172,6 +174,10 @@ class CertificateAuthority(Protocol):
 
     def sign_report(self, report: str) -> bytes:
         """The signature under the report of a drill's run (fleet/signed_report.py)."""
+        ...
+
+    def has_issued(self, certificate: Certificate) -> bool:
+        """Whether an authority that is trusted now signed a certificate, however long ago."""
         ...
 
     def issue(self, csr_pem: str, *, region: str, node: str) -> Issued:

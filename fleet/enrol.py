@@ -122,6 +122,28 @@ async def join(
     return result
 
 
+async def recover(directory: IdentityDirectory) -> None:
+    """Replaces an identity whose certificate has ended, as after days without a control plane.
+
+    Its key proves who asks, so nobody has to come by. Raises PERMISSION_DENIED when the node was revoked or removed
+    meanwhile, UNAUTHENTICATED when the certificate is not the newest, UNAVAILABLE when the server cannot be reached.
+    """
+    facts, key = directory.facts(), identity.new_key()
+    csr_pem = identity.signing_request(key, facts.node)
+    request = enrolment_pb2.RecoverRequest(
+        certificate_pem=directory.key_and_chain()[1].decode(),
+        csr_pem=csr_pem,
+        signature=directory.recovery_signature(csr_pem),
+    )
+    body = json_format.MessageToDict(request, preserving_proto_field_name=True)
+    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        tls = trust_context(directory.ca_pem.read_text())
+        call = session.post(f"{facts.server}/v1/nodes:recover", json=body, ssl=tls, server_hostname=SERVER_NAME)
+        answer = enrolment_pb2.RenewResponse()
+        json_format.ParseDict(await _call(call, facts.server), answer, ignore_unknown_fields=True)
+    directory.renew(key, answer.certificate_pem, answer.ca_pem)
+
+
 async def _call(pending: Any, server: str) -> dict[str, Any]:
     """The JSON answer, or the error that its problem document describes."""
     try:

@@ -85,6 +85,22 @@ def signing_request(key: ec.EllipticCurvePrivateKey, common_name: str) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def is_recovery(certificate: x509.Certificate, csr_pem: str, signature: bytes) -> bool:
+    """Whether whoever holds the certificate's key asks for another one with `csr_pem`."""
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
+        key.verify(signature, _recovery(csr_pem), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _recovery(csr_pem: str) -> bytes:
+    return b"locci-recover-v1\0" + csr_pem.encode()
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityFacts:
     """What a host knows about its own place in the fleet."""
@@ -156,6 +172,16 @@ class IdentityDirectory:
         certificate = self.certificate()
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         return datetime.datetime.fromtimestamp(now_s, datetime.UTC) > start + (end - start) / 2
+
+    def has_ended(self, now_s: float) -> bool:
+        """Whether the certificate is no longer good at `now_s`, seconds since 1970."""
+        return datetime.datetime.fromtimestamp(now_s, datetime.UTC) >= self.certificate().not_valid_after_utc
+
+    def recovery_signature(self, csr_pem: str) -> bytes:
+        """Proves to whom this identity was given, for a new certificate in its place."""
+        key = serialization.load_pem_private_key(self.key_and_chain()[0], None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey), "identities have keys of that kind only"
+        return key.sign(_recovery(csr_pem), ec.ECDSA(hashes.SHA256()))
 
     def trusted(self) -> set[str]:
         """Fingerprints of the authorities that this host trusts."""

@@ -88,6 +88,17 @@ class FleetAuthority:
         self.ca_pem = "".join(signer.certificate_pem() for signer in ordered)
         self.fingerprints: Sequence[str] = tuple(signer.fingerprint for signer in ordered)
         self.issuer = nodes.fingerprint
+        self._trusted = ordered
+
+    def has_issued(self, certificate: x509.Certificate) -> bool:
+        """Whether an authority that is trusted now signed a certificate, however long ago."""
+        for signer in self._trusted:
+            try:
+                certificate.verify_directly_issued_by(signer.certificate)
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            return True
+        return False
 
     def sign_report(self, report: str) -> bytes:
         """The signature under the report of a drill's run."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from cryptography import x509
+
 from control_plane import decode
 from control_plane.core.access import matches, secret_hash
 from control_plane.ports import Issued
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
+from control_plane.services.node_identity import authorise, identity_in
 from control_plane.state import Batch
 from fleet.enrol import parse_token
 from fleet.errors import Code, LocciError, already_exists, invalid
+from fleet.identity import fingerprint, is_recovery
 from fleet.ids import NODE_ID_LENGTH_MAX, check_id, last_part
 from locci.v1 import agent_pb2, enrolment_pb2, node_pb2
 
@@ -138,10 +142,36 @@ class EnrolmentService:
         if caller.role != "node":
             message = "certificates are renewed on the nodes' port only, with the node's own certificate"
             raise LocciError(Code.PERMISSION_DENIED, "NOT_A_NODE", message)
-        node_id = last_part(caller.principal)
+        return await self._renewed(last_part(caller.principal), request.csr_pem, "renewed its certificate", "")
+
+    async def recover(self, request: enrolment_pb2.RecoverRequest, caller: Caller) -> enrolment_pb2.RenewResponse:
+        unknown = LocciError(
+            Code.UNAUTHENTICATED,
+            "CERTIFICATE_UNKNOWN",
+            "certificate_pem: this is no certificate of this fleet, or its key did not sign the request; enrol again",
+        )
+        try:
+            certificate = x509.load_pem_x509_certificate(request.certificate_pem.encode())
+        except ValueError as error:
+            raise unknown from error
+        ours = self._context.authority.has_issued(certificate)
+        if not ours or not is_recovery(certificate, request.csr_pem, request.signature):
+            raise unknown
+        node = authorise(self._state, identity_in(certificate))
+        ended = fingerprint(certificate)
+        newest_end = decode.seconds_of(node.certificate_expire_time)
+        if ended != node.recovered_from and not _is_newest(certificate, newest_end):
+            # An older key, as of a stolen disk or backup, proves nothing any more.
+            message = f"certificate_pem: node {last_part(node.name)} has renewed its certificate since; enrol it again"
+            raise LocciError(Code.UNAUTHENTICATED, "CERTIFICATE_OLD", message)
+        what = "came back with a certificate that had ended"
+        return await self._renewed(last_part(node.name), request.csr_pem, what, ended)
+
+    async def _renewed(self, node_id: str, csr_pem: str, what: str, ended: str) -> enrolment_pb2.RenewResponse:
+        """`ended` is kept: whoever did not get the answer asks again with the same certificate."""
         region = last_part(self._state.nodes.need(f"nodes/{node_id}").region)
         authority = self._context.authority
-        issued = authority.issue(request.csr_pem, region=region, node=node_id)
+        issued = authority.issue(csr_pem, region=region, node=node_id)
         issuer, trusted, ca_pem = authority.issuer, authority.fingerprints, authority.ca_pem
 
         def build(batch: Batch) -> None:
@@ -149,11 +179,19 @@ class EnrolmentService:
             row.certificate_expire_time.CopyFrom(decode.timestamp(issued.expire_at))
             row.certificate_issuer = issuer
             row.trusted_authorities[:] = trusted
+            row.recovered_from = ended
             batch.put(self._state.nodes, row.name, row)
-            batch.event("CertificateRenewed", f"node {node_id} renewed its certificate", row.name)
+            batch.event("CertificateRenewed", f"node {node_id} {what}", row.name)
 
         await self._context.change(build)
         return enrolment_pb2.RenewResponse(certificate_pem=issued.certificate_pem, ca_pem=ca_pem)
+
+
+def _is_newest(certificate: x509.Certificate, newest_end: float) -> bool:
+    """Whether it is the last one that a node was given, or the one before: the answer to its last renewal may have
+    been lost. Certificates are renewed at half of their life, so the one before that ends a whole life earlier."""
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return certificate.not_valid_after_utc.timestamp() + 0.75 * life.total_seconds() >= newest_end
 
 
 def check_addresses(addresses: Iterable[str], path: str) -> list[str]:

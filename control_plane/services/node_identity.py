@@ -42,7 +42,11 @@ def peer_identity(context: grpc.aio.ServicerContext[Any, Any]) -> PeerIdentity:
     pems = context.auth_context().get("x509_pem_cert", [])
     if not pems:
         raise LocciError(Code.UNAUTHENTICATED, "NOT_A_NODE", "the caller has no client certificate")
-    certificate = x509.load_pem_x509_certificate(bytes(next(iter(pems))))
+    return identity_in(x509.load_pem_x509_certificate(bytes(next(iter(pems)))))
+
+
+def identity_in(certificate: x509.Certificate) -> PeerIdentity:
+    """Whose certificate it is. Raises UNAUTHENTICATED when it is no node's."""
     return PeerIdentity(spiffe_id(certificate), certificate.not_valid_before_utc.timestamp())
 
 

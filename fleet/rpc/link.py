@@ -19,8 +19,8 @@ from typing import Final, Protocol
 import grpc
 import structlog
 
+from fleet import enrol, telemetry
 from fleet import identity as identities
-from fleet import telemetry
 from fleet.backoff import Backoff
 from fleet.clock import Clock
 from fleet.errors import LocciError
@@ -168,6 +168,8 @@ class NodeLink:
         while True:
             delay_s: float | None = None
             try:
+                if self._identity.has_ended(self._clock.wall()):
+                    await self._recover()
                 endpoints = self._identity.facts().node_endpoints
                 self._dialled = endpoints[attempt % len(endpoints)]
                 await self._session(self._dialled)
@@ -443,6 +445,15 @@ class NodeLink:
         return set(self._told.fingerprints) != self._identity.trusted() or not self._identity.issued_by(
             self._told.issuer
         )
+
+    async def _recover(self) -> None:
+        """A host that was away for longer than its certificate is good comes back by itself."""
+        try:
+            await enrol.recover(self._identity)
+        except LocciError as error:
+            reason = f"the certificate of this host has ended, and cannot be replaced now: {error.message}"
+            raise LocciError(error.code, error.reason, reason) from error
+        log.info("certificate_recovered", until=self._identity.certificate().not_valid_after_utc.isoformat())
 
     async def _renew(self) -> None:
         facts = self._identity.facts()

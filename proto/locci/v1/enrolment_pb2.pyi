@@ -407,3 +407,33 @@ class RenewResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RenewResponse: _TypeAlias = RenewResponse  # noqa: Y015
+
+@_typing.final
+class RecoverRequest(_message.Message):
+    """A host whose certificate has ended, as after days without a control plane, proves by its key that it is who it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    CSR_PEM_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    certificate_pem: _builtins.str
+    """PEM certificate that the control plane issued last, or the one before."""
+    csr_pem: _builtins.str
+    """PEM certificate request with a fresh key."""
+    signature: _builtins.bytes
+    """By the certificate's key (ECDSA with SHA-256) over `locci-recover-v1`, a NUL and `csr_pem`."""
+    def __init__(
+        self,
+        *,
+        certificate_pem: _builtins.str = ...,
+        csr_pem: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "csr_pem", b"csr_pem", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverRequest: _TypeAlias = RecoverRequest  # noqa: Y015

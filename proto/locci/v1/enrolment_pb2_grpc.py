@@ -210,6 +210,11 @@ class EnrolmentServiceStub:
                 request_serializer=locci_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=locci_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/locci.v1.EnrolmentService/Recover',
+                request_serializer=locci_dot_v1_dot_enrolment__pb2.RecoverRequest.SerializeToString,
+                response_deserializer=locci_dot_v1_dot_enrolment__pb2.RenewResponse.FromString,
+                _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/locci.v1.EnrolmentService/Renew',
                 request_serializer=locci_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
@@ -235,6 +240,13 @@ class EnrolmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recover(self, request, context):
+        """Public: a certificate for a node that is part of the fleet and not revoked, whose own has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Renew(self, request, context):
         """Only over the nodes' mTLS port.
         """
@@ -254,6 +266,11 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=locci_dot_v1_dot_enrolment__pb2.EnrolRequest.FromString,
                     response_serializer=locci_dot_v1_dot_enrolment__pb2.EnrolResponse.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=locci_dot_v1_dot_enrolment__pb2.RecoverRequest.FromString,
+                    response_serializer=locci_dot_v1_dot_enrolment__pb2.RenewResponse.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
@@ -316,6 +333,33 @@ class EnrolmentService:
             '/locci.v1.EnrolmentService/Enrol',
             locci_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
             locci_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/locci.v1.EnrolmentService/Recover',
+            locci_dot_v1_dot_enrolment__pb2.RecoverRequest.SerializeToString,
+            locci_dot_v1_dot_enrolment__pb2.RenewResponse.FromString,
             options,
             channel_credentials,
             insecure,

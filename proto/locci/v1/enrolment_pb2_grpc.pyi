@@ -93,6 +93,8 @@ class EnrolmentServiceStub:
     """Public: what the token's fingerprint is checked against."""
     Enrol: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.EnrolRequest, _enrolment_pb2.EnrolResponse]
     """Uses up the token."""
+    Recover: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RecoverRequest, _enrolment_pb2.RenewResponse]
+    """Public: a certificate for a node that is part of the fleet and not revoked, whose own has ended."""
     Renew: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewRequest, _enrolment_pb2.RenewResponse]
     """Only over the nodes' mTLS port."""
 
@@ -105,6 +107,8 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     """Public: what the token's fingerprint is checked against."""
     Enrol: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.EnrolRequest, _enrolment_pb2.EnrolResponse]  # type: ignore[assignment]
     """Uses up the token."""
+    Recover: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RecoverRequest, _enrolment_pb2.RenewResponse]  # type: ignore[assignment]
+    """Public: a certificate for a node that is part of the fleet and not revoked, whose own has ended."""
     Renew: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewRequest, _enrolment_pb2.RenewResponse]  # type: ignore[assignment]
     """Only over the nodes' mTLS port."""
 
@@ -126,6 +130,14 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.EnrolResponse, _abc.Awaitable[_enrolment_pb2.EnrolResponse]]:
         """Uses up the token."""
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _enrolment_pb2.RecoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrolment_pb2.RenewResponse, _abc.Awaitable[_enrolment_pb2.RenewResponse]]:
+        """Public: a certificate for a node that is part of the fleet and not revoked, whose own has ended."""
 
     @_abc_1.abstractmethod
     def Renew(

@@ -367,6 +367,7 @@ class Node(_message.Message):
     AGENT_UPGRADE_FIELD_NUMBER: _builtins.int
     WANTED_AGENT_VERSION_FIELD_NUMBER: _builtins.int
     WANTED_BY_FIELD_NUMBER: _builtins.int
+    RECOVERED_FROM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `nodes/{node}`; the id is 1-40 of `a-z0-9-`, starting with a letter."""
     region: _builtins.str
@@ -391,6 +392,8 @@ class Node(_message.Message):
     """The version that an upgrade named for it, which goes before the region's; empty when none did since."""
     wanted_by: _builtins.str
     """The upgrade, `upgrades/{number}`."""
+    recovered_from: _builtins.str
+    """SHA-256 of the certificate that had ended when the node came back with it, hexadecimal; empty once it has renewed since."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeRole.ValueType]:
         """One or both roles."""
@@ -466,10 +469,11 @@ class Node(_message.Message):
         agent_upgrade: Global___AgentUpgrade | None = ...,
         wanted_agent_version: _builtins.str = ...,
         wanted_by: _builtins.str = ...,
+        recovered_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent_upgrade", b"agent_upgrade", "certificate_expire_time", b"certificate_expire_time", "condition_time", b"condition_time", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_upgrade", b"agent_upgrade", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "certificate_issuer", b"certificate_issuer", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "host_conditions", b"host_conditions", "labels", b"labels", "name", b"name", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions", "trusted_authorities", b"trusted_authorities", "wanted_agent_version", b"wanted_agent_version", "wanted_by", b"wanted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_upgrade", b"agent_upgrade", "assigned_replicas", b"assigned_replicas", "certificate_expire_time", b"certificate_expire_time", "certificate_issuer", b"certificate_issuer", "condition", b"condition", "condition_reason", b"condition_reason", "condition_time", b"condition_time", "cordoned", b"cordoned", "create_time", b"create_time", "drain_deadline_time", b"drain_deadline_time", "etag", b"etag", "facts", b"facts", "healthy_replicas", b"healthy_replicas", "host_conditions", b"host_conditions", "labels", b"labels", "name", b"name", "recovered_from", b"recovered_from", "region", b"region", "revision", b"revision", "roles", b"roles", "sessions", b"sessions", "trusted_authorities", b"trusted_authorities", "wanted_agent_version", b"wanted_agent_version", "wanted_by", b"wanted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
