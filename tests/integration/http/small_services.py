@@ -89,6 +89,9 @@ class Enrolment:
     async def enrol(self, request: Any, caller: Caller) -> enrolment_pb2.EnrolResponse:
         raise LocciError(Code.UNAUTHENTICATED, "TOKEN_REFUSED", "the join token is not valid")
 
+    async def recover(self, request: Any, caller: Caller) -> enrolment_pb2.RenewResponse:
+        raise LocciError(Code.UNAUTHENTICATED, "CERTIFICATE_UNKNOWN", "the certificate is not of this fleet")
+
 
 def services(regions: Regions) -> list[Service]:
     """All of them."""
