@@ -14,6 +14,7 @@ import structlog
 
 from agent.edge import admin
 from agent.edge.access_log import AccessLog
+from agent.edge.checks import Checks
 from agent.edge.client_tls import ClientTls
 from agent.edge.config_link import ConfigLink
 from agent.edge.core.routing import Table
@@ -59,6 +60,7 @@ class Worker:
         self._tls = PeerTls()
         self._pool = Pool(loop, settings.connect_timeout_s, self._tls)
         fetcher = Fetcher(self.state, self._pool)
+        self._checks = Checks(self.state, self._pool)
         self._filler = Filler(self.state, fetcher)
         exchange = Exchange(self.state, fetcher, self._filler)
         self._client_tls = ClientTls(clock.wall())
@@ -91,8 +93,10 @@ class Worker:
         self.state.https_port = next(iter(self.https_ports), 0)
         for listener, text in zip(self._plain, self.settings.http_listen, strict=True):
             self.http_ports.append(await listener.listen(text))
-        for work in (self.link.run(), self._sweep(), self._listen_for_peers(), self._write_log(), self._rates.run()):
+        for work in (self.link.run(), self._sweep(), self._listen_for_peers(), self._write_log()):
             self._spawn(work)
+        self._spawn(self._rates.run())
+        self._spawn(self._checks.run())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -17,6 +17,8 @@ HELP: Final = {
     "refused_total": "Requests refused as malformed, too large or too slow.",
     "limited_total": "Requests refused because their client or their app had too many.",
     "retries_total": "Tries of a further endpoint.",
+    "checks_total": "Looks at endpoints that nobody asks, or that cannot be reached.",
+    "checks_failed_total": "Those of them that found no way.",
     "hedges_total": "Requests for which a second endpoint was asked before the first had answered.",
     "hedges_won_total": "Those of them that the second answered first.",
     "peer_requests_total": "Requests sent to other edges.",
@@ -55,6 +57,8 @@ class Counters:
     refused_total: int
     limited_total: int
     retries_total: int
+    checks_total: int
+    checks_failed_total: int
     hedges_total: int
     hedges_won_total: int
     peer_requests_total: int

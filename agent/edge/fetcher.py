@@ -14,6 +14,7 @@ from agent.edge.core import headers as fields_rules
 from agent.edge.core.headers import Fields, HeaderList, Origin, encode_head
 from agent.edge.core.http_rules import NO_HTTP_RULES, HttpRules
 from agent.edge.core.request_head import METHODS_IDEMPOTENT, METHODS_SAFE, Refused, RequestHead, switches
+from agent.edge.core.retry_budget import RetryBudget
 from agent.edge.core.routing import Candidate, Route, candidates, may_retry, shielding
 from agent.edge.pool import Pool
 from agent.edge.state import EdgeState
@@ -173,6 +174,7 @@ class Fetcher:
     def __init__(self, state: EdgeState, pool: Pool):
         self._state = state
         self.pool = pool
+        self._retries = RetryBudget()
         self._hedges = HEDGES_MAX
         """How many requests may be asked for twice now."""
 
@@ -216,6 +218,7 @@ class Fetcher:
         tries = candidates(route, state.endpoints, now, state.rng.random(), local_only=local_only, wish=wish)
         if request.shield_key and route.shield:
             tries = [*shielding(route, state.endpoints, now, request.shield_key), *tries]
+        self._retries.earn()
         last: UpstreamError | None = None
         for number, candidate in enumerate(tries):
             if number:
@@ -227,10 +230,12 @@ class Fetcher:
                     incoming = await self._attempt(candidate, request)
             except UpstreamError as error:
                 last = error
-                candidate.endpoint.failed(state.clock.monotonic())
+                candidate.endpoint.failed(state.clock.monotonic(), reached=error.sent)
                 if not (error.timed_out and error.sent):  # an app that is slow says nothing of the way to it
                     candidate.endpoint.lost(str(error))
                 if not self._may_go_on(request, error.sent, error.began):
+                    break
+                if error.sent and not self._retries.spend(now):  # what has reached nobody costs nobody anything
                     break
                 continue
             if self._declined(incoming) and number + 1 < len(tries) and self._may_go_on(request, False, False):

@@ -45,12 +45,14 @@ class Endpoint:
     """Requests that it did not take, or took and broke off, not counting answers that came too late."""
     loss: str = ""
     """What the last one was."""
+    unreachable: bool = False
+    """No connection came about. Requests go elsewhere until a look (`checks`) finds a way again."""
 
     def available(self, now: float) -> bool:
         """Whether it may get requests: not ejected, or due for a trial that nobody makes yet."""
         if self.ejections == 0:
             return True
-        return now >= self.ejected_until and now >= self.trial_until
+        return not self.unreachable and now >= self.ejected_until and now >= self.trial_until
 
     def begin(self, now: float) -> None:
         """A request goes there."""
@@ -75,6 +77,7 @@ class Endpoint:
 
         Five 502, 503 or 504 in a row eject; anything else clears. How soon an error comes counts for nothing.
         """
+        self.unreachable = False
         self.trial_until = 0.0
         self.answers += 1
         # Where both are below the floor, it makes no difference which it is.
@@ -89,9 +92,16 @@ class Endpoint:
         if self.server_errors >= SERVER_ERRORS_MAX or self.ejections:
             self._eject(now)
 
-    def failed(self, now: float) -> None:
-        """It could not be reached, or broke off before an answer: ejected at once, so that only one request pays."""
+    def failed(self, now: float, *, reached: bool = True) -> None:
+        """It could not be `reached`, or broke off before an answer: ejected at once, so that only one request pays."""
+        self.unreachable = not reached
         self._eject(now)
+
+    def reached(self, now: float) -> None:
+        """A look found a way: it gets requests again, few at first."""
+        if self.unreachable:
+            self.forgive()
+            self.entered = now
 
     def lost(self, reason: str) -> None:
         """A request did not get there, or its connection broke off before an answer."""
@@ -101,6 +111,7 @@ class Endpoint:
     def forgive(self) -> None:
         """Its failures count no more; what is in progress does."""
         self.ejections = self.server_errors = 0
+        self.unreachable = False
         self.ejected_until = self.trial_until = self.latency_s = 0.0
 
     def _latency(self, now: float) -> float:

@@ -189,3 +189,66 @@ async def test_an_apps_rules_are_applied_once_on_the_way_through_two_edges(
     origin.handler = missing
     assert (await fetch(near.port, "/b")).body == b"<p>page</p>"
     assert (await fetch(near.port, "/b", Accept="application/json")).body == b"text"
+
+
+async def asked_all_the_time(edge: Edge, results: list[int], over: asyncio.Event) -> None:
+    """One client that asks again and again, with a new connection for every tenth request."""
+    while not over.is_set():
+        async with await Client.open(edge.port) as client:
+            for number in range(10):
+                response = await client.get(f"/{number}")
+                results.append(response.status if response.whole else -1)
+
+
+async def test_a_local_app_that_dies_under_load_costs_no_user_anything(pair: tuple[Edge, Edge], origin: Origin) -> None:
+    async def busy(seen: Seen) -> None:
+        await asyncio.sleep(0.002)
+        await seen.answer(200, b"hello\n", Cache_Control="no-store")
+
+    origin.handler = busy
+    near, far = pair
+    replicas = [await Origin(busy).start() for _ in range(2)]
+    await far.serve(route("hello", ["hello.test"], [origin.address]))
+    addresses = [replica.address for replica in replicas]
+    await near.serve(route("hello", ["hello.test"], addresses, peers=[peer(far)]))
+    results: list[int] = []
+    over = asyncio.Event()
+    clients = [asyncio.create_task(asked_all_the_time(near, results, over)) for _ in range(24)]
+    for _ in range(2):
+        count = len(results)
+        await until(lambda count=count: len(results) > count + 200)  # type: ignore[misc]
+        for replica in replicas:  # with requests in the middle of everything
+            await replica.stop()
+        count, asked = len(results), len(origin.seen)
+        await until(lambda count=count: len(results) > count + 300)  # type: ignore[misc]
+        assert len(origin.seen) > asked + 200, "the other region answers"
+        for replica in replicas:
+            port = replica.port
+            await replica.start(port)
+        seen = sum(len(replica.seen) for replica in replicas)
+        await until(lambda seen=seen: sum(len(replica.seen) for replica in replicas) > seen + 50)  # type: ignore[misc]
+    over.set()
+    await asyncio.gather(*clients)
+    assert set(results) == {200}
+    for replica in replicas:
+        await replica.stop()
+
+
+async def test_a_dead_region_is_known_before_it_is_needed(
+    make_edge: MakeEdge, pair: tuple[Edge, Edge], tmp_path: Path, origin: Origin
+) -> None:
+    near, far = pair
+    third = await joined(make_edge, tmp_path, "ap-1", "ap")
+    for edge in (far, third):
+        await edge.serve(route("hello", ["hello.test"], [origin.address]))
+    await near.serve(route("hello", ["hello.test"], [], peers=[peer(far), peer(third)]))
+    place, retries = f"127.0.0.1:{far.worker.peer_port}", near.counters.retries_total
+    await until(lambda: near.counters.checks_total >= 2)
+    await far.stop()
+    await until(lambda: near.worker.state.endpoints[place].unreachable, 30)
+    assert (await fetch(near.port, "/a")).status == 200
+    assert near.counters.retries_total == retries, "nobody had to find out"
+    await far.start()
+    far.agent.config = None
+    await far.serve(route("hello", ["hello.test"], [origin.address]))
+    assert near.counters.checks_failed_total >= 1
