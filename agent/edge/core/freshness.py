@@ -45,7 +45,11 @@ _NOT_OMITTED: Final = frozenset(
         *targeted.FIELDS,
     )
 )
-REASONS_OF_REQUEST: Final = frozenset(("request no-store", "authorization", "range"))
+_OVERRIDES: Final = frozenset(
+    (b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url")
+)
+"""Fields by which a request asks some frameworks for another method or path than the one that is the key."""
+REASONS_OF_REQUEST: Final = frozenset(("request no-store", "authorization", "range", "override"))
 """Reasons that say nothing about the responses to other requests."""
 
 
@@ -183,6 +187,8 @@ def _obstacle(
         return "vary per client"  # the edge writes these: what the client sent does not tell two responses apart
     if b"range" in request:
         return "range"
+    if not _OVERRIDES.isdisjoint(request):
+        return "override"  # stricter: what came may be the answer to something else
     return ""
 
 
