@@ -4,6 +4,7 @@ share of requests that clients of each region got an answer to. Pure; colours co
 from __future__ import annotations
 
 import html
+import textwrap
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,9 +14,10 @@ from cli.drill_steps import begin_s, duration_s, seconds_of, steps_of, title_of
 Json = dict[str, Any]
 
 _WIDTH: Final = 1000
-_LEFT: Final = 150
+_LEFT: Final = 175
+_TITLE_CHARS: Final = 27
 _RIGHT: Final = 20
-_TOP: Final = 26
+_TOP: Final = 8
 _STEP_HEIGHT: Final = 74
 _STRIP_HEIGHT: Final = 26
 _STRIP_GAP: Final = 6
@@ -113,8 +115,10 @@ def _step(number: int, step: Json, found: list[Stage], end_s: float, y: float, *
     x1, x2 = _x(begin, end_s), _x(over, end_s)
     line = y + 36
     name = f"Step {number}" if several else "Fault"
+    lines = textwrap.wrap(title_of(step), _TITLE_CHARS, max_lines=2, placeholder="…")
     parts = [
-        f'<text x="0" y="{line + 4}" class="head">{name}</text>',
+        f'<text x="0" y="{line - 8}" class="head">{name}</text>',
+        *(f'<text x="0" y="{line + 8 + 13 * row}" class="title">{_(text)}</text>' for row, text in enumerate(lines)),
         f'<rect x="{x1:.1f}" y="{line - 9}" width="{max(2.0, x2 - x1):.1f}" height="18" rx="3" class="fault">'
         f"<title>{_(title_of(step))}, {begin:g} s to {over:.1f} s</title></rect>",
     ]

@@ -50,6 +50,7 @@ overflow-wrap:anywhere}.signature{display:grid;grid-template-columns:max-content
 .signature dt{color:var(--soft)}.signature dd{margin:0}@media (max-width:40rem){.signature{display:block}}
 .timeline{display:block;width:100%;min-width:44rem;height:auto;font:12px system-ui,sans-serif}
 .timeline text{fill:var(--text)}.timeline .head{font-weight:600;font-size:12.5px}.timeline .region{font-size:12.5px}
+.timeline .title{fill:var(--soft);font-size:11px}
 .timeline .tick{fill:var(--soft);font-size:11px}.timeline .label{font-size:11.5px}.timeline .grid{stroke:var(--grid)}
 .timeline .fault{fill:var(--fault)}.timeline .stem{stroke:var(--soft);stroke-width:1.2}
 .timeline .mark{stroke:var(--card);

@@ -273,3 +273,19 @@ async def test_a_bad_release_must_roll_back_by_itself(rig: Rig) -> None:
     assert (app.target_release, app.latest_release) == ("apps/hello/releases/1", "apps/hello/releases/1")
     answer = await rig.apps.ApplyApp(app_pb2.ApplyAppRequest(manifest=app.manifest))
     assert answer.unchanged
+
+
+async def test_guards_call_a_run_off_when_clients_fail_or_regions_fall(rig: Rig) -> None:
+    await fleet(rig)
+    spec = drill_pb2.DrillSpec(fault=drill_pb2.FAULT_KIND_NODE_CUT, target="nodes/eu-1", hostname="hello.example.net")
+    spec.fault_duration.FromSeconds(600)
+    spec.max_failed_percent = 20
+    await rig.drills.CreateDrill(drill_pb2.CreateDrillRequest(drill_id="cut", drill=drill_pb2.Drill(spec=spec)))
+    await begin(rig)
+    await in_state(rig, RUN.STATE_FAULTY)
+    us = rig.hosts["us-1"]
+    us.counts = [agent_pb2.DrillClientCounts(resource="drillclients/cut/1", region="regions/eu", requests=20, failed=5)]
+    row = await in_state(rig, RUN.STATE_RECOVERING)
+    assert "5 of 20 requests of clients failed, more than 20 %" in row.abort_reason
+    assert [s.requests for s in row.clients[0].samples] == [20]
+    await until(lambda: "faults/cut/1" not in rig.hosts["eu-1"].resources, "the target is told", PATIENCE_S)

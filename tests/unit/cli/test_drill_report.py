@@ -5,7 +5,8 @@ from __future__ import annotations
 import html.parser
 
 from cli.drill_page import as_html
-from cli.drill_report import as_text, bound_s, compared, stages
+from cli.drill_picture import spans_of
+from cli.drill_report import as_text, bound_s, checks, compared, stages
 
 RUN = {
     "name": "drills/cut-eu/runs/3",
@@ -95,3 +96,80 @@ def test_two_runs_side_by_side() -> None:
     assert any(line.split() == ["withdrawn", "1.80", "s", "1.50", "s", "-0.30", "s"] for line in lines)
     assert any(line.split() == ["restored", "-", "9.00", "s"] for line in lines)
     assert lines[-1].split() == ["failed", "requests", "40", "10", "-30"]
+
+
+def samples(failed_at: range) -> list[dict[str, str]]:
+    failed = 0
+    found = []
+    for second in range(30):
+        failed += second in failed_at
+        found.append({"after": f"{second}.5s", "requests": str(second + 1), "failed": str(failed)})
+    return found
+
+
+GAME_DAY = {
+    "name": "drills/game-day/runs/7",
+    "state": "STATE_FAILED",
+    "spec": {
+        "hostname": "shop.example.net",
+        "steps": [
+            {
+                "title": "eu <is> cut",
+                "fault": "FAULT_KIND_REGION_CUT",
+                "targets": ["regions/eu"],
+                "fault_duration": "9s",
+            },
+            {"fault": "FAULT_KIND_PROGRAM_KILLED", "program": "edge", "targets": ["nodes/us-1"]}
+            | {"start_offset": "12s", "fault_duration": "8s"},
+            {
+                "fault": "FAULT_KIND_BAD_RELEASE",
+                "targets": ["apps/shop"],
+                "start_offset": "20s",
+                "fault_duration": "9s",
+            },
+        ],
+    },
+    "marks": [
+        {"stage": "fault", "step": 1},
+        {"stage": "withdrawn", "after": "2s", "step": 1},
+        {"stage": "healed", "after": "9s", "step": 1},
+        {"stage": "restored", "after": "11s", "step": 1},
+        {"stage": "fault", "after": "12s", "step": 2},
+        {"stage": "withdrawn", "after": "17s", "step": 2},
+        {"stage": "healed", "after": "20s", "step": 2},
+        {"stage": "fault", "after": "20s", "step": 3},
+        {"stage": "rolled-back", "after": "26s", "step": 3},
+    ],
+    "failures": ["step 2, withdrawn: after 5.000 s; the objective is 3 s"],
+    "clients": [
+        {"region": "regions/eu", "requests": "30", "failed": "3", "longest_gap": "4s", "samples": samples(range(3, 6))}
+    ],
+}
+
+
+def test_objectives_of_steps_count_from_their_own_beginning() -> None:
+    found = {check.what: (check.measured_s, check.met) for check in checks(GAME_DAY, 0.0)}
+    assert found["Step 1: withdrawn from every DNS answer"] == (2.0, True)
+    assert found["Step 1: back in every DNS answer after the fault"] == (2.0, True)
+    assert found["Step 2: withdrawn from every DNS answer"] == (5.0, False)
+    assert found["Step 2: back in every DNS answer after the fault"] == (None, False)
+    assert found["Step 3: the bad release is rolled back by itself"] == (6.0, True)
+    assert found["No client is without an answer for longer"] == (4.0, True)
+
+
+def test_the_page_shows_steps_and_clients_over_time() -> None:
+    page = as_html(GAME_DAY, 0.0, GAME_DAY | {"signed_report": "{}", "signature": "MEU="})
+    assert page.count('class="fault"') == 3
+    assert page.count('class="none"') == 3, "three seconds without an answer"
+    assert "eu &lt;is&gt; cut" in page
+    assert "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" in page
+    assert "locci drill report game-day --run 7 --verify" in page
+    assert "This run is not signed" in as_html(GAME_DAY, 0.0)
+    assert "step 2  12-20 s     program-killed edge of nodes/us-1" in as_text(GAME_DAY, 0.0)
+    assert "2    withdrawn" in as_text(GAME_DAY, 0.0)
+
+
+def test_spans_of_clients_that_began_anew_take_nothing_back() -> None:
+    counts = [(1, 10, 0), (2, 11, 1), (3, 1, 0), (4, 12, 1)]
+    client = {"samples": [{"after": f"{at}s", "requests": str(n), "failed": str(bad)} for at, n, bad in counts]}
+    assert [(s.begin_s, s.end_s, s.requests, s.failed) for s in spans_of(client)] == [(1, 2, 1, 1), (2, 4, 1, 0)]
