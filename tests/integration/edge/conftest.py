@@ -73,8 +73,8 @@ async def make_edge(tmp_path: Path) -> AsyncIterator[MakeEdge]:
     async def make(name: str = "edge", **settings: Any) -> Edge:
         path = tmp_path / name
         path.mkdir()
-        values = {"http_listen": ["127.0.0.1:0"], "https_listen": [], "peer_listen": "", "admin_listen": "", "workers": 1}
-        values |= settings
+        values: dict[str, Any] = {"http_listen": ["127.0.0.1:0"], "https_listen": [], "peer_listen": ""}
+        values |= {"admin_listen": "", "workers": 1} | settings
         edge = Edge(path, EdgeSettings(run_dir=path, state_dir=path / "state", **values))
         await edge.start()
         edges.append(edge)
