@@ -240,8 +240,19 @@ class Responder:
             body += wire.record(owner, *alias)
             answers, owner = answers + 1, entry.alias
             holder = self._names.zone_of(owner)
-            if holder is None or self._names.cut_of(owner, holder[0]) is not None:
+            if holder is None:
                 break
+            cut = self._names.cut_of(owner, holder[0])
+            if cut is not None and qtype == wire.DS and owner == cut.owner:
+                signers = b"".join(wire.record(owner, *record) for record in cut.signers)
+                negative = b"" if signers else holder[0].negative_soa(holder[0].wire_name)
+                count = len(cut.signers)
+                return zone.tail(Rcode.NOERROR, (body + signers + negative,), answers + count, int(not count)), scope
+            if cut is not None:
+                if holder[0].keys:
+                    # Its name servers would need a proof that the child is not signed.
+                    break
+                return cut.behind(body, answers, aa=True), scope
             target = self._names.find(owner, holder[0])
             if target is None:
                 # The code speaks of the last name in the chain (RFC 6604, section 2.1).
@@ -293,6 +304,8 @@ class Responder:
         query = wire.parse_query(data)
         if query is None:
             return None
+        if not query.qname and not query.problem:
+            return self._only_a_cookie(data, query, source)
         if query.qclass == wire.CHAOS and not query.problem:
             return self._about_itself(data, query, source)
         problem = query.problem or _refusal(query)
@@ -373,6 +386,14 @@ class Responder:
             return False
         cookie = query.edns.cookie
         return self._jar.is_ours(cookie[:CLIENT_BYTES], cookie[CLIENT_BYTES:], source)
+
+    def _only_a_cookie(self, data: bytes, query: Query, source: bytes) -> bytes:
+        """The answer to a query without a question (RFC 7873, section 5.4)."""
+        assert query.edns is not None
+        if self._jar is None:
+            return self._error(data, query, Rcode.FORMERR, source)
+        stale = len(query.edns.cookie) > CLIENT_BYTES and not self.has_our_cookie(data, source)
+        return self._error(data, query, Rcode.BADCOOKIE if stale else Rcode.NOERROR, source)
 
     def _about_itself(self, data: bytes, query: Query, source: bytes) -> bytes:
         """`version.bind`, `id.server` and the like, class CHAOS (RFC 4892)."""

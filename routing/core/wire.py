@@ -183,6 +183,8 @@ def parse_query(data: bytes) -> Query | None:
     opcode = data[2] >> 3 & 15
     query = Query(opcode)
     try:
+        if data[4:6] == b"\0\0":
+            return _without_question(data, opcode)
         if data[4:6] != b"\0\1":
             raise _MalformedError
         end = _skip_labels(data, HEADER_BYTES)
@@ -203,6 +205,18 @@ def parse_query(data: bytes) -> Query | None:
         problem = Rcode.BADVERS
     found = edns.edns if isinstance(edns, _BrokenOptions) else edns
     return Query(opcode, query.end, query.qname, query.qtype, query.qclass, found, problem)
+
+
+def _without_question(data: bytes, opcode: int) -> Query:
+    """Who only wants a cookie asks nothing (RFC 7873, section 5.4); whoever else does so is malformed."""
+    edns = _additional(data, HEADER_BYTES)
+    if opcode or not isinstance(edns, Edns):
+        raise _MalformedError
+    if edns.version:
+        return Query(opcode, edns=edns, problem=Rcode.BADVERS)
+    if not edns.cookie:
+        return Query(opcode, edns=edns, problem=Rcode.FORMERR)
+    return Query(opcode, edns=edns)
 
 
 @dataclass(frozen=True, slots=True)

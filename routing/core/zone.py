@@ -180,11 +180,14 @@ class Cut:
 
     def referral(self, qname: bytes) -> Tail:
         """Where to ask instead for a name at or below the cut (RFC 1034, section 4.3.2, step 3b)."""
-        owner = wire.pointer(wire.HEADER_BYTES + len(qname) - len(self.owner))
-        body = b"".join(wire.record(owner, *record) for record in self.servers)
+        return self.behind(b"", 0, False, wire.pointer(wire.HEADER_BYTES + len(qname) - len(self.owner)))
+
+    def behind(self, body: bytes, answers: int, aa: bool, owner: bytes = b"") -> Tail:
+        """The same behind so many records of an answer. `owner` is the child's name as it is written there."""
+        body += b"".join(wire.record(owner or self.owner, *record) for record in self.servers)
         glue = b"".join(wire.record(name, *record) for name, record in self.glue)
-        slim = tail(Rcode.NOERROR, (body,), 0, len(self.servers), aa=False)
-        whole = tail(Rcode.NOERROR, (body + glue,), 0, len(self.servers), len(self.glue), aa=False)
+        slim = tail(Rcode.NOERROR, (body,), answers, len(self.servers), aa=aa)
+        whole = tail(Rcode.NOERROR, (body + glue,), answers, len(self.servers), len(self.glue), aa=aa)
         return replace(whole, slim=slim)
 
 
@@ -261,20 +264,35 @@ def compile_names(table: RoutingTable) -> Names:
         # A zone below another makes the names between them exist: an NXDOMAIN there would deny it (RFC 8020).
         if len(compiled.wire_name) > 1:
             _add_ancestors(names, compiled.wire_name)
+    for owner in cuts:
+        # So does a delegation.
+        _add_ancestors(names, owner)
     _follow_aliases(names)
     return Names(names.entries, zones, tuple(classes), cuts)
 
 
 def _cuts(zone: CompiledZone) -> Iterable[Cut]:
-    """The delegations of a zone: NS records below its own name."""
+    """The delegations of a zone: NS records below its own name, with the addresses of those servers that are below a
+    delegation themselves, this one or another (RFC 9471, section 3)."""
+    delegated = {wire.name(r.name): r for r in zone.zone.records if r.type == 2 and wire.name(r.name) != zone.wire_name}
+    below: dict[bytes, list[Record]] = {}
     for declared in zone.zone.records:
-        owner = wire.name(declared.name)
-        if declared.type != 2 or owner == zone.wire_name:
-            continue
-        below = [r for r in zone.zone.records if r.type in (1, 28) and ("." + r.name).endswith("." + declared.name)]
-        glue = tuple((wire.name(r.name), record) for r in below for record in _records(r))
+        host = wire.name(declared.name)
+        if declared.type in (1, 28) and any(above in delegated for above in _and_above(host)):
+            below.setdefault(host, []).extend(_records(declared))
+    for owner, declared in delegated.items():
+        servers = dict.fromkeys(data.lower() for data in declared.data)
+        glue = tuple((host, record) for host in servers for record in below.get(host, ()))
         signers = [r for r in zone.zone.records if r.type == 43 and r.name == declared.name]
         yield Cut(owner, _records(declared), glue, tuple(record for r in signers for record in _records(r)))
+
+
+def _and_above(wire_name: bytes) -> Iterable[bytes]:
+    """A name and every name above it but the root."""
+    at = 0
+    while wire_name[at]:
+        yield wire_name[at:]
+        at += 1 + wire_name[at]
 
 
 def _records(declared: RecordSet) -> tuple[Record, ...]:
@@ -338,7 +356,7 @@ def _add_ancestors(names: Names, wire_name: bytes) -> None:
     """Makes every name above exist, up to the zone that holds it."""
     above = wire_name[1 + wire_name[0] :]
     found = names.zone_of(above)
-    if found is not None and above not in names.entries:
+    if found is not None and above not in names.entries and names.cut_of(above, found[0]) is None:
         names.entries[above] = Entry(found[0], found[1])
         if above != found[0].wire_name:
             _add_ancestors(names, above)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dns.flags
 import dns.message
+import dns.rcode
 import dns.rdata
 import dns.rdatatype
 import pytest
@@ -43,6 +44,8 @@ DECLARED = (
     records("child.example.net", "NS", "ns1.child.example.net.", "ns.example.org."),
     records("ns1.child.example.net", "A", "192.0.2.77"),
     records("child.example.net", "DS", "12345 13 2 " + "ab" * 32),
+    records("child2.between.example.net", "NS", "ns.elsewhere.test."),
+    records("lent.example.net", "CNAME", "x.child.example.net."),
     records("_sip._tcp.example.net", "SRV", "0 5 5060 mail.example.net."),
     records("svc.example.net", "HTTPS", "1 . alpn=h2"),
 )
@@ -124,3 +127,16 @@ def test_ds_is_the_parents() -> None:
     found = ask("child.example.net", "DS")
     assert found.flags & dns.flags.AA
     assert len(found.answer) == 1
+
+
+def test_a_delegation_makes_the_names_above_it_exist() -> None:
+    """An NXDOMAIN there would deny the child, too (RFC 8020)."""
+    assert ask("between.example.net", "TXT").rcode() == dns.rcode.NOERROR
+    assert "ns.elsewhere.test." in str(ask("x.child2.between.example.net").authority[0])
+
+
+def test_an_alias_of_a_childs_name_brings_the_childs_servers() -> None:
+    answer = ask("lent.example.net")
+    assert said(answer) == {"lent.example.net. x.child.example.net."}
+    assert answer.authority[0].rdtype == dns.rdatatype.NS
+    assert "192.0.2.77" in str(answer.additional[0])
