@@ -6,7 +6,7 @@ from typing import Final
 
 from cli import rollouts
 from cli.client import Json
-from cli.drill_steps import fault_of, steps_of
+from cli.drill_steps import begin_s, duration_s, extent_of, fault_of, steps_of, title_of
 from cli.output import Column, age, last, pairs, word, yes
 
 REGIONS: Final[list[Column]] = [
@@ -266,6 +266,23 @@ DRILLS: Final[list[Column]] = [
     ("HOSTNAME", lambda d: d.get("spec", {}).get("hostname", "")),
     ("LAST RUN", lambda d: last(d.get("last_run"))),
     ("AGE", lambda d: age(d.get("create_time"))),
+]
+
+
+def _drill_steps(drill: Json) -> str:
+    lines = []
+    for step in steps_of(drill.get("spec", {})):
+        span = f"{begin_s(step):g}-{begin_s(step) + duration_s(step):g} s"
+        extent = f" ({extent_of(step)})" if extent_of(step) else ""
+        lines.append(f"{span:<12}{title_of(step)}{extent}")
+    return "\n".join(lines)
+
+
+DRILL: Final[list[Column]] = [
+    *DRILLS,
+    ("STEPS", _drill_steps),
+    ("SCHEDULE", lambda d: d.get("spec", {}).get("schedule", "")),
+    ("BLOCKED", lambda d: ", ".join(d.get("spec", {}).get("blocked", []))),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from control_plane import decode
@@ -18,6 +19,23 @@ from locci.v1 import drill_pb2, event_pb2, manifest_pb2, release_pb2
 _PORT_NAME: Final = "locci-drill"
 _HEALTH_SHARE: Final = 0.4
 """Of the step's time, so much is given to the release to get healthy: the rest is for going back."""
+
+
+def unfit_for_release(state: Store, name: str) -> Iterator[str]:
+    """Why a bad release must not be tried on an app: only where the old replicas serve beside it."""
+    app = state.apps.get(name)
+    release = state.releases.get(app.target_release) if app is not None else None
+    if app is None or release is None:
+        yield f"{name} does not exist"
+        return
+    manifest = release.manifest
+    rollout = state.rollouts.get(app.rollout)
+    if rollout is not None and decode.state_of(rollout) not in TERMINAL:
+        yield f"{rollout.name} is under way"
+    if manifest.placement.singleton:
+        yield f"{name} is a singleton: a bad release would take its only replica down"
+    if manifest.kind == manifest_pb2.APP_KIND_DAEMON or any(port.host_port for port in manifest.ports):
+        yield f"{name} has one replica for each node, which a bad release would take down"
 
 
 def step_releases(
@@ -102,8 +120,7 @@ def _spoilt(manifest: manifest_pb2.AppManifest, step_s: float) -> manifest_pb2.A
     spoilt.ports.add(name=_PORT_NAME, container_port=free, protocol=manifest_pb2.PORT_PROTOCOL_TCP)
     spoilt.readiness.CopyFrom(manifest_pb2.Probe(tcp=manifest_pb2.TcpProbe(port=_PORT_NAME)))
     spoilt.ClearField("liveness")
-    policy = manifest_pb2.RolloutPolicy(max_surge=manifest.rollout.max_surge)
-    policy.max_unavailable = manifest.rollout.max_unavailable
+    policy = manifest_pb2.RolloutPolicy(max_surge=max(1, manifest.rollout.max_surge))
     policy.drain.CopyFrom(manifest.rollout.drain)
     policy.health_deadline.CopyFrom(decode.duration(max(1.0, step_s * _HEALTH_SHARE)))
     spoilt.rollout.CopyFrom(policy)

@@ -10,6 +10,7 @@ from control_plane.core.model import Condition
 from control_plane.core.rollout import TERMINAL
 from control_plane.core.rollout import State as RolloutState
 from control_plane.drill_asks import apps_of, holders, resource_of
+from control_plane.drill_release import unfit_for_release
 from control_plane.drill_spec import (
     BAD_RELEASE,
     SURGE,
@@ -73,8 +74,7 @@ def unready(state: State, observed: Observed, spec: drill_pb2.DrillSpec) -> Iter
     """Targets that cannot take part, with the reason."""
     for step in steps_of(spec):
         if step.fault == BAD_RELEASE:
-            if step.targets[0] not in state.apps:
-                yield f"{step.targets[0]} does not exist"
+            yield from unfit_for_release(state, step.targets[0])
             continue
         for name in step.targets:
             if not any(name in (node.name, node.region) for node in targets(state, step)):

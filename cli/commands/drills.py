@@ -35,8 +35,8 @@ def ls(filter_: Filter = "", order_by: OrderBy = "", watch: Watch = False, outpu
 
 @app.command("show")
 def show_(drill: Drill, output: Output = Format.TABLE) -> None:
-    """Show a drill."""
-    show_one(run(lambda c: c.get(name_of("drills", drill))), columns.DRILLS, output)
+    """Show a drill with its steps."""
+    show_one(run(lambda c: c.get(name_of("drills", drill))), columns.DRILL, output)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import pytest
 
 from cli.drill_file import FAULTS, drills_in
 from cli.failure import Failure
+from cli.main import command_names
 
 GOOD = """
 name: cut-eu
@@ -109,3 +110,7 @@ def test_every_fault_is_in_the_documentation() -> None:
     assert [fault for fault in FAULTS if f"| `{fault}` |" not in text] == []
     for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
         assert drills_in(block, "drills.md")
+
+
+def test_a_drill_is_named_in_the_singular_as_well() -> None:
+    assert {"drill", "drills"} <= command_names()
