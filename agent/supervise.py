@@ -28,6 +28,7 @@ from agent.core.upgrade import (
     Fetch,
     Fetched,
     Note,
+    RefreshEdge,
     Remember,
     Report,
     StartAgent,
@@ -49,6 +50,7 @@ log = structlog.get_logger()
 LOOK_EVERY_S: Final = 0.5
 STOP_S: Final = 15.0
 FETCH_S: Final = 900.0
+EDGE_RELOAD_S: Final = 30.0
 STATE_NAME: Final = "upgrade.json"
 
 
@@ -106,6 +108,7 @@ class Supervisor:
         self._process: asyncio.subprocess.Process | None = None
         self._exit: asyncio.Task[int] | None = None
         self._fetch: asyncio.Task[str] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT; the agent ends with it. Raises OSError when the agent cannot be started."""
@@ -126,6 +129,9 @@ class Supervisor:
             if self._fetch is not None:
                 self._fetch.cancel()
                 await asyncio.wait([self._fetch])
+            if self._refreshing is not None:
+                self._refreshing.cancel()
+                await asyncio.wait([self._refreshing])
             await self._stop()
 
     async def _look(self) -> None:
@@ -162,6 +168,8 @@ class Supervisor:
                 write_atomic(self._memory, json.dumps(content).encode())
             case Tell():
                 self._keep(command)
+            case RefreshEdge():
+                self._refreshing = asyncio.create_task(self._refresh_edge())
             case Note(severity, message):
                 getattr(log, severity)("upgrade", message=message)
             case _:
@@ -173,6 +181,26 @@ class Supervisor:
             UpgradeStatus(self._settings.state_dir).tell(said)
         except OSError as error:
             log.error("upgrade_status_not_kept", reason=error.strerror)
+
+    async def _refresh_edge(self) -> None:
+        """The edge serves on with the version that it has when it cannot take another; so nothing else follows."""
+        command = self._settings.edge_reload_command
+        if not command:
+            return
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            )
+            async with asyncio.timeout(EDGE_RELOAD_S):
+                _, said = await process.communicate()
+            reason = said.decode("utf-8", "replace").strip() or f"exit code {process.returncode}"
+        except (OSError, TimeoutError) as error:
+            reason = str(error) or f"not within {EDGE_RELOAD_S:g} s"
+        else:
+            if process.returncode == 0:
+                log.info("edge_reloads", version=self._installation.current)
+                return
+        log.warning("edge_not_reloaded", command=" ".join(command), reason=reason)
 
     async def _start(self) -> None:
         program = self._settings.install_dir / "current" / "bin" / "locci-agent"

@@ -138,6 +138,11 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class RefreshEdge:
+    """Have the edge take the version that `current` names, without a dropped connection."""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Tell people."""
 
@@ -146,7 +151,7 @@ class Note:
 
 
 Event = Began | VersionWanted | Fetched | AgentReported | AgentExited | Ticked
-Command = StartAgent | StopAgent | Fetch | Switch | Remember | Tell | Note
+Command = StartAgent | StopAgent | Fetch | Switch | Remember | Tell | RefreshEdge | Note
 
 
 def does_as_well(report: Report, baseline: Report) -> bool:
@@ -260,6 +265,7 @@ class Upgrade:
             Remember(None, self._refused),
             Tell(trial.version, trial.key, Stage.STAYED),
             Note("info", f"version {trial.version} does well and stays"),
+            RefreshEdge(),
         ]
 
     def _exited(self, code: int, now: float) -> list[Command]:

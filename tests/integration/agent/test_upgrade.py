@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from locci.v1 import resource_pb2
 from tests.integration.agent.rig import Rig, containers, eventually, named, replica, route
+from tests.integration.agent.test_with_edge import Client, edge
 from tests.integration.agent.versions import Versions
 
 pytestmark = pytest.mark.lab
@@ -44,3 +47,29 @@ async def test_a_good_version_stays_a_broken_one_goes_and_no_container_notices(r
         refused = await versions.call("upgrade", "9.9")
         assert refused.returncode == 2
         assert "there: 1.0.0, 1.1.0, 1.2.0" in refused.stderr
+
+
+def workers_of(pid_file: Path) -> set[int]:
+    """The processes that serve, of an edge whose own process stays the same."""
+    pid = pid_file.read_text()
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+async def test_the_edge_takes_the_version_that_stays_and_no_request_fails(rig: Rig, image: str) -> None:
+    async with edge(rig) as address:
+        pid = rig.folder / "edge.pid"
+        settings = (rig.folder / "agent.toml").read_text()
+        reload = f'edge_reload_command = ["/bin/sh", "-c", "kill -HUP $(cat {pid})"]\n'
+        versions = Versions(rig.folder, rig.host, reload + settings)
+        async with versions.supervised():
+            rig.control_plane.want(route(), replica(image))
+            client = Client(address)
+            await eventually(rig.control_plane.ready, "it is ready")
+            await client.until("hello")
+            before = workers_of(pid)
+            async with client.asking():
+                rig.control_plane.want(route(), replica(image), wanted("1.1.0"))
+                await eventually(lambda: "1.1.0 does well and stays" in rig.log, "the newer version stays")
+                await eventually(lambda: "edge_reloads" in rig.log, "the edge is reloaded")
+                await eventually(lambda: workers_of(pid) and not workers_of(pid) & before, "all workers are new")
+            assert set(client.answers) == {"hello"}, client.answers

@@ -67,6 +67,7 @@ async def edge(rig: Rig) -> AsyncIterator[str]:
         f'run_dir = "{rig.run}"\nstate_dir = "{rig.folder / "edge"}"\n'
     )
     process = _start(rig, str(config))
+    (rig.folder / "edge.pid").write_text(str(process.pid))
     try:
         yield address
     finally:

@@ -17,6 +17,7 @@ from agent.core.upgrade import (
     Fetch,
     Fetched,
     Note,
+    RefreshEdge,
     Remember,
     Report,
     Stage,
@@ -79,7 +80,7 @@ def test_a_version_that_does_as_well_stays() -> None:
     assert (host.link, host.starts) == ("2", ["1", "2"])
     host.tell(AgentReported(Report(True, True, frozenset(), frozenset({"a"}))))
     assert host.machine.trial is not None
-    host.tell(AgentReported(WELL))
+    assert RefreshEdge() in host.tell(AgentReported(WELL))
     host.later(10 * PATIENCE_S)
     assert (host.link, host.machine.trial, host.kept) == ("2", None, (None, ""))
 
