@@ -157,8 +157,7 @@ class Publication:
     def _common_to(self, node_id: str, types: frozenset[str]) -> Wanted:
         """What is wanted of every node of its region, but for those that are not to ask themselves."""
         node = self._nodes.get(node_id)
-        named = (node.region, node.wanted_agent_version, node.wanted_by) if node is not None else ()
-        key = (types, named, node_id if node_id in self._asked else "")
+        key = (types, upgrades.named_for(node), node_id if node_id in self._asked else "")
         if key not in self._common:
             result = {name: r for kind in sorted(types) for name, r in self._of_type(kind).items()}
             if "routes" in types:

@@ -96,6 +96,11 @@ def version_of(node: node_pb2.Node) -> str:
     return next((session.program_version for session in node.sessions if session.role == _EDGE), "")
 
 
+def named_for(node: node_pb2.Node | None) -> tuple[str, ...]:
+    """What, besides the regions' own versions, decides which version a node is to run."""
+    return (node.region, node.wanted_agent_version, node.wanted_by) if node is not None else ()
+
+
 def wanted_version(state: Store, node: node_pb2.Node | None) -> Iterator[resource_pb2.Resource]:
     """Which agent a node is to run: what an upgrade named for it, else what its region names; nothing leaves it be."""
     region = state.regions.get(node.region) if node is not None else None
