@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from agent.edge import cached, responses
 from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
-from agent.edge.core import cache_status
+from agent.edge.core import cache_status, trailers
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse
 from agent.edge.core.headers import HeaderList, encode_head
@@ -325,9 +325,11 @@ class ClientConnection(Express):
             self._write_waiter = self._loop.create_future()
             await self._write_waiter
 
-    def end_response(self, request: Request, size: int) -> None:
+    def end_response(self, request: Request, size: int, trailing: HeaderList) -> None:
         pending, self._pending = self._pending, b""
-        if pending or self._chunked:
+        if self._chunked and trailing and trailers.wanted(request.head.fields):
+            self.transport.write(pending + encode_head(b"0", trailers.passed_on(trailing)))  # RFC 9112 section 7.1.2
+        elif pending or self._chunked:
             self.transport.write(pending + b"0\r\n\r\n" if self._chunked else pending)
         self._end(request, self._status, size, close=self._closes)
 

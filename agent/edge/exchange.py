@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.edge import cached, quick_head
 from agent.edge.body import ReplayBody
-from agent.edge.core import cache_key, cache_status, conditional, freshness, http_date
+from agent.edge.core import cache_key, cache_status, conditional, freshness, http_date, trailers
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse, own_only
@@ -484,6 +484,8 @@ class Exchange:
             headers = edits.apply(headers)
         if b"date" not in fields:
             headers.append((b"Date", http_date.render(response_time)))
+        if b"trailer" in fields and trailers.wanted(request.head.fields):
+            headers.append((b"Trailer", trailers.announced(fields[b"trailer"])))
         via = fields.get(b"via")
         headers.append((b"Via", via + b", 1.1 locci" if via else b"1.1 locci"))
         headers.append((cache_status.NAME, cache_status.appended(fields.get(b"cache-status"), member)))
@@ -519,4 +521,4 @@ class Exchange:
         if length is not None and sent != length and not bodiless:
             raise UpstreamError("less body than it said", sent=True, began=True)
         self._state.counters.body_bytes_sent_total += sent
-        client.end_response(request, sent)
+        client.end_response(request, sent, source.trailers if isinstance(source, UpstreamConnection) else [])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.edge.body import ReplayBody
-from agent.edge.core import affinity
+from agent.edge.core import affinity, trailers
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.headers import Fields, HeaderList, Origin, encode_head
 from agent.edge.core.http_rules import NO_HTTP_RULES, HttpRules
@@ -67,6 +67,8 @@ class Outgoing:
             extra.append((b"Content-Length", b"0"))
         if self.upgrade:
             extra += [(b"Connection", b"Upgrade"), (b"Upgrade", self.upgrade)]
+        elif b"te" in self.fields and trailers.wanted(self.fields):
+            extra += [(b"Connection", b"TE"), (b"TE", b"trailers")]
         if to_peer:
             extra.append((b"Locci-Hop", SHIELD if shields else b"1"))
             if self.sequence:

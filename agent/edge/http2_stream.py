@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.edge import responses
 from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
-from agent.edge.core import cache_status
+from agent.edge.core import cache_status, trailers
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.headers import HeaderList
 from agent.edge.core.http2_frames import ErrorCode
@@ -46,6 +46,8 @@ class Stream(Responder):
         self._out_bytes = 0
         self._last = False
         self._status = 0
+        self._after: HeaderList = []
+        """Trailers, for the last frame."""
         self._waiter: asyncio.Future[None] | None = None
         self._pending: HeaderList | None = None
 
@@ -154,7 +156,10 @@ class Stream(Responder):
             self._out.append(data)
             self._out_bytes += len(data)
 
-    def end_response(self, request: Request, size: int) -> None:
+    def end_response(self, request: Request, size: int, trailing: HeaderList) -> None:
+        if trailing and trailers.wanted(request.head.fields):
+            self._after = [(name.lower(), value) for name, value in trailers.passed_on(trailing)]
+            self._begin(end=False)
         if self._pending is not None:
             self._begin(end=True)
         else:
@@ -189,7 +194,10 @@ class Stream(Responder):
     def emit(self) -> bool:
         """Sends one frame; False when the windows do not allow any."""
         if not self._out:
-            self._connection.send_data(self.number, b"", end=True)
+            if self._after:
+                self._connection.send_fields(self.number, self._after, end=True)
+            else:
+                self._connection.send_data(self.number, b"", end=True)
             self.closed = True
             return True
         size = self._connection.room(self.number)
@@ -203,7 +211,7 @@ class Stream(Responder):
             data = memoryview(data)[:size]
         self._out_bytes -= len(data)
         self.moved_at = self._connection.now()
-        end = self._last and not self._out
+        end = self._last and not self._out and not self._after
         self._connection.send_data(self.number, data, end=end)
         self.closed = end
         if self._out_bytes <= BUFFER_HIGH_BYTES:

@@ -139,7 +139,7 @@ class Relay:
             return
         self._let_go(close=False)
         self._exchange.count_sent(self._sent)
-        client.end_response(request, self._sent)
+        client.end_response(request, self._sent, self._connection.trailers)
         client.relayed(request)
 
     def _fail(self) -> None:

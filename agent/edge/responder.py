@@ -107,8 +107,8 @@ class Responder(abc.ABC):
         """Sends some of the body, at the client's pace."""
 
     @abc.abstractmethod
-    def end_response(self, request: Request, size: int) -> None:
-        """The body, of `size` bytes, is whole."""
+    def end_response(self, request: Request, size: int, trailing: HeaderList) -> None:
+        """The body, of `size` bytes, is whole. Trailers go to a client that has said that it takes them."""
 
     @abc.abstractmethod
     def break_off(self) -> None:

@@ -8,6 +8,7 @@ from typing import Final, Protocol, cast
 
 import httptools
 
+from agent.edge.core import trailers
 from agent.edge.core.headers import Fields, HeaderList, fields_of, list_members
 
 BUFFER_HIGH_BYTES: Final = 256 * 1024
@@ -82,6 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         "reason",
         "sink",
         "status",
+        "trailers",
         "until_close",
     )
 
@@ -120,6 +122,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.status = 0
         self.reason = b""
         self.headers: HeaderList = []
+        self.trailers: HeaderList = []
         self.fields: Fields = {}
         self.head_done = False
         self.complete = False
@@ -366,6 +369,8 @@ class UpstreamConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head_done:
             self._pending.append((name, value))
+        elif len(self.trailers) <= trailers.FIELDS_MAX:
+            self.trailers.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser

@@ -16,6 +16,7 @@ from h2.events import (
     ResponseReceived,
     StreamEnded,
     StreamReset,
+    TrailersReceived,
 )
 
 
@@ -28,6 +29,7 @@ class Answer:
     ended: bool = False
     reset: int | None = None
     interim: list[str] = field(default_factory=list)
+    trailers: dict[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> int:
@@ -104,6 +106,8 @@ class H2Client:
             match event:
                 case ResponseReceived():
                     self.answers[event.stream_id].headers = dict(event.headers)
+                case TrailersReceived():
+                    self.answers[event.stream_id].trailers = dict(event.headers)
                 case InformationalResponseReceived():
                     self.answers[event.stream_id].interim.append(dict(event.headers)[":status"])
                 case DataReceived():
