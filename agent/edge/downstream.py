@@ -20,6 +20,7 @@ from agent.edge.request_reader import PAUSE_QUEUE, PAUSE_TUNNEL
 from agent.edge.responder import Request
 from agent.edge.responses import Answer
 from agent.edge.tunnel import Tunnel
+from agent.edge.unread import Unread
 
 if TYPE_CHECKING:
     from agent.edge.listener import Listener
@@ -56,7 +57,7 @@ class ClientConnection(Express):
         "_status",
         "_task",
         "_tunnel",
-        "_write_seen",
+        "_unread",
         "_write_waiter",
     )
 
@@ -70,7 +71,7 @@ class ClientConnection(Express):
         self._tunnel: Tunnel | None = None
         self._rest = b""
         self._write_waiter: asyncio.Future[None] | None = None
-        self._write_seen = (0, 0.0)
+        self._unread = Unread()
         self._delimited = True
         self._paused = 0
         self._linger_since = 0.0
@@ -119,7 +120,7 @@ class ClientConnection(Express):
 
     def pause_writing(self) -> None:
         self._writable = False
-        self._write_seen = (self.transport.get_write_buffer_size(), self._loop.time())
+        self._unread.begin(self.transport, self._loop.time())
         if self._tunnel is not None:
             self._tunnel.client_full()
         if self._relay is not None:
@@ -413,7 +414,8 @@ class ClientConnection(Express):
             self.transport.abort()
             return
         if not self._writable:
-            self._sweep_writing(now)
+            if self._unread.too_slow(self.transport, now, self._state.settings):
+                self.transport.abort()
             return
         if why := self.slow(now):
             self._too_slow(Refused(408, why))
@@ -429,13 +431,6 @@ class ClientConnection(Express):
             self._deaf = True
         else:
             self.refuse(refusal)
-
-    def _sweep_writing(self, now: float) -> None:
-        size = self.transport.get_write_buffer_size()
-        if size != self._write_seen[0]:
-            self._write_seen = (size, now)
-        elif now - self._write_seen[1] > self._state.settings.idle_timeout_s:
-            self.transport.abort()
 
     def drain(self) -> None:
         """The worker stops: an idle connection closes, one in use after its response."""

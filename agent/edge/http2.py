@@ -17,6 +17,7 @@ from agent.edge.core.routing import Table
 from agent.edge.downstream import address_of
 from agent.edge.http2_stream import Stream
 from agent.edge.responder import Request
+from agent.edge.unread import Unread
 
 if TYPE_CHECKING:
     from agent.edge.listener import Listener
@@ -63,7 +64,7 @@ class Http2Connection(asyncio.Protocol):
         self._second = 0
         self._wait_s = 0.0
         self._used_at = 0.0
-        self._full_since = (0, 0.0)
+        self._unread = Unread()
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -101,7 +102,7 @@ class Http2Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable = False
-        self._full_since = (self.transport.get_write_buffer_size(), self.now())
+        self._unread.begin(self.transport, self.now())
         self.transport.pause_reading()  # what is read now makes more to write
 
     def resume_writing(self) -> None:
@@ -378,10 +379,7 @@ class Http2Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if not self._writable:
-            size = self.transport.get_write_buffer_size()
-            if size != self._full_since[0]:
-                self._full_since = (size, now)
-            elif now - self._full_since[1] > settings.idle_timeout_s:
+            if self._unread.too_slow(self.transport, now, settings):
                 self.transport.abort()
             return
         for stream in list(self._streams.values()):

@@ -9,6 +9,7 @@ from typing import Final
 
 from agent.edge.acceptor import Acceptor, networks
 from agent.edge.client_tls import ClientTls
+from agent.edge.core.rate_limit import client_key
 from agent.edge.core.sightings import TCP_INFO_BYTES, round_trip_us
 from agent.edge.downstream import ClientConnection, address_of
 from agent.edge.exchange import Exchange
@@ -105,6 +106,14 @@ class Listener:
             counters.connections_rejected_total += 1
             connection.turn_away("too many connections; try again")
             return
+        most = self.state.settings.client_connections
+        if most and self._peers is None:
+            client = client_key(connection.address)
+            if self.state.clients_connected[client] >= most:
+                counters.connections_rejected_total += 1
+                connection.turn_away("too many connections of this client; close some, then try again")
+                return
+            self.state.clients_connected[client] += 1
         self.connections.add(connection)
 
     def _measure(self, sock: socket.socket, connection: Connection) -> None:
@@ -120,7 +129,14 @@ class Listener:
 
     def closed(self, connection: Connection) -> None:
         """It ended."""
-        self.connections.discard(connection)
+        if connection not in self.connections:
+            return
+        self.connections.remove(connection)
+        if self.state.settings.client_connections and self._peers is None:
+            client, left = client_key(connection.address), self.state.clients_connected
+            left[client] -= 1
+            if left[client] <= 0:
+                del left[client]
 
     def stop_accepting(self) -> None:
         """New connections are refused from now on."""

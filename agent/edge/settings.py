@@ -49,6 +49,8 @@ class EdgeSettings(ProgramSettings):
     """Body of a request."""
     max_connections: int = Field(default=10_000, ge=1)
     """Clients at a time in each worker; more are answered 503 and closed."""
+    client_connections: int = Field(default=0, ge=0)
+    """Connections at a time of one client (an IPv4 address, an IPv6 /64) to each worker; 0 for any number."""
     header_timeout_s: float = Field(default=10.0, gt=0)
     """A request's head must be whole so long after its first byte."""
     idle_timeout_s: float = Field(default=60.0, gt=0)
@@ -57,6 +59,8 @@ class EdgeSettings(ProgramSettings):
     """Bytes per second that a request's body must reach on the average of each window; waits of ours do not count."""
     body_rate_window_s: float = Field(default=10.0, gt=0)
     """Length of that window."""
+    answer_rate_min: int = Field(default=256, ge=0)
+    """Bytes per second of an answer that a client must take once no more can be sent, on the average of each window."""
     upstream_timeout_s: float = Field(default=60.0, gt=0)
     """An endpoint must send something at least so often while it answers."""
     connect_timeout_s: float = Field(default=1.0, gt=0)

@@ -70,6 +70,8 @@ class EdgeState:
         self.fill_bytes = 0
         self.forgotten = 0
         """Rises whenever something was forgotten that the second tier may still have."""
+        self.clients_connected: Counter[bytes] = Counter()
+        """Open connections by client, when their number is limited."""
         self.asked: Counter[str] = Counter()
         """Requests in progress, of apps that have a bound of them."""
         self._uncacheable: dict[bytes, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -223,6 +224,54 @@ async def test_a_client_that_does_not_read_is_cut_off(make_edge: MakeEdge, origi
     await until(lambda: edge.worker.state.endpoints[origin.address].outstanding == 0)
     assert not edge.worker._clients[0].connections
     writer.close()
+
+
+async def test_a_client_that_reads_slowly_is_cut_off_and_one_that_reads_enough_is_not(
+    make_edge: MakeEdge, origin: Origin
+) -> None:
+    async def large(seen: object) -> None:
+        await seen.answer(200, b"x" * 30_000_000)  # type: ignore[attr-defined]
+
+    origin.handler = large
+    edge = await make_edge("slow", answer_rate_min=100_000, body_rate_window_s=0.5)
+    await edge.serve(route("hello", ["hello.test"], [origin.address]))
+
+    async def reads(at_once: int, pause_s: float) -> int:
+        """How much it gets with a small window."""
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, ("127.0.0.1", edge.port))
+            await loop.sock_sendall(sock, GET + H + b"\r\n")
+            size, began = 0, loop.time()
+            while size < 3_000_000 and loop.time() - began < 20:
+                try:
+                    data = await loop.sock_recv(sock, at_once)
+                except ConnectionError:
+                    break
+                if not data:
+                    break
+                size += len(data)
+                await asyncio.sleep(pause_s)
+            return size
+
+    slow, enough = await asyncio.gather(reads(512, 0.05), reads(65536, 0.001))
+    assert enough >= 3_000_000
+    assert slow < 3_000_000
+
+
+async def test_one_client_has_so_many_connections_at_a_time(make_edge: MakeEdge, origin: Origin) -> None:
+    edge = await make_edge("client", client_connections=2)
+    await edge.serve(route("hello", ["hello.test"], [origin.address]))
+    for _ in range(2):
+        async with await Client.open(edge.port) as first, await Client.open(edge.port) as second:
+            assert [(await one.get("/a")).status for one in (first, second)] == [200, 200]
+            async with await Client.open(edge.port) as third:
+                refused = await third.read()
+                assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+                assert b"of this client" in refused.body
+        await until(lambda: not edge.worker.state.clients_connected)
 
 
 async def test_the_number_of_connections_has_a_limit(make_edge: MakeEdge) -> None:
