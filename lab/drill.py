@@ -21,6 +21,8 @@ from lab.topology import Host, Topology
 
 _WARM_UP_REQUESTS: Final = 10
 _STEADY_REQUESTS: Final = 5
+_WARM_UP_S: Final = 10.0
+_HELD_BACK_S: Final = 30.0
 _AFTER_REROUTE_S: Final = 1.0
 
 
@@ -72,6 +74,15 @@ class _Scene:
             sightings=list(self._control_plane.sightings),
         )
 
+    def lacking(self) -> str:
+        """A surviving DNS server that does not answer with the region as it is; empty when each does."""
+        addresses = frozenset(address for host in self._nodes for address in host.addresses)
+        for server in self._servers:
+            last = server.polls[-1:]
+            if not last or not (last[0].addresses or frozenset()) & addresses:
+                return server.name
+        return ""
+
     def wait_withdrawn(self, fault_at: float) -> None:
         """Returns when the region is out of every answer, or when it took too long."""
         deadline = fault_at + self._plan.fault_timeout_s
@@ -95,6 +106,7 @@ def run_drill(plan: DrillPlan, topology: Topology, layout: Layout, api: ApiClien
     with ExitStack() as stack:
         scene = _Scene(plan, topology, api, stack)
         _warm_up(plan, scene.client)
+        _wait_everywhere(plan, scene)
         stack.callback(heal)
         with locked(topology.lab):
             fault_at = time.monotonic()
@@ -116,11 +128,21 @@ def run_drill(plan: DrillPlan, topology: Topology, layout: Layout, api: ApiClien
 
 
 def _warm_up(plan: DrillPlan, client: ClientLoop) -> None:
-    if not client.wait(lambda samples: _steady(samples, plan.region, _WARM_UP_REQUESTS), timeout_s=10.0):
+    if not client.wait(lambda samples: _steady(samples, plan.region, _WARM_UP_REQUESTS), timeout_s=_WARM_UP_S):
         last = client.samples()[-1:]
         seen = f"the last request: {last[0]}" if last else "it made no request"
         message = f"{plan.client.name} is not served from {plan.region}, so cutting that off proves nothing; {seen}"
         raise failed_precondition("NOT_SERVED", message)
+
+
+def _wait_everywhere(plan: DrillPlan, scene: _Scene) -> None:
+    """A server that holds the region back after its last failure would seem to withdraw it at once."""
+    deadline = time.monotonic() + _HELD_BACK_S
+    while name := scene.lacking():
+        if time.monotonic() > deadline:
+            message = f"{name} does not answer with {plan.region}, so cutting that off proves nothing of its answers"
+            raise failed_precondition("NOT_SERVED", message)
+        time.sleep(0.05)
 
 
 def _steady(samples: Sequence[Sample], region: str, count: int = _STEADY_REQUESTS) -> bool:

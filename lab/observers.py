@@ -122,6 +122,7 @@ class NameServerWatch(_Watcher):
         super().__init__(_POLL_INTERVAL_S)
         self._server, self._hostname, self._client = server, hostname, client
         self._namespace = topology.namespace(topology.control)
+        self.name = server.name
         self.polls: list[Poll] = []
 
     def look(self, now: float) -> None:
