@@ -385,6 +385,8 @@ class Http2Connection(asyncio.Protocol):
         for stream in list(self._streams.values()):
             stream.sweep(now)
             self._settle(stream)
+        core.expire(now)
+        self._write()
         if core.unfinished_s(now) > settings.header_timeout_s:
             core.end(ErrorCode.ENHANCE_YOUR_CALM, f"a request took longer than {settings.header_timeout_s:g} s")
             self.state.counters.refused_total += 1

@@ -98,7 +98,6 @@ class Connection(Streams):
         self.unfinished = False
         self._unfinished_since = 0.0
         self._unacknowledged = 1
-        self._now = 0.0
         wanted = {
             Setting.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
@@ -237,10 +236,16 @@ class Connection(Streams):
         self.newest = number
         if on_itself:
             self._stream_fault(number, ErrorCode.PROTOCOL_ERROR)
-        elif self.refuses or len(self._streams) >= STREAMS_MAX:
+        elif self.refuses or not self._has_room():
             self._stream_fault(number, ErrorCode.REFUSED_STREAM)
         elif not ended or not self._quick(number, block):
             self._open(number, block, ended=ended)
+
+    def _has_room(self) -> bool:
+        """Whether there may be one more stream (section 5.1.2)."""
+        if len(self._streams) >= STREAMS_MAX and self._answered:
+            self.reset(next(iter(self._answered)), ErrorCode.NO_ERROR)
+        return len(self._streams) < STREAMS_MAX
 
     def _open(self, number: int, block: Block, *, ended: bool) -> None:
         self._streams[number] = Open(self._stream_window, ended)
@@ -259,7 +264,8 @@ class Connection(Streams):
             self._stream_fault(number, ErrorCode.PROTOCOL_ERROR)
         else:
             stream.heard_all = True
-            self._user.whole(number)
+            if not self._heard_all(number):
+                self._user.whole(number)
 
     def expect(self, number: int, length: int) -> None:
         """So long is the body that was announced: another length is a fault (section 8.1.1)."""
@@ -289,9 +295,13 @@ class Connection(Streams):
         stream.heard_all = ended
         if not data and not ended:
             self._useless()
-        if cost:
+        if number in self._answered:
+            self._credit_all(cost)
+            if not stream.room and not ended:
+                self.reset(number, ErrorCode.NO_ERROR)
+        elif cost:
             self._user.body(number, data, cost)
-        if ended:
+        if ended and not self._heard_all(number):
             self._user.whole(number)
 
     def _data_fault(self, stream: Open, size: int, cost: int, ended: bool) -> ErrorCode | None:
@@ -345,7 +355,7 @@ class Connection(Streams):
         if number > self.newest or number % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM of a stream that is not open")
         self._useless()
-        if self._streams.pop(number, None) is not None:
+        if self._forget(number):
             self._remember_reset(number, by_us=False)
             self._user.broken(number)
 
@@ -432,7 +442,7 @@ class Connection(Streams):
         self._useless()
         self._remember_reset(number, by_us=True)
         self.out.append(http2_frames.rst_stream(number, code))
-        if self._streams.pop(number, None) is not None:
+        if self._forget(number):
             self._user.broken(number)
 
     def forget_blocks(self) -> None:

@@ -15,6 +15,8 @@ STREAMS_MAX: Final = 100
 STREAM_WINDOW_BYTES: Final = 64 * 1024
 CONNECTION_WINDOW_BYTES: Final = STREAMS_MAX * STREAM_WINDOW_BYTES
 """A stream whose body nobody reads for now takes nothing from the others."""
+LINGER_S: Final = 0.5
+"""So long a client may go on with a request that has been answered, before it is told that it need not."""
 RESETS_REMEMBERED_MAX: Final = 256
 USEFUL_BYTES_MIN: Final = 1024
 ANSWER_BYTES_MAX: Final = 128 * 1024
@@ -57,12 +59,15 @@ class Streams:
         self.refuses = False
         """New streams are refused: one of the two has said that it leaves."""
         self._streams: dict[int, Open] = {}
+        self._answered: dict[int, float] = {}
+        """Streams whose request has not come to its end, and since when; what comes of it is dropped."""
         self._resets: dict[int, bool] = {}
         """Streams that were reset, the last ones: whether by us."""
         self._stream_window = WINDOW_DEFAULT
         self._room = CONNECTION_WINDOW_BYTES
         self._owed = 0
         self._announce = True
+        self._now = 0.0
 
     def answer(self, number: int, fields: bytes, length: bytes, last: bytes, body: bytes) -> bool:
         """Sends a whole response on a stream for which `quick` was called: a block in three pieces, and a body.
@@ -125,18 +130,36 @@ class Streams:
         return min(self.window, self._streams[number].window, FRAME_BYTES_MAX)
 
     def _said_all(self, number: int) -> None:
-        """The response is whole; what is left of the request need not be sent (section 8.1)."""
-        stream = self._streams.pop(number)
+        """The response is whole."""
         self.guard.earn()
-        if not stream.heard_all:
-            self._remember_reset(number, by_us=True)
-            self.out.append(http2_frames.rst_stream(number, ErrorCode.NO_ERROR))
+        if self._streams[number].heard_all:
+            del self._streams[number]
+        else:
+            self._answered[number] = self._now
+
+    def _heard_all(self, number: int) -> bool:
+        """The request has come to its end; True when it has been answered already."""
+        if self._answered.pop(number, None) is None:
+            return False
+        del self._streams[number]
+        return True
+
+    def expire(self, now: float) -> None:
+        """Cuts short what is left of requests that were answered a while ago (section 8.1). To be called often."""
+        for number, since in list(self._answered.items()):
+            if now - since > LINGER_S:
+                self.reset(number, ErrorCode.NO_ERROR)
 
     def reset(self, number: int, code: int) -> None:
         """Ends a stream in the middle; one that has ended stays as it is."""
-        if self._streams.pop(number, None) is not None:
+        if self._forget(number):
             self._remember_reset(number, by_us=True)
             self.out.append(http2_frames.rst_stream(number, code))
+
+    def _forget(self, number: int) -> bool:
+        """False when there is no such stream."""
+        self._answered.pop(number, None)
+        return self._streams.pop(number, None) is not None
 
     def _remember_reset(self, number: int, *, by_us: bool) -> None:
         if len(self._resets) >= RESETS_REMEMBERED_MAX:
@@ -147,7 +170,7 @@ class Streams:
         """So much of a body has been read: the client may send as much again."""
         self._credit_all(size)
         stream = self._streams.get(number)
-        if stream is None or stream.heard_all:
+        if stream is None or stream.heard_all or number in self._answered:
             return
         stream.owed += size
         if stream.owed >= STREAM_WINDOW_BYTES // 2:

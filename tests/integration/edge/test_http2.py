@@ -237,6 +237,23 @@ async def test_what_is_malformed_is_explained_and_reset(edge: Edge, origin: Orig
     await until(lambda: edge.worker.state.endpoints[origin.address].outstanding == 0)
 
 
+async def test_what_is_answered_early_is_still_checked(edge: Edge) -> None:
+    """An answer that waits for nobody does not hide what comes behind it."""
+    async with await H2Client.open(port(edge)) as client:
+        pseudo = {":authority": "nobody.test"}
+        bad = await client.ask("/", "POST", end=False, pseudo=pseudo, more=[("content-length", "1")])
+        fine = await client.ask("/", "POST", end=False, pseudo=pseudo, more=[("content-length", "4")])
+        late = await client.ask("/", "POST", end=False, pseudo=pseudo)
+        for number in (bad, fine, late):
+            assert (await client.read(number)).status == 421
+        await client.raw(DataFrame(bad, b"test", flags=["END_STREAM"]).serialize())
+        await client.raw(DataFrame(fine, b"test", flags=["END_STREAM"]).serialize())
+        async with asyncio.timeout(30):
+            while client.answers[bad].reset is None or client.answers[late].reset is None:
+                await client._step()
+        assert [client.answers[number].reset for number in (bad, fine, late)] == [1, None, 0]
+
+
 async def test_trailers_of_a_request_are_taken(edge: Edge, origin: Origin) -> None:
     origin.handler = serve
     async with await H2Client.open(port(edge)) as client:

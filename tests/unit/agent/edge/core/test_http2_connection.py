@@ -336,12 +336,53 @@ def test_more_than_the_connections_window() -> None:  # section 6.9.1
     assert peer.send(data(number))[-1][3][4:8] == struct.pack(">I", FLOW)
 
 
-def test_a_request_answered_before_its_end_need_not_end() -> None:  # section 8.1
+NO_ERROR = (RST_STREAM, 0, 1, b"\0\0\0\0")
+
+
+def answered(*more: tuple[bytes, bytes]) -> Peer:
+    """A request was answered before its end."""
     peer = Peer(answers=False).greet()
-    peer.send(OPEN)
+    peer.send(headers(1, [*POST, *more], END_HEADERS))
     peer.answer(1)
-    assert peer.sent()[-1] == (RST_STREAM, 0, 1, b"\0\0\0\0")
+    assert [found[:3] for found in peer.sent()] == [(HEADERS, WHOLE, 1)]
+    return peer
+
+
+def test_a_request_answered_before_its_end_need_not_end() -> None:  # section 8.1
+    peer = answered()
+    assert peer.send(data(1, b"x", 0)) == []
+    peer.connection.expire(peer.now + 0.1)
+    assert peer.sent() == []
+    peer.connection.expire(peer.now + 1)
+    assert peer.sent() == [NO_ERROR]
     assert peer.send(data(1, b"x", 0), headers(1, [(b"x", b"y")])) == [], "what was on its way is dropped"
+    assert (peer.bodies, peer.ended) == ({}, set())
+
+
+@pytest.mark.parametrize("end", [data(1), headers(1, [(b"x", b"y")])])
+def test_a_request_answered_before_its_end_may_end(end: bytes) -> None:
+    peer = answered()
+    assert peer.send(data(1, b"x", 0), end) == []
+    peer.connection.expire(peer.now + 1)
+    assert peer.sent() == []
+    assert peer.send(data(1))[-1][3][4:8] == struct.pack(">I", CLOSED)
+
+
+def test_a_request_answered_before_its_end_must_be_one() -> None:
+    for end in (data(1, b"xyz"), data(1, b"xyz", 0), data(1, b"x")):
+        peer = answered((b"content-length", b"2"))
+        assert peer.send(end) == [(RST_STREAM, 0, 1, struct.pack(">I", PROTOCOL))]
+    assert answered().send(rst_stream(1), headers(1)) == [(RST_STREAM, 0, 1, struct.pack(">I", CLOSED))]
+
+
+def test_a_request_answered_before_its_end_takes_no_room() -> None:
+    peer = answered()
+    found = [peer.send(data(1, b"x" * 16384, 0)) for _ in range(4)]
+    assert found == [[], [], [], [NO_ERROR]], "its window does not open again"
+    peer = answered()
+    peer.send(*(headers(number) for number in range(3, 2 * STREAMS_MAX, 2)))
+    assert peer.send(headers(2 * STREAMS_MAX + 1)) == [NO_ERROR]
+    assert 2 * STREAMS_MAX + 1 in peer.asked
 
 
 def test_a_client_that_leaves_is_still_answered() -> None:  # section 6.8
