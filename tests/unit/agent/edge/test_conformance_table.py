@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[4]
-NAMED = re.compile(r"`(tests/[a-z_/]+\.py)::(test_[a-z0-9_]+)(?:\[([a-z0-9-]+)\])?`")
+NAMED = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)(?:\[([a-z0-9-]+)\])?`")
 
 
 def test_every_test_in_the_table_exists() -> None:
     text = (ROOT / "docs/edge-conformance.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line][1:]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| rule ", "| --- "))]
     assert len(rows) > 35
     sources: dict[str, str] = {}
     for row in rows:
