@@ -16,7 +16,7 @@ import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
 from control_plane import decode, logins
-from control_plane.adapters.acme_client import Account, AcmeClient, fresh_key
+from control_plane.adapters.acme_client import Account, AcmeClient, external_account, fresh_key
 from control_plane.adapters.registry import RegistryClient
 from control_plane.adapters.sqlite_store import SqliteStore
 from control_plane.automatic_certificates import AutomaticCertificates
@@ -371,14 +371,15 @@ class ControlPlane:
     def _automatic(self) -> AutomaticCertificates:
         """Who looks after certificates for host names."""
         settings = self.settings
+        external = external_account(settings.acme_eab_kid, settings.acme_eab_hmac_key_file)
 
         def served() -> list[str]:
             publication = self.controller.publication
             return [h.hostname for h in publication.hostnames] if publication is not None else []
 
         def connect(key_pem: bytes) -> AcmeClient:
-            account = Account(settings.acme_directory, tuple(settings.acme_contact), settings.acme_ca_file, key_pem)
-            return AcmeClient(account)
+            contact = tuple(settings.acme_contact)
+            return AcmeClient(Account(settings.acme_directory, contact, settings.acme_ca_file, key_pem, external))
 
         return AutomaticCertificates(
             self.state,

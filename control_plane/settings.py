@@ -74,6 +74,10 @@ class ServerSettings(ProgramSettings):
     """Whether you agree to the authority's terms of service."""
     acme_ca_file: Path | None = None
     """CA in PEM that has signed the authority's own web server, when it is none that everybody trusts."""
+    acme_eab_kid: str = ""
+    """Key identifier of your account with an authority that wants ACME accounts bound to one (RFC 8555, 7.3.4)."""
+    acme_eab_hmac_key_file: Path | None = None
+    """File with that account's HMAC key in base64url; nobody but its owner may read it (mode 0600)."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least level of log lines."""
 
@@ -81,4 +85,6 @@ class ServerSettings(ProgramSettings):
     def _agreed(self) -> ServerSettings:
         if self.acme_directory and not self.acme_terms_agreed:
             raise ValueError("acme_directory: read the authority's terms of service and set acme_terms_agreed = true")
+        if bool(self.acme_eab_kid) != bool(self.acme_eab_hmac_key_file):
+            raise ValueError("acme_eab_kid and acme_eab_hmac_key_file: give both, or neither")
         return self

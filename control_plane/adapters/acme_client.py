@@ -6,8 +6,9 @@ The client underneath blocks: each call runs in a thread and ends within its own
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -22,13 +23,23 @@ from requests.exceptions import RequestException
 
 from control_plane.core.acme import challenge_owner
 from control_plane.ports import CertificateOrder
-from fleet.errors import Code, LocciError
+from fleet.errors import Code, LocciError, invalid
 
 _CALL_S: Final = 15
 _POLL_S: Final = 1.0
 _NONCES: Final = 8
 """So often a call is made anew that was refused for its nonce (RFC 8555, section 6.5)."""
 _USER_AGENT: Final = "locci-cloud"
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]{16,512}={0,2}")
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalAccount:
+    """The customer's account at the authority to which this one is bound (RFC 8555, section 7.3.4)."""
+
+    kid: str
+    hmac_key: str = field(repr=False)
+    """In base64url, as authorities give it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,25 @@ class Account:
     contact: tuple[str, ...]
     ca_file: Path | None
     key_pem: bytes
+    external: ExternalAccount | None = None
+
+
+def external_account(kid: str, path: Path | None) -> ExternalAccount | None:
+    """The account with the key that is in a file which only its owner may read. Raises INVALID_ARGUMENT."""
+    if not kid or path is None:
+        return None
+    at = "acme_eab_hmac_key_file"
+    try:
+        mode, text = path.stat().st_mode, path.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise invalid(at, f"{at}: {path} cannot be read: {error}") from error
+    if mode & 0o077:
+        raise invalid(at, f"{at}: others may read {path}; chmod 600 {path}")
+    if not _BASE64URL.fullmatch(text):
+        raise invalid(
+            at, f"{at}: {path} must hold the key in base64url, as the authority gave it, and nothing else"
+        )
+    return ExternalAccount(kid, text.rstrip("="))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +129,14 @@ class AcmeClient:
         )
         made = client.ClientV2(client.ClientV2.get_directory(self._account.directory, net), net)
         contact = tuple(f"mailto:{address}" for address in self._account.contact)
+        wanted = messages.NewRegistration(contact=contact, terms_of_service_agreed=True)
+        if (bound := self._account.external) is not None:
+            proof = messages.ExternalAccountBinding.from_data(
+                self._key.public_key(), bound.kid, bound.hmac_key, made.directory
+            )
+            wanted = wanted.update(external_account_binding=proof)
         try:
-            made.new_account(messages.NewRegistration(contact=contact, terms_of_service_agreed=True))
+            made.new_account(wanted)
         except errors.ConflictError as known:
             body = messages.Registration()
             net.account = messages.RegistrationResource(uri=known.location, body=body)

@@ -19,7 +19,9 @@ _START_S: Final = 20.0
 class Pebble:
     """The authority: asks the DNS server at `dns_port` of loopback, and web servers at `http_port`."""
 
-    def __init__(self, path: Path, dns_port: int, http_port: int = 5002):
+    def __init__(self, path: Path, dns_port: int, http_port: int = 5002, bound_to: dict[str, str] | None = None):
+        """With `bound_to` accounts must be bound to one of these: HMAC keys by their identifiers."""
+        self._bound_to = bound_to or {}
         self.port = free_port()
         self.directory = f"https://127.0.0.1:{self.port}/dir"
         self.ca_file = path / "pebble-ca.pem"
@@ -43,7 +45,8 @@ class Pebble:
             "httpPort": self._http_port,
             "tlsPort": 5001,
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": False,
+            "externalAccountBindingRequired": bool(self._bound_to),
+            "externalAccountMACKeys": self._bound_to,
         }
         (self._path / "pebble.json").write_text(json.dumps({"pebble": config}))
         command = [shutil.which("pebble") or "pebble", "-config", str(self._path / "pebble.json")]

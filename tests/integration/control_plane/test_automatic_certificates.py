@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,7 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from control_plane.adapters.acme_client import external_account
 from control_plane.ports import EventQuery
+from fleet.errors import LocciError
 from locci.v1 import app_pb2, certificate_pb2, certificate_pb2_grpc, node_pb2, zone_pb2
 from routing.app import DnsApp
 from routing.settings import DnsSettings
@@ -27,16 +30,17 @@ DEADLINE_S = 60.0
 class Fleet:
     """A control plane that orders of pebble, and a real DNS server that pebble asks."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, bound_to: dict[str, str] | None = None, **settings: Any):
         self.path = path
         self.dns_port = free_port()
-        self.pebble = Pebble(path, self.dns_port)
+        self.pebble = Pebble(path, self.dns_port, bound_to=bound_to)
         self.rig = Rig(
             path,
             acme_directory=self.pebble.directory,
             acme_terms_agreed=True,
             acme_contact=["ops@example.net"],
             acme_ca_file=self.pebble.ca_file,
+            **settings,
         )
 
     async def start(self) -> None:
@@ -181,3 +185,55 @@ async def test_an_order_that_was_broken_off_is_begun_anew(fleet: Fleet) -> None:
     row = await fleet.issued(HELLO)
     assert row.failures == 0
     assert not fleet.rig.plane.state.dns_challenges.values()
+
+
+async def test_an_account_is_bound_to_one_that_the_authority_knows(tmp_path: Path) -> None:
+    keys = {"customer-7": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"}
+    file = tmp_path / "hmac-key"
+    file.write_text(keys["customer-7"] + "\n")
+    file.chmod(0o600)
+    fleet = Fleet(tmp_path, bound_to=keys, acme_eab_kid="customer-7", acme_eab_hmac_key_file=file)
+    await fleet.start()
+    running = await fleet.dns()
+    try:
+        await fleet.rig.host("eu-1", "eu")
+        await fleet.rig.zones.CreateZone(zone_pb2.CreateZoneRequest(zone_id="example.net"))
+        await deploy(fleet)
+        assert (await fleet.issued(HELLO)).automatic
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await fleet.rig.close()
+        await fleet.pebble.stop()
+
+
+async def test_without_being_bound_it_is_told_so(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, bound_to={"customer-7": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"})
+    await fleet.start()
+    running = await fleet.dns()
+    try:
+        await fleet.rig.host("eu-1", "eu")
+        await fleet.rig.zones.CreateZone(zone_pb2.CreateZoneRequest(zone_id="example.net"))
+        await deploy(fleet)
+
+        async def told() -> bool:
+            return any("xternal" in row.problem for row in await fleet.kept())
+
+        await until(told, "the reason", DEADLINE_S)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await fleet.rig.close()
+        await fleet.pebble.stop()
+
+
+@pytest.mark.parametrize(("text", "mode", "said"), [("a" * 40, 0o644, "chmod 600"), ("not a key!", 0o600, "base64url")])
+def test_a_key_that_cannot_be_used_is_said_at_the_start(tmp_path: Path, text: str, mode: int, said: str) -> None:
+    file = tmp_path / "hmac-key"
+    file.write_text(text)
+    file.chmod(mode)
+    with pytest.raises(LocciError, match=said):
+        external_account("customer-7", file)
+    with pytest.raises(LocciError, match="cannot be read"):
+        external_account("customer-7", tmp_path / "nowhere")
+    assert external_account("", None) is None
