@@ -65,9 +65,7 @@ def external_account(kid: str, path: Path | None) -> ExternalAccount | None:
     if mode & 0o077:
         raise invalid(at, f"{at}: others may read {path}; chmod 600 {path}")
     if not _BASE64URL.fullmatch(text):
-        raise invalid(
-            at, f"{at}: {path} must hold the key in base64url, as the authority gave it, and nothing else"
-        )
+        raise invalid(at, f"{at}: {path} must hold the key in base64url, as the authority gave it, and nothing else")
     return ExternalAccount(kid, text.rstrip("="))
 
 
