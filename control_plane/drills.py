@@ -26,6 +26,8 @@ from fleet.clock import Clock
 from fleet.ids import last_part
 from locci.v1 import agent_pb2, drill_pb2, event_pb2, node_pb2
 
+RUNS_KEPT: Final = 200
+"""Of each drill; what is signed can be taken out and kept elsewhere."""
 Sign = Callable[[str], bytes]
 _STATES: Final = {
     State.STARTING: drill_pb2.DrillRun.STATE_STARTING,
@@ -65,6 +67,13 @@ def new_run(state: Store, drill: drill_pb2.Drill, now: float) -> drill_pb2.Drill
     return row
 
 
+def forget_old(state: Store, batch: Batch, drill: str) -> None:
+    """Makes room for one run more of a drill: of those that have ended the oldest go."""
+    numbers = sorted(int(last_part(name)) for name in state.drill_runs if name.startswith(f"{drill}/runs/"))
+    for number in numbers[: max(0, len(numbers) + 1 - RUNS_KEPT)]:
+        batch.delete(state.drill_runs, f"{drill}/runs/{number}")
+
+
 def begin(state: Store, batch: Batch, drill: drill_pb2.Drill, who: str, now: float) -> drill_pb2.DrillRun:
     """Begins the next run of a drill, which is the caller's to change; the targets' agents are asked."""
     row = new_run(state, drill, now)
@@ -72,6 +81,7 @@ def begin(state: Store, batch: Batch, drill: drill_pb2.Drill, who: str, now: flo
     row.reason = f"{who} began it; the agents are asked"
     row.state_time.CopyFrom(decode.timestamp(now))
     drill.last_run = row.name
+    forget_old(state, batch, drill.name)
     batch.put(state.drill_runs, row.name, row, 0)
     batch.put(state.drills, drill.name, drill)
     message, warning = f"{who} began {row.name}", event_pb2.SEVERITY_WARNING

@@ -8,7 +8,7 @@ from control_plane import decode
 from control_plane.core.drills import judge
 from control_plane.drill_checks import check
 from control_plane.drill_spec import objectives, subjects
-from control_plane.drills import add_signature, begin, is_under_way, new_run
+from control_plane.drills import add_signature, begin, forget_old, is_under_way, new_run
 from control_plane.services import listing
 from control_plane.services.caller import Caller
 from control_plane.services.context import Context
@@ -103,6 +103,7 @@ class DrillService:
                 row = self._run(drill, request.run)
                 add_signature(row, self._context.authority.sign_report)
                 drill.last_run = row.name
+                forget_old(self._state, batch, drill.name)
                 batch.put(self._state.drill_runs, row.name, row, 0)
                 batch.put(self._state.drills, drill.name, drill)
                 verdict = "passed" if row.passed else f"failed: {'; '.join(row.failures)}"

@@ -289,3 +289,12 @@ async def test_guards_call_a_run_off_when_clients_fail_or_regions_fall(rig: Rig)
     assert "5 of 20 requests of clients failed, more than 20 %" in row.abort_reason
     assert [s.requests for s in row.clients[0].samples] == [20]
     await until(lambda: "faults/cut/1" not in rig.hosts["eu-1"].resources, "the target is told", PATIENCE_S)
+
+
+async def test_the_oldest_runs_go_when_there_are_many(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control_plane.drills.RUNS_KEPT", 2)
+    await declare(rig, 3, drill_pb2.FAULT_KIND_REGION_CUT)
+    for _ in range(3):
+        await rig.drills.CreateDrillRun(drill_pb2.CreateDrillRunRequest(parent="drills/cut", run=RUN()))
+    answer = await rig.drills.ListDrillRuns(drill_pb2.ListDrillRunsRequest(parent="drills/cut"))
+    assert [row.name for row in answer.runs] == ["drills/cut/runs/3", "drills/cut/runs/2"]
