@@ -11,11 +11,10 @@ from typing import Final
 
 from control_plane import decode, drill_asks, drills, edges, fleet_resources, logins, secret_values, upgrades
 from control_plane.core.manifest import Manifest
-from control_plane.core.model import Condition
 from control_plane.core.rollout import TERMINAL
-from control_plane.core.tiers import Place, region_order
+from control_plane.core.tiers import Place
 from control_plane.decode_container import pass_on
-from control_plane.decode_http import http_policy_message
+from control_plane.edge_routes import EdgeRoutes
 from control_plane.observed import Observed
 from control_plane.ports import Vault
 from control_plane.state import State
@@ -62,16 +61,6 @@ class Wanted:
         return cls(resources, versions, snapshot_hash(versions.items()))
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A node whose edge other edges may ask, with its healthy replicas."""
-
-    region: str
-    node: str
-    address: str
-    healthy: int
-
-
 class Publication:
     """Everything that is to be held by anyone, at one moment."""
 
@@ -94,7 +83,7 @@ class Publication:
         """By app: the spec hash of the only replicas that get requests, or empty."""
         self._singletons = frozenset(m.name for _, _, m in self._apps if m.placement.singleton)
         self.hostnames = [h for app, _, manifest in self._apps for h in self._hostnames(app, manifest)]
-        self._purges = fleet_resources.purges(state)
+        self._routes = self._edge_routes()
         self._shared: dict[str, Resources] = {}
         self._vault = vault
         self._types: dict[tuple[int, tuple[str, ...]], frozenset[str]] = {}
@@ -157,11 +146,11 @@ class Publication:
     def _common_to(self, node_id: str, types: frozenset[str]) -> Wanted:
         """What is wanted of every node of its region, but for those that are not to ask themselves."""
         node = self._nodes.get(node_id)
-        key = (types, upgrades.named_for(node), node_id if node_id in self._asked else "")
+        key = (types, upgrades.named_for(node), self._routes.group(node_id))
         if key not in self._common:
             result = {name: r for kind in sorted(types) for name, r in self._of_type(kind).items()}
             if "routes" in types:
-                result.update(self._routes_of(node_id))
+                result.update(_named(self._routes.of(node_id)))
             if "agentversions" in types:
                 result.update(_named(upgrades.wanted_version(self._state, node)))
             self._common[key] = Wanted.of(result)
@@ -190,11 +179,6 @@ class Publication:
                 return fleet_resources.certificates(self._state, self._vault, {h.hostname for h in self.hostnames})
             case _:
                 return ()
-
-    @cached_property
-    def _asked(self) -> frozenset[str]:
-        """The nodes that other edges may ask."""
-        return frozenset(p.node for _, _, m in self._apps if m.hostnames for p in self._peers_of[m.name])
 
     def _own(self, node_id: str, types: frozenset[str]) -> Resources:
         """What is wanted of this node and not of every other."""
@@ -321,64 +305,10 @@ class Publication:
 
     # -- routes
 
-    def _routes_of(self, node_id: str) -> Resources:
-        ranks = region_order(last_part(self._nodes[node_id].region), self._places)
-        return _named(
-            resource_pb2.Resource(
-                name=f"routes/{manifest.name}", route=self._route(node_id, manifest, ranks, app.maintenance)
-            )
-            for app, _, manifest in self._apps
-            if manifest.hostnames
-        )
-
-    def _route(
-        self, node_id: str, manifest: Manifest, ranks: dict[str, int], maintenance: bool
-    ) -> resource_pb2.AppRoute:
-        peers = [peer for peer in self._peers_of[manifest.name] if peer.node != node_id]
-        peers.sort(key=lambda peer: (ranks.get(peer.region, len(ranks)), peer.node))
-        return resource_pb2.AppRoute(
-            app=manifest.name,
-            hostnames=manifest.hostnames,
-            only_spec_hash=self._routed[manifest.name],
-            cache=decode.cache_policy_message(manifest),
-            purges=self._purges.get(manifest.name),
-            balancing=decode.balancing_message(manifest.balancing),
-            http=http_policy_message(manifest.http),
-            maintenance=maintenance,
-            proofs=fleet_resources.http_proofs(self._state, manifest.hostnames),
-            tls=manifest_pb2.TlsPolicy(redirect=manifest.tls_redirect, hsts=decode.duration(manifest.hsts_s)),
-            peers=[
-                resource_pb2.PeerEndpoint(
-                    region=peer.region, node=peer.node, address=peer.address, healthy_replicas=peer.healthy
-                )
-                for peer in peers
-            ],
-            shield=edges.shield(
-                self._nodes,
-                last_part(self._nodes[node_id].region),
-                manifest.cache_policy.shield_region,
-                self._is_usable,
-            ),
-        )
-
-    @cached_property
-    def _peers_of(self) -> dict[str, list[Peer]]:
-        return {manifest.name: self._peers(manifest.name) for _, _, manifest in self._apps}
-
-    def _peers(self, app_id: str) -> list[Peer]:
-        result: list[Peer] = []
-        for node_id, healthy in sorted(self._healthy(app_id).items()):
-            node = self._nodes.get(node_id)
-            if node is not None and healthy and node.addresses and self._is_usable(node):
-                result.append(Peer(last_part(node.region), node_id, edges.peer_address(node), healthy))
-        return result
-
-    def _is_usable(self, node: node_pb2.Node) -> bool:
-        """Whether edges may ask it. While the brake holds, darkness is not believed."""
-        condition = decode.condition_of(node)
-        if condition in (Condition.SUSPECT, Condition.LOST):
-            return self._observed.brake.engaged
-        return condition in (Condition.READY, Condition.DRAINING)
+    def _edge_routes(self) -> EdgeRoutes:
+        healthy = {m.name: self._healthy(m.name) for _, _, m in self._apps if m.hostnames}
+        brake = self._observed.brake.engaged
+        return EdgeRoutes(self._state, self._nodes, self._places, self._apps, healthy, self._routed, brake=brake)
 
     def _healthy(self, app_id: str) -> Counter[str]:
         """Healthy replicas of an app by node, as nodes reported last; every node that holds one is in it."""

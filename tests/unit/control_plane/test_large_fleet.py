@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from control_plane.core.brake import AT_ONCE_S, Sight, _at_once
 from control_plane.core.pace import Pace
+from control_plane.core.tiers import FEW_MAX, NEAR_MAX
 from control_plane.observed import Observed
 from control_plane.pacing import Pacing
 from control_plane.ports import Committed, Transaction
@@ -109,6 +111,42 @@ async def test_nodes_of_a_region_share_what_they_are_to_hold() -> None:
     made = publication(state, observed)
     wanted = [made.wanted(f"n{n:04}", node_pb2.NODE_ROLE_EDGE, ("routes", "replicas")) for n in range(COUNT)]
     assert len({id(w) for w in wanted}) == 2
+
+
+async def test_an_edge_is_told_of_some_others_whatever_the_size_of_the_fleet() -> None:
+    state, observed = await fleet(), Observed(0.0, 0.0)
+
+    def put(batch: Batch) -> None:
+        for number in range(COUNT - 5):
+            row = state.nodes.copy(f"nodes/n{number:04}")
+            row.addresses.append(f"192.0.2.{number % 250}")
+            row.condition = node_pb2.NODE_CONDITION_READY
+            batch.put(state.nodes, row.name, row)
+            replica = replica_pb2.Replica(
+                name=f"apps/app/replicas/{number}-1", app="app", ordinal=number, release=1, spec_hash="1", healthy=True
+            )
+            replica.node, replica.region = row.name, row.region
+            batch.put(state.assignments, f"{replica.name}@n{number:04}", replica)
+
+    def peers(made: Publication) -> dict[str, list[str]]:
+        wanted = {n: made.wanted(n, node_pb2.NODE_ROLE_EDGE, ("routes",)) for n in made._nodes}
+        return {n: [p.node for p in w.resources["routes/app"].route.peers] for n, w in wanted.items()}
+
+    await state.transact(put)
+    before = peers(publication(state, observed))
+    own = {n: [p for p in found if int(p[1:]) % 2 == int(n[1:]) % 2] for n, found in before.items()}
+    holders = [f"n{number:04}" for number in range(COUNT - 5)]
+    assert all(len(own[n]) == NEAR_MAX and len(before[n]) == NEAR_MAX + FEW_MAX for n in before)
+    assert all(n not in before[n] for n in holders)
+    asked = Counter(p for n in holders for p in own[n])
+    assert set(asked.values()) == {NEAR_MAX}, "the ring burdens everyone alike"
+    row = state.nodes.copy("nodes/n0010")
+    row.condition = node_pb2.NODE_CONDITION_LOST
+    await state.transact(lambda batch: batch.put(state.nodes, row.name, row))
+    after = peers(publication(state, observed))
+    changed = [n for n in before if before[n] != after[n] and n != "n0010"]
+    assert set(changed) >= {n for n in before if "n0010" in before[n]}
+    assert len([n for n in changed if int(n[1:]) % 2 == 0 and n in holders]) <= NEAR_MAX + FEW_MAX
 
 
 def put_replica(state: State, batch: Batch, node: str, *, lost_after_s: int, fence_after_s: int = 0) -> None:
