@@ -152,6 +152,27 @@ async def test_purging_by_url_prefix_tag_and_all(fleet: Fleet) -> None:
     assert [(p.WhichOneof("what"), p.done, list(p.waiting_nodes)) for p in listed.purges] == [(None, True, [])]
 
 
+async def test_an_order_is_effective_and_acknowledged_in_under_a_second(fleet: Fleet) -> None:
+    loop = asyncio.get_running_loop()
+    effective, acknowledged = [], []
+    for number in range(8):
+        await fleet.get("/a")
+        assert await fleet.is_stored("/a")
+        began = loop.time()
+        request = purge_pb2.CreatePurgeRequest(parent="apps/hello", purge=purge_pb2.Purge(url=f"https://{HOST}/a"))
+        row = await fleet.service.CreatePurge(request)
+        while await fleet.is_stored("/a"):
+            assert loop.time() - began < 10
+        effective.append(loop.time() - began)
+        while not (await fleet.service.GetPurge(purge_pb2.GetPurgeRequest(name=row.name))).done:
+            assert loop.time() - began < 10
+        acknowledged.append(loop.time() - began)
+        assert number or not row.done, "it is known to be done when the node has said so"
+    print(f"effective after {sorted(effective)[4]:.3f} s, acknowledged after {sorted(acknowledged)[4]:.3f} s (medians)")
+    assert sorted(effective)[4] < 1
+    assert sorted(acknowledged)[4] < 1
+
+
 async def test_a_soft_purge_validates(fleet: Fleet) -> None:
     first = await fleet.get("/a")
     await fleet.purge(soft=True)
