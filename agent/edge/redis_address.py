@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.asyncio.connection import parse_url
-
 from agent.edge.core import resp
 
 
@@ -42,6 +40,8 @@ class Address:
 
 def address_of(url: str) -> Address:
     """The server of a `unix://`, `redis://` or `rediss://` URL. Raises ValueError."""
+    from redis.asyncio.connection import parse_url  # several megabytes that edges without Redis save
+
     found: Mapping[str, Any] = parse_url(url)
     return Address(
         str(found.get("path") or ""),

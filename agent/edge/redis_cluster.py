@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import hiredis
 import structlog
-from redis.crc import key_slot
 
 from agent.edge.core import resp
+from agent.edge.core.resp import key_slot
 from agent.edge.redis_address import Address
 from agent.edge.redis_discovery import always, slots
 from agent.edge.redis_link import Answered, LinkError, RedisLink

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from agent.edge.core import resp
+from agent.edge.core.resp import SLOTS
 from agent.edge.redis_address import Address
 from agent.edge.redis_link import LinkError, Locate, RedisLink
 
 ASK_TIMEOUT_S: Final = 0.25
 """For each place that is asked; one that is gone must not use up the time that a connection has."""
-SLOTS: Final = 16384
 
 
 def always(address: Address) -> Locate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ import hiredis
 REPLY_BYTES_MAX: Final = 4 * 1024 * 1024
 """What a server may send before a reply is whole; far above what is asked for."""
 _MORE: Final = object()
+SLOTS: Final = 16384
+"""Of a cluster."""
 
 
 class NotRedis(Exception):  # noqa: N818 - it is what the other side is
@@ -29,6 +32,13 @@ def get(name: bytes) -> bytes:
 def put(name: bytes, value: bytes, keep_ms: int) -> bytes:
     """SET with a time after which the value goes."""
     return command(b"SET", name, value, b"PX", b"%d" % keep_ms)
+
+
+def key_slot(name: bytes) -> int:
+    """The slot of a key in a cluster: CRC-16/XMODEM of it, or of what its first braces enclose, modulo 16384."""
+    _, opened, rest = name.partition(b"{")
+    inner, closed, _ = rest.partition(b"}")
+    return binascii.crc_hqx(inner if opened and closed and inner else name, 0) % SLOTS
 
 
 class Replies:

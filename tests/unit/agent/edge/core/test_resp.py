@@ -8,6 +8,7 @@ import hiredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis import crc
 
 from agent.edge.core import resp
 
@@ -67,3 +68,8 @@ def test_a_reply_without_an_end_is_refused() -> None:
     assert list(reader.feed(b"$1000000\r\n")) == []
     with pytest.raises(resp.NotRedis, match="more than 1000 bytes"):
         list(reader.feed(b"x" * 1000))
+
+
+@given(st.binary(max_size=40) | st.from_regex(rb"[a-c{}]{0,12}", fullmatch=True))
+def test_slots_are_those_of_the_cluster_specification(name: bytes) -> None:
+    assert resp.key_slot(name) == crc.key_slot(name)
