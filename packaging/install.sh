@@ -191,17 +191,36 @@ install_files() {
     tar -xzf "$work/$archive" -C "$prefix/.partial" --no-same-owner
     [ -x "$prefix/.partial/$version/bin/locci-agent" ] || die "$archive holds no version $version"
     mv "$prefix/.partial/$version" "$prefix/$version"
+    touch "$prefix/$version"
     rmdir "$prefix/.partial"
   fi
   before=$(readlink "$prefix/current" 2>/dev/null || true)
   if [ -n "$no_start" ] && [ -n "$before" ] && [ -e "$prefix/$before/share/VERSION" ]; then
     [ "$before" = "$version" ] || say "version $before goes on; to try the new one: locci-agent upgrade $version"
     beside=1
+    prune
     return 0
   fi
   # One rename: whoever looks sees the old version or the new one.
   ln -sfn "$version" "$prefix/.current.new"
   mv -T "$prefix/.current.new" "$prefix/current"
+  prune
+}
+
+prune() { # unattended upgrades must not fill the disk: of what is neither old nor new, the three put here last stay
+  kept=0
+  for folder in $(ls -1dt "$prefix"/*/); do
+    folder=${folder%/}
+    other=${folder##*/}
+    case "$other" in current | "$version" | "$before") continue ;; esac
+    [ -e "$folder/share/VERSION" ] || continue
+    kept=$((kept + 1))
+    [ "$kept" -gt 3 ] || continue
+    # A program that was not restarted since may still load parts of it.
+    ! grep -qs "[[:space:]]$folder/" /proc/[0-9]*/maps || continue
+    rm -rf "$folder"
+    say "version $other, which nothing runs any more, is removed"
+  done
 }
 
 install_units() {

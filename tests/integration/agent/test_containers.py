@@ -9,6 +9,7 @@ import pytest
 
 from locci.v1 import replica_pb2
 from tests.integration.agent.rig import Rig, containers, eventually, replica, route, until
+from tests.integration.agent.test_options import run_in
 from tests.integration.engine_fixture import EngineHost
 
 pytestmark = pytest.mark.lab
@@ -173,6 +174,10 @@ async def test_limits_and_privileges(rig: Rig, image: str) -> None:
     wanted.replica.resources.cpu_millis = 250
     wanted.replica.resources.pids = 50
     wanted.replica.env["COLOUR"] = "blue"
+    wanted.replica.user = "1000:1001"
+    wanted.replica.ulimits.add(name="nofile", soft=99, hard=199)
+    wanted.replica.log_rotation.max_bytes = 2**20
+    wanted.replica.log_rotation.max_files = 3
     rig.start()
     rig.control_plane.want(wanted)
     await eventually(rig.control_plane.ready, "it is ready")
@@ -192,3 +197,22 @@ async def test_limits_and_privileges(rig: Rig, image: str) -> None:
     assert settings["CapDrop"] == ["ALL"]
     assert settings["SecurityOpt"] == ["no-new-privileges"]
     assert settings["PortBindings"] in (None, {})
+    assert settings["LogConfig"] == {"Type": "json-file", "Config": {"max-size": str(2**20), "max-file": "3"}}
+    said = await asyncio.to_thread(run_in, rig, "cat /proc/self/status; ulimit -n; ulimit -Hn")
+    assert "Uid:\t1000\t" in said
+    assert "Gid:\t1001\t" in said
+    assert said.endswith("99\n199\n")
+
+
+async def test_a_host_that_joins_again_adopts_what_runs(rig: Rig, image: str) -> None:
+    rig.start()
+    rig.control_plane.want(replica(image))
+    await eventually(rig.control_plane.ready, "it is ready")
+    before = await containers(rig.host)
+    await rig.kill()
+    # What `join` does: another identity, and nothing is known of what was wanted.
+    (rig.state / "snapshot.pb").unlink()
+    rig.control_plane.replicas.clear()
+    rig.start()
+    await eventually(rig.control_plane.ready, "it is ready again")
+    assert await containers(rig.host) == before

@@ -66,6 +66,19 @@ class CleanHost:
         script = f'{self._mount} exec chroot {self.root} "$@"'
         return self.engine.command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *argv)
 
+    def beside(self, *argv: str) -> list[str]:
+        """`argv` in the host's network and with its mounts, but in this machine's own root."""
+        return self.engine.command(
+            *("unshare", "--mount", "--propagation", "private", "sh", "-c", f'{self._mount} exec "$@"', "sh"), *argv
+        )
+
+    def bring(self, *packages: str) -> None:
+        """Installs packages of the distribution, from the mirror: over this machine's network."""
+        script = f"apt-get update -qq && apt-get install -y -qq --no-install-recommends {' '.join(packages)}"
+        command = ("/usr/sbin/chroot", str(self.root), "/bin/sh", "-c", script)
+        environment = clean_environment({"DEBIAN_FRONTEND": "noninteractive"})
+        subprocess.run(command, check=True, timeout=300, capture_output=True, env=environment)
+
     def run(self, *argv: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """A command there, to its end."""
         return subprocess.run(

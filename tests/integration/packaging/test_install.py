@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import socket
 import subprocess
@@ -16,8 +17,8 @@ from tests.integration.packaging.fake_release import ENGINE, release
 pytestmark = pytest.mark.lab
 
 APPLETS = (
-    *("awk", "cat", "chmod", "cmp", "cp", "cut", "dirname", "grep", "id", "ln", "mkdir", "mktemp", "mv", "printf"),
-    *("readlink", "rm", "rmdir", "sed", "sh", "sha256sum", "sleep", "tar", "touch", "tr", "uname"),
+    *("awk", "cat", "chmod", "cmp", "cp", "cut", "dirname", "grep", "id", "ln", "ls", "mkdir", "mktemp", "mv"),
+    *("printf", "readlink", "rm", "rmdir", "sed", "sh", "sha256sum", "sleep", "tar", "touch", "tr", "uname"),
 )
 SYSTEMCTL = '#!/bin/sh\necho "systemctl $*" >>/calls\n[ "$1" != is-active ]\n'
 SERVER = ("--server", "https://192.0.2.1:7443", "--token", "locci1.secret")
@@ -123,7 +124,7 @@ def test_a_newer_version_is_switched_to_in_one_step_and_what_runs_is_started_ane
     machine.forget()
     assert machine.install().returncode == 0
     assert machine.current == "1.1.0"
-    assert "systemctl restart locci-edge.service" in machine.calls
+    assert "systemctl reload-or-restart locci-edge.service" in machine.calls
     assert (machine.root / "opt/locci/1.0.0").is_dir()
     assert machine.install("--version", "1.0.0").returncode == 0
     assert machine.current == "1.0.0"
@@ -137,6 +138,19 @@ def test_a_version_can_be_put_beside_the_one_that_runs(machine: Machine) -> None
     assert "locci-agent upgrade 1.1.0" in done.stderr
     assert machine.current == "1.0.0"
     assert (machine.root / "opt/locci/1.1.0/bin/locci-agent").exists()
+
+
+def test_versions_that_nothing_runs_any_more_are_removed(machine: Machine) -> None:
+    assert machine.install(*SERVER).returncode == 0
+    for number in range(1, 7):
+        release(machine.root / "release", f"1.{number}.0")
+        done = machine.install("--no-start", "--version", f"1.{number}.0")
+        assert done.returncode == 0, done.stderr
+        os.utime(machine.root / f"opt/locci/1.{number}.0", (number, number))
+    there = sorted(folder.name for folder in (machine.root / "opt/locci").iterdir() if not folder.is_symlink())
+    assert there == ["1.0.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0"]
+    assert "version 1.2.0, which nothing runs any more, is removed" in done.stderr
+    assert machine.current == "1.0.0"
 
 
 def test_what_is_not_as_its_sum_says_is_not_installed(machine: Machine) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from tests.integration.packaging.clean_root import (
     ROOT,
     CleanHost,
     ControlPlane,
-    control_plane,
     elapsed_s,
     served,
 )
@@ -29,30 +27,6 @@ __all__ = ["engine_host"]
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.packaging]
 
 PROGRAMS = ("locci", "locci-agent", "locci-dns", "locci-edge", "locci-server")
-
-
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that `make packages` makes."""
-    out = tmp_path_factory.mktemp("packages")
-    subprocess.run([ROOT / "tools/packages", "--out", out], check=True, timeout=600, capture_output=True)
-    return out
-
-
-@pytest.fixture
-def host(engine_host: EngineHost, tmp_path: Path) -> Iterator[CleanHost]:
-    clean = CleanHost(tmp_path / "root", engine_host)
-    try:
-        yield clean
-    finally:
-        clean.close()
-        engine_host.remove_containers()
-
-
-@pytest.fixture
-def fleet(engine_host: EngineHost, tmp_path: Path) -> Iterator[ControlPlane]:
-    with control_plane(tmp_path, engine_host) as running:
-        yield running
 
 
 def hand_over(host: CleanHost, path: Path) -> str:
