@@ -31,6 +31,7 @@ def as_html(run: Json, ttl_s: float, signed: Json | None = None) -> str:
             _failures(run),
             _section("Clients", _clients(run, ttl_s)) if run.get("clients") else "",
             _section("What was seen", _marks(run)),
+            _section("What agents said", _words(run)) if run.get("said") else "",
             _section("Configuration", _configuration(run)),
             _section("Signature", _signature(signed or run)),
         )
@@ -133,6 +134,22 @@ def _marks(run: Json) -> str:
     )
     heads = ("n:After", *(("n:Step",) if several else ()), "Stage", "What was seen")
     return _table("Every stage, in the order of time", heads, rows) if rows else "<p>Nothing was seen.</p>"
+
+
+def _words(run: Json) -> str:
+    rows = "".join(
+        f"<tr><td class=n>{_(_clock(str(word.get('time', ''))))}</td>"
+        f'<th scope="row">{_(str(word.get("node", "")).rpartition("/")[2])}</th><td>{_(str(word.get("text", "")))}</td></tr>'
+        for word in run.get("said", [])
+    )
+    return _table(
+        "Faults that were begun and undone, by each host's own clock (UTC)", ("n:At", "Node", "What it said"), rows
+    )
+
+
+def _clock(text: str) -> str:
+    """The time of the day to a tenth of a second."""
+    return text.partition("T")[2].removesuffix("Z")[:10]
 
 
 def _clients(run: Json, ttl_s: float) -> str:

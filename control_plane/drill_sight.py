@@ -54,14 +54,19 @@ def sight_of(state: State, observed: Observed, row: drill_pb2.DrillRun, after_s:
 
 
 def _unproven(state: State, observed: Observed, row: drill_pb2.DrillRun) -> Iterator[str]:
-    """What was asked of agents and is not known to have begun."""
+    """What was asked of agents and is not known to have begun, or to be undone."""
     several = len(row.spec.steps) > 1
-    begun = {*row.begun, *observed.faults_begun.get(row.name, ())}
+    told = observed.faults_told.get(row.name, ())
+    undone = {*row.undone, *(f"{t.node} {t.fault}" for t in told if t.kind == "FaultEnded")}
+    begun = {*row.begun, *undone, *(f"{t.node} {t.fault}" for t in told if t.kind == "FaultBegan")}
     for index, step in enumerate(steps_of(row.spec)):
         for node in holders(state, observed, row.spec, step):
-            if f"{node.name} {resource_of(row, index)}" not in begun:
-                where = f"step {index + 1}, " if several else ""
+            fault = f"{node.name} {resource_of(row, index)}"
+            where = f"step {index + 1}, " if several else ""
+            if fault not in begun:
                 yield f"{where}the fault was not seen to begin on {node.name}"
+            elif fault not in undone:
+                yield f"{where}the fault was not seen to be undone on {node.name}"
 
 
 def fewest(state: State, spec: drill_pb2.DrillSpec) -> int:

@@ -102,16 +102,17 @@ class DrillSteps:
     def step(self, batch: Batch, now: float) -> None:
         """Takes the next step of every run."""
         rows = under_way(self._state)
-        for told in (self._observed.fault_problems, self._observed.faults_begun):
-            for name in told.keys() - {row.name for row in rows}:
-                del told[name]
+        going_on = {row.name for row in rows}
+        for name in (self._observed.fault_problems.keys() | self._observed.faults_told.keys()) - going_on:
+            self._observed.fault_problems.pop(name, None)
+            self._observed.faults_told.pop(name, None)
         for row in rows:
             before = run_of(row)
             after_s = now - before.fault_at if before.fault_at is not None else None
             clients = self._clients(row, after_s)
             sight = sight_of(self._state, self._observed, row, after_s)
             after = step(before, replace(sight, **_seen_by(clients)), now)
-            made = self._with_begun(self._releases(batch, row, after, now))
+            made = self._with_words(self._releases(batch, row, after, now))
             if after != before or made is not row or clients != list(row.clients):
                 put(self._state, batch, made, before, after, self._sign, clients)
         self._begin_due(batch, now)
@@ -122,14 +123,21 @@ class DrillSteps:
             self._state, self._manifests, batch, row, wanted=wanted, wall_s=self._clock.wall(), now=now
         )
 
-    def _with_begun(self, row: drill_pb2.DrillRun) -> drill_pb2.DrillRun:
-        """The run with what agents said to have begun: it outlives a restart of the control plane."""
-        begun = sorted({*row.begun, *self._observed.faults_begun.get(row.name, ())})
-        if begun == list(row.begun):
+    def _with_words(self, row: drill_pb2.DrillRun) -> drill_pb2.DrillRun:
+        """The run with what agents said of its faults: it outlives a restart of the control plane."""
+        known = {(word.node, decode.seconds_of(word.time), word.text) for word in row.said}
+        told = self._observed.faults_told.get(row.name, ())
+        fresh = [t for t in told if (t.node, t.at, t.text) not in known]
+        if not fresh:
             return row
         kept = drill_pb2.DrillRun()
         kept.CopyFrom(row)
-        kept.begun[:] = begun
+        for one in fresh:
+            kept.said.add(node=one.node, time=decode.timestamp(one.at), text=one.text)
+        undone = {f"{one.node} {one.fault}" for one in fresh if one.kind == "FaultEnded"}
+        begun = {f"{one.node} {one.fault}" for one in fresh if one.kind == "FaultBegan"}
+        kept.undone[:] = sorted({*row.undone, *undone})
+        kept.begun[:] = sorted({*row.begun, *begun, *undone})
         return kept
 
     def _clients(self, row: drill_pb2.DrillRun, after_s: float | None) -> list[drill_pb2.DrillClientRegion]:

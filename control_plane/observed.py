@@ -69,6 +69,21 @@ class Reported:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class FaultTold:
+    """What an agent said of a fault of a drill."""
+
+    kind: str
+    """`FaultBegan`, `FaultEnded` or another type of event."""
+    node: str
+    """`nodes/{node}`."""
+    fault: str
+    """The resource's name."""
+    at: float
+    """By the node's clock, in seconds since 1970."""
+    text: str
+
+
 class Observed:
     """Everything that nodes have said to this process."""
 
@@ -94,8 +109,8 @@ class Observed:
         """By run of a drill that goes on, then by node id: why the fault was not injected there."""
         self.agents_said: set[str] = set()
         """Ids of nodes that said of their agent's version what may not be in the store yet."""
-        self.faults_begun: dict[str, set[str]] = {}
-        """By run of a drill that goes on: the faults that agents said to have begun, as its row names them."""
+        self.faults_told: dict[str, list[FaultTold]] = {}
+        """By run of a drill that goes on: what agents said of its faults."""
         self.given_away: set[str] = set()
         """Keys of assignments of singletons that this look gives to another node: no lease of them is renewed, even
         before that is in the store."""

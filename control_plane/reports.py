@@ -18,7 +18,7 @@ import structlog
 
 from control_plane import decode, metrics
 from control_plane.core.latency import is_network
-from control_plane.observed import Observed, Reported, SessionFacts
+from control_plane.observed import FaultTold, Observed, Reported, SessionFacts
 from control_plane.state import Batch, State
 from control_plane.views import resource_name
 from fleet.ids import last_part
@@ -36,8 +36,9 @@ NETWORKS_PER_EVIDENCE_MAX: Final = 1_000
 ARRIVALS_AT_ONCE: Final = 64
 CONDITIONS_MAX: Final = 50
 
-_INJECTED: Final = frozenset({"FaultBegan", "FaultEnded"})
+_FAULTS_TOLD_MAX: Final = 1_000
 _NOT_INJECTED: Final = frozenset({"FaultRefused", "FaultFailed", "FaultSkipped"})
+_OF_FAULTS: Final = _NOT_INJECTED | {"FaultBegan", "FaultEnded"}
 _EVENT_TYPE = re.compile(r"[A-Z][A-Za-z]{2,60}")
 
 
@@ -191,6 +192,16 @@ class Reports:
         message = f"{row.name} on {row.node} is not healthy: {reason or 'no reason given'}"
         batch.event("ReplicaUnhealthy", message, *subjects, severity=event_pb2.SEVERITY_WARNING, details=details)
 
+    def _told_of_fault(self, node: str, event: event_pb2.Event) -> None:
+        run = event.subjects[0]
+        # Agents that know no steps name no resource: it is that of the first.
+        fault = event.details.get("resource", "") or f"faults/{'/'.join(run.split('/')[1::2])}"
+        text = event.message[:REASON_CHARS_MAX]
+        told = FaultTold(event.type, f"nodes/{node}", fault[:200], decode.seconds_of(event.time), text)
+        known = self._observed.faults_told.setdefault(run, [])
+        if told not in known and len(known) < _FAULTS_TOLD_MAX:
+            known.append(told)
+
     def _pass_on(self, batch: Batch, node: str, event: event_pb2.Event) -> None:
         """A node's own event; only its kind, severity, subjects and words are taken."""
         if not _EVENT_TYPE.fullmatch(event.type):
@@ -199,10 +210,8 @@ class Reports:
         if event.type in _NOT_INJECTED and event.subjects and event.subjects[0] in self._state.drill_runs:
             said = self._observed.fault_problems.setdefault(event.subjects[0], {})
             said[node] = event.message[:REASON_CHARS_MAX]
-        if event.type in _INJECTED and event.subjects and event.subjects[0] in self._state.drill_runs:
-            # Agents that know no steps name no resource: it is that of the first.
-            fault = event.details.get("resource", "") or f"faults/{'/'.join(event.subjects[0].split('/')[1::2])}"
-            self._observed.faults_begun.setdefault(event.subjects[0], set()).add(f"nodes/{node} {fault[:200]}")
+        if event.type in _OF_FAULTS and event.subjects and event.subjects[0] in self._state.drill_runs:
+            self._told_of_fault(node, event)
         batch.event(
             event.type,
             event.message[:REASON_CHARS_MAX],

@@ -143,7 +143,7 @@ class Sight:
     not_begun: str = ""
     """Why an agent does not inject a fault, though it holds it; empty when none said so."""
     unproven: tuple[str, ...] = ()
-    """Faults that no agent has said to have begun, in sentences; an agent that is cut off says so later."""
+    """Faults that no agent has said to have begun or undone, in sentences; one that is cut off says so later."""
     steps: tuple[StepSight, ...] = ()
     elsewhere: int = 0
     """Regions that have healthy replicas of the app on ready nodes besides the targets of the faults in effect."""
@@ -307,7 +307,8 @@ def _recovering(run: Run, sight: Sight, now: float) -> Run:
     if after_s >= run.duration_s or not run.abort_reason:
         for index, seen in enumerate(sight.steps):
             run = _restored(run, index, seen, after_s)
-        if not sight.unproven and all(run.has("restored", index) for index in range(len(run.steps))):
+        proven = run.abort_reason or not sight.unproven
+        if proven and all(run.has("restored", index) for index in range(len(run.steps))):
             return _judged(run, sight, now)
     if after_s >= run.duration_s + RECOVER_S:
         return _judged(run, sight, now)

@@ -706,6 +706,8 @@ class DrillRun(_message.Message):
     CUT_PROVEN_WITHIN_FIELD_NUMBER: _builtins.int
     ROLLOUTS_FIELD_NUMBER: _builtins.int
     BEGUN_FIELD_NUMBER: _builtins.int
+    UNDONE_FIELD_NUMBER: _builtins.int
+    SAID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `drills/{drill}/runs/{number}`."""
     requests: _builtins.int
@@ -764,6 +766,14 @@ class DrillRun(_message.Message):
     def begun(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Faults that agents said to have begun, as `nodes/{node} faults/{drill}/{run}`, with `/{step}` but for the first."""
 
+    @_builtins.property
+    def undone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that agents said to have undone, named alike."""
+
+    @_builtins.property
+    def said(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillWord]:
+        """What agents said of their faults, in the order in which it was heard."""
+
     def __init__(
         self,
         *,
@@ -786,14 +796,48 @@ class DrillRun(_message.Message):
         cut_proven_within: _duration_pb2.Duration | None = ...,
         rollouts: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         begun: _abc.Iterable[_builtins.str] | None = ...,
+        undone: _abc.Iterable[_builtins.str] | None = ...,
+        said: _abc.Iterable[Global___DrillWord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "fault_time", b"fault_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "begun", b"begun", "clients", b"clients", "create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "rollouts", b"rollouts", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "begun", b"begun", "clients", b"clients", "create_time", b"create_time", "cut_proven_within", b"cut_proven_within", "failed_requests", b"failed_requests", "failures", b"failures", "fault_time", b"fault_time", "marks", b"marks", "name", b"name", "passed", b"passed", "reason", b"reason", "requests", b"requests", "rollouts", b"rollouts", "said", b"said", "signature", b"signature", "signed_report", b"signed_report", "spec", b"spec", "state", b"state", "state_time", b"state_time", "undone", b"undone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrillRun: _TypeAlias = DrillRun  # noqa: Y015
+
+@_typing.final
+class DrillWord(_message.Message):
+    """What an agent said of a fault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """The agent's node, `nodes/{node}`."""
+    text: _builtins.str
+    """What it said, in a sentence."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened, by the node's clock."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "text", b"text", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrillWord: _TypeAlias = DrillWord  # noqa: Y015
 
 @_typing.final
 class CreateDrillRequest(_message.Message):

@@ -110,6 +110,7 @@ async def test_a_run_is_measured_and_judged(rig: Rig) -> None:
     counts.longest_gap.FromSeconds(4)
     us.counts = [counts]
     eu.tell("FaultBegan", begun.name, "it began")
+    eu.tell("FaultEnded", begun.name, "it was undone")
     await in_state(rig, RUN.STATE_FAULTY)
     find(dns, **{"eu-1": False, "us-1": True})
     await in_state(rig, RUN.STATE_RECOVERING)
@@ -241,14 +242,20 @@ async def test_a_drill_of_several_steps_is_one_run_with_one_report(rig: Rig) -> 
 
     await until(withdrawn, "the first step is seen", PATIENCE_S)
     find(dns, **{"eu-1": True, "us-1": True})
-    eu.tell("FaultBegan", begun.name, "began")
-    row = await in_state(rig, RUN.STATE_RECOVERING)
+    eu.tell("FaultEnded", begun.name, "undone")
     us.tell("FaultBegan", begun.name, "began", resource="faults/cut/1/2")
+    row = await in_state(rig, RUN.STATE_RECOVERING)
+    us.tell("FaultEnded", begun.name, "undone", resource="faults/cut/1/2")
     row = await in_state(rig, RUN.STATE_PASSED, RUN.STATE_FAILED, RUN.STATE_ABORTED)
     assert row.state == RUN.STATE_PASSED, row
     assert [m.stage for m in row.marks if m.step == 1] == ["fault", "detected", "withdrawn", "healed", "restored"]
     assert [m.stage for m in row.marks if m.step == 2] == ["fault", "healed", "restored"]
-    assert list(row.begun) == ["nodes/eu-1 faults/cut/1", "nodes/us-1 faults/cut/1/2"]
+    assert list(row.begun) == list(row.undone) == ["nodes/eu-1 faults/cut/1", "nodes/us-1 faults/cut/1/2"]
+    assert [(word.node, word.text) for word in row.said] == [
+        ("nodes/eu-1", "undone"),
+        ("nodes/us-1", "began"),
+        ("nodes/us-1", "undone"),
+    ]
 
 
 async def test_a_bad_release_must_roll_back_by_itself(rig: Rig) -> None:

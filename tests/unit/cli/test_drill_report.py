@@ -165,6 +165,10 @@ def test_the_page_shows_steps_and_clients_over_time() -> None:
     assert "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" in page
     assert "locci drill report game-day --run 7 --verify" in page
     assert "This run is not signed" in as_html(GAME_DAY, 0.0)
+    word = {"node": "nodes/eu-1", "time": "2026-11-24T03:00:02.512Z", "text": "was <undone>"}
+    said = as_html(GAME_DAY | {"said": [word]}, 0.0)
+    assert "03:00:02.5" in said
+    assert "was &lt;undone&gt;" in said
     assert "step 2  12-20 s     program-killed edge of nodes/us-1" in as_text(GAME_DAY, 0.0)
     assert "2    withdrawn" in as_text(GAME_DAY, 0.0)
 

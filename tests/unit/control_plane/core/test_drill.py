@@ -240,3 +240,6 @@ def test_a_fault_that_no_agent_was_seen_to_begin_is_waited_for_and_fails_it() ->
     assert played(run, (127.0, FINE)).state is State.PASSED
     failed = played(run, (101.3 + 20.0 + RECOVER_S, unproven))
     assert failed.failures == ("the fault was not seen to begin on nodes/eu-1",)
+    assert aborted(run, "enough", 126.5) == run
+    off = played(aborted(played(NEW, (100.2, HELD)), "enough", 102.0), (121.3, unproven))
+    assert off.state is State.ABORTED
