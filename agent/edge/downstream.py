@@ -274,6 +274,10 @@ class ClientConnection(Express):
             if request.body.size == 0:
                 self.transport.write(responses.CONTINUE)
 
+    def send_early(self, request: Request, status: int, headers: HeaderList) -> None:
+        if request is self._active and request.head.minor and not self.response_begun:
+            self.transport.write(encode_head(b"HTTP/1.1 %d %b" % (status, responses.reason_of(status)), headers))
+
     def send(self, request: Request, answer: Answer, *, close: bool = False) -> None:
         close = close or self.will_close(request)
         self.response_begun = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.edge import cached, quick_head
@@ -350,7 +351,7 @@ class Exchange:
             state.counters.fills_joined_total += 1
         reader = fill.join()
         if leads:
-            fill.leader = reader
+            fill.leader, fill.early = reader, functools.partial(client.send_early, request)
         try:
             outcome = await asyncio.shield(fill.outcome)
             if isinstance(outcome, Shared) and fill.fits(head.fields) and (leads or outcome.for_all):
@@ -422,7 +423,9 @@ class Exchange:
         if request.body is not None:
             client.invite_body(request)
             body = ReplayBody(request.body)
-        incoming = await self._fetcher.fetch(route, outgoing(head, origin, body, http=route.http))
+        sent = outgoing(head, origin, body, http=route.http)
+        sent.early = functools.partial(client.send_early, request)
+        incoming = await self._fetcher.fetch(route, sent)
         if head.method not in METHODS_SAFE:
             self._invalidate(client, request, incoming)
         await self._relay(client, request, incoming, member)

@@ -18,7 +18,7 @@ from agent.edge.core.retry_budget import RetryBudget
 from agent.edge.core.routing import Candidate, Route, candidates, may_retry, shielding
 from agent.edge.pool import Pool
 from agent.edge.state import EdgeState
-from agent.edge.upstream import UpstreamConnection, UpstreamError
+from agent.edge.upstream import Early, UpstreamConnection, UpstreamError
 
 HOP = b"locci-hop"
 SHIELD: Final = b"shield"
@@ -55,6 +55,8 @@ class Outgoing:
     """The newest order to purge known here: an edge that does not know it must not use what it has stored."""
     shield_key: bytes = b""
     """What may be stored is asked of the edges above first; this chooses among them."""
+    early: Early | None = None
+    """Who passes interim responses on."""
 
     def encode(self, to_peer: bool, shields: bool = False) -> bytes:
         """The head for one endpoint."""
@@ -331,6 +333,7 @@ class Fetcher:
         request_time, since = clock.wall(), clock.monotonic()
         head = request.encode(candidate.peer is not None, candidate.shields)
         connection.begin(request.method, head, self._state.settings.upstream_timeout_s)
+        connection.early = request.early
         if candidate.peer is not None:
             self._state.counters.peer_requests_total += 1
             self._state.counters.shield_requests_total += candidate.shields

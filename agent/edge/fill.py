@@ -16,6 +16,7 @@ from agent.edge.core.headers import Fields, HeaderList, Origin
 from agent.edge.core.request_head import RequestHead
 from agent.edge.core.routing import Route
 from agent.edge.fetcher import Incoming
+from agent.edge.upstream import Early
 
 WINDOW_BYTES: Final = 1024 * 1024
 
@@ -90,6 +91,8 @@ class Fill:
         self.sequence = route.purges.sequence
         self.purge_round = -1
         self.handed_over = False
+        self.early: Early | None = None
+        """Who passes interim responses on to the client for whom the fetch was begun."""
         self.recalled = False
         self.length: int | None = None
         self.readers: set[Reader] = set()

@@ -132,7 +132,7 @@ class Filler:
 
     async def _from_endpoint(self, fill: Fill) -> None:
         request = outgoing(fill.head, fill.origin, None, drop=DROPPED, http=fill.route.http)
-        request.method = b"GET"
+        request.method, request.early = b"GET", fill.early
         if not fill.origin.trusted:  # an edge above asks no other: there is no way round in circles
             request.shield_key = fill.key
         plain = request.headers

@@ -180,6 +180,12 @@ class Stream(Responder):
                 self._connection.send_fields(self.number, [(b":status", b"100")], end=False)
                 self._connection.push(self)
 
+    def send_early(self, request: Request, status: int, headers: HeaderList) -> None:
+        if not self.closed and not self.response_begun:
+            fields = [(b":status", b"%d" % status), *(pair for pair in headers if pair[0].lower() not in FORBIDDEN)]
+            self._connection.send_fields(self.number, fields, end=False)
+            self._connection.push(self)
+
     async def tunnel(self, request: Request, incoming: Incoming, headers: HeaderList) -> None:
         """Nobody can ask for one: HTTP/2 has no Upgrade (RFC 9113 section 8.6)."""
         raise Refused(502, "an upgrade that nobody asked for", close=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.edge.core import freshness
+from agent.edge.core.headers import HeaderList
 from agent.edge.core.routing import Candidate
 from agent.edge.upstream import UpstreamConnection
 
@@ -64,10 +65,15 @@ class Relay:
         self._length: int | None = None
         self._since = exchange.now() if since is None else since
         connection.sink = self
+        connection.early = self._early
 
     def begun(self, length: int, sent: int) -> None:
         """The client has got the head, and so much of a body of that length."""
         self._begun, self._length, self._sent = True, length, sent
+
+    def _early(self, status: int, headers: HeaderList) -> None:
+        if not self._over and not self._begun:
+            self._client.send_early(self._request, status, headers)
 
     def progress(self) -> None:
         """Passes on what the endpoint has sent."""
@@ -165,7 +171,7 @@ class Relay:
     def _let_go(self, *, close: bool) -> None:
         self._over = True
         connection = self._connection
-        connection.sink = None
+        connection.sink = connection.early = None
         if close:
             connection.close()
         self._exchange.release(self._candidate, connection)

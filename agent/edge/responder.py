@@ -119,6 +119,10 @@ class Responder(abc.ABC):
         """Someone reads the body now: 100 Continue, when the client waits for it."""
 
     @abc.abstractmethod
+    def send_early(self, request: Request, status: int, headers: HeaderList) -> None:
+        """Sends an interim response (RFC 9110 section 15.2), unless the client cannot understand it or has gone."""
+
+    @abc.abstractmethod
     async def tunnel(self, request: Request, incoming: Incoming, headers: HeaderList) -> None:
         """Passes bytes both ways after a 101, until either side ends."""
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 import httptools
 
 from agent.edge.core import trailers
-from agent.edge.core.headers import Fields, HeaderList, fields_of, list_members
+from agent.edge.core.headers import HOP_BY_HOP, Fields, HeaderList, end_to_end, fields_of, list_members
 
 BUFFER_HIGH_BYTES: Final = 256 * 1024
 HEAD_BYTES_MAX: Final = 64 * 1024
+_NOT_EARLY: Final = HOP_BY_HOP | {b"content-length"}
 IDLE_S_MAX: Final = 30.0
 
 
@@ -24,6 +26,10 @@ class UpstreamError(Exception):
         self.sent = sent
         self.began = began
         self.timed_out = timed_out
+
+
+Early = Callable[[int, HeaderList], None]
+"""Gets status and fields of an interim response."""
 
 
 class Sink(Protocol):
@@ -74,6 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         "address",
         "complete",
         "deadline",
+        "early",
         "fields",
         "head_done",
         "headers",
@@ -104,6 +111,8 @@ class UpstreamConnection(asyncio.Protocol):
         """After a 101: who gets the bytes."""
         self.raw_rest = b""
         self.sink: Sink | None = None
+        self.early: Early | None = None
+        """Who passes interim responses on; to be set after `begin`."""
         self._quick: QuickSink | None = None
         """Who gets the first bytes of the response."""
         self._reset(b"GET")
@@ -262,7 +271,7 @@ class UpstreamConnection(asyncio.Protocol):
     def rest(self, now: float) -> None:
         """The response was taken; the connection waits for the next request."""
         self._busy = False
-        self._quick = self.sink = None
+        self._quick = self.sink = self.early = None
         self.deadline = 0.0
         self.idle_since = now
         if self._method == b"HEAD":
@@ -377,6 +386,8 @@ class UpstreamConnection(asyncio.Protocol):
         assert parser is not None
         status = parser.get_status_code()
         if 100 <= status < 200 and status != 101:
+            if status != 100 and self.early is not None:  # who waits for 100 has got it from the edge
+                self.early(status, end_to_end(self._pending, fields_of(self._pending), _NOT_EARLY))
             return
         if not 101 <= status <= 599:
             raise ValueError("a status that does not exist")

@@ -63,8 +63,9 @@ class Client:
     async def read(self, head_only: bool = False, timeout_s: float = 30.0) -> Response:
         """The next final response."""
         async with asyncio.timeout(timeout_s):
-            while (response := await self._read(head_only)).status == 100:
-                pass
+            self.early: list[Response] = []
+            while (response := await self._read(head_only)).status < 200 and response.status != 101:
+                self.early.append(response)
             return response
 
     async def _read(self, head_only: bool) -> Response:
@@ -76,7 +77,7 @@ class Client:
             name, _, value = line.partition(": ")
             assert name.lower() not in headers, f"{name} twice"
             headers[name.lower()] = value
-        if head_only or status in (100, 101, 204, 304):
+        if head_only or status < 200 or status in (204, 304):
             return Response(status, headers, b"")
         try:
             return Response(status, headers, await self._body(headers))

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import hashlib
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,16 @@ def body_of(target: str, language: str, user: str) -> bytes:
     return (f"{seed}|{digest}\n".encode() * (size // 64 + 1))[:size]
 
 
+def place_of(wanted: str, size: int) -> tuple[int, int] | None:
+    """First and last byte of one range of bytes, when there is one."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted)
+    if match is None or not (match[1] or match[2]):
+        return None
+    first = int(match[1]) if match[1] else max(0, size - int(match[2]))
+    last = min(size - 1, int(match[2])) if match[1] and match[2] else size - 1
+    return (first, last) if first <= last else None
+
+
 class Origin:
     """Answers what `body_of` says, and now and then does what origins do at their worst. For `tests.fakes.origin`."""
 
@@ -57,23 +68,29 @@ class Origin:
         body = body_of(seen.target, language, user)
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         fields = {"ETag": etag, "Cache-Control": KINDS[kind], "Vary": "Accept-Language", "Content-Type": "text/plain"}
-        if self.faulty and self._rng.random() < 0.25:
-            await self._fail(seen, body, fields)
-        elif headers.get("if-none-match") == etag:
+        if headers.get("if-none-match") == etag and not (self.faulty and self._rng.random() < 0.25):
             lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
             await seen.send(f"HTTP/1.1 304 X\r\n{lines}\r\n".encode())
+            return
+        status = 200
+        place = place_of(headers.get("range", ""), len(body))
+        if place is not None and headers.get("if-range") in (None, etag) and self._rng.random() < 0.8:
+            status, fields["Content-Range"] = 206, f"bytes {place[0]}-{place[1]}/{len(body)}"
+            body = body[place[0] : place[1] + 1]
+        if self.faulty and self._rng.random() < 0.25:
+            await self._fail(seen, status, body, fields)
         else:
-            await seen.answer(200, body, **fields)
+            await seen.answer(status, body, **fields)
 
-    async def _fail(self, seen: Seen, body: bytes, fields: dict[str, str]) -> None:
+    async def _fail(self, seen: Seen, status: int, body: bytes, fields: dict[str, str]) -> None:
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        sized = f"HTTP/1.1 200 X\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode()
-        chunked = f"HTTP/1.1 200 X\r\n{lines}Transfer-Encoding: chunked\r\n\r\n".encode()
+        sized = f"HTTP/1.1 {status} X\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode()
+        chunked = f"HTTP/1.1 {status} X\r\n{lines}Transfer-Encoding: chunked\r\n\r\n".encode()
         half = body[: len(body) // 2]
         match self._rng.choice(("slow", "cut", "close", "error", "hang", "garbage", "dribble", "chunks", "cut-chunks")):
             case "slow":
                 await asyncio.sleep(self._rng.uniform(0.0, 0.8))
-                await seen.answer(200, body, **fields)
+                await seen.answer(status, body, **fields)
             case "cut":
                 await seen.send(sized + half)
                 seen.writer.transport.abort()
@@ -119,9 +136,12 @@ def ask(rng: random.Random) -> Question:
     if user:
         headers["Authorization" if kind == "signed" else "Cookie"] = user
     body = body_of(target, language, user)
-    if rng.random() < 0.1:
+    if rng.random() < 0.25:
         begin = rng.randrange(len(body))
-        headers["Range"] = f"bytes={begin}-{min(len(body) - 1, begin + rng.randrange(2000))}"
+        end = str(min(len(body) - 1, begin + rng.randrange(2000)))
+        headers["Range"] = rng.choice((f"bytes={begin}-{end}", f"bytes={begin}-", f"bytes=-{end}", f"bytes=0-{end}"))
+        if headers["Range"] == "bytes=-0":
+            del headers["Range"]
     elif rng.random() < 0.1:
         headers["If-None-Match"] = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
     if rng.random() < 0.2:

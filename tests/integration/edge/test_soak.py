@@ -49,7 +49,16 @@ class Troubles:
         self.origin.faulty = True
         while not over.is_set():
             trouble = self._rng.choice(
-                (self._flush, self._freeze, self._kill, self._fill_up, self._origin_away, self._cut, self._alone)
+                (
+                    self._flush,
+                    self._freeze,
+                    self._kill,
+                    self._fill_up,
+                    self._origin_away,
+                    self._cut,
+                    self._alone,
+                    self._shielded,
+                )
             )
             self.counts[trouble.__name__.strip("_")] += 1
             await trouble()
@@ -92,6 +101,15 @@ class Troubles:
         """No replica here; the other region has to do."""
         await self.serve(local=False)
         await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+        await self.serve()
+
+    async def _shielded(self) -> None:
+        """The other region shields the app; it may be in trouble itself."""
+        shielded = route("hello", ["hello.test"], [server.address for server in self.servers[:2]])
+        region, node, address = peer(self.far)
+        shielded.shield.add(region=region, node=node, address=address)
+        await self.near.serve(shielded)
+        await asyncio.sleep(self._rng.uniform(0.5, 1.5))
         await self.serve()
 
     async def _redis(self, *words: str) -> None:
