@@ -200,6 +200,34 @@ def test_what_the_host_lacks_is_named_with_what_to_do(machine: Machine) -> None:
     assert not machine.calls or not any(" join " in call for call in machine.calls)
 
 
+@pytest.mark.parametrize(
+    ("manager", "python", "engine"),
+    [
+        ("apt-get", "install -y -qq --no-install-recommends python3.11", "docker.io"),
+        ("dnf", "install -y -q python3.11", "docker"),
+    ],
+)
+def test_docker_and_python_are_brought_by_the_distribution_when_asked(
+    machine: Machine, manager: str, python: str, engine: str
+) -> None:
+    (machine.root / "usr/bin/python3.11").rename(machine.root / "usr/bin/not-yet")
+    (machine.root / "var/run/docker.sock").rename(machine.root / "var/run/not-yet")
+    brings = """#!/bin/sh
+echo "${0##*/} $*" >>/calls
+case "$*" in
+  *python3.11) mv /usr/bin/not-yet /usr/bin/python3.11 ;;
+  *docker*) mv /var/run/not-yet /var/run/docker.sock ;;
+esac
+"""
+    machine.program(f"bin/{manager}", brings)
+    done = machine.install(*SERVER, env={"LOCCI_WITH_DOCKER": "1"})
+    assert done.returncode == 0, done.stderr
+    assert f"{manager} {python}" in machine.calls
+    assert any(call.startswith(f"{manager} install") and call.endswith(f" {engine}") for call in machine.calls)
+    assert "systemctl enable --now --quiet docker" in machine.calls
+    assert machine.current == "1.0.0"
+
+
 def test_without_systemd_the_commands_to_run_are_shown(machine: Machine) -> None:
     (machine.root / "run/systemd/system").rmdir()
     done = machine.install(*SERVER)
