@@ -137,11 +137,11 @@ def _marks(run: Json) -> str:
 
 
 def _words(run: Json) -> str:
-    rows = "".join(
-        f"<tr><td class=n>{_(_clock(str(word.get('time', ''))))}</td>"
-        f'<th scope="row">{_(str(word.get("node", "")).rpartition("/")[2])}</th><td>{_(str(word.get("text", "")))}</td></tr>'
-        for word in run.get("said", [])
-    )
+    rows = ""
+    for word in run.get("said", []):
+        node = str(word.get("node", "")).rpartition("/")[2]
+        rows += f"<tr><td class=n>{_(_clock(str(word.get('time', ''))))}</td>"
+        rows += f'<th scope="row">{_(node)}</th><td>{_(str(word.get("text", "")))}</td></tr>'
     return _table(
         "Faults that were begun and undone, by each host's own clock (UTC)", ("n:At", "Node", "What it said"), rows
     )
