@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from fleet.clock import Clock
 from routing.adapters import signed_queries
@@ -16,6 +17,8 @@ from routing.core.model import Policy, RoutingTable, TargetKey
 from routing.core.overrides import Orders, orders_at
 from routing.core.rate_limit import Admission, RateLimiter
 from routing.core.zone import Names, compile_names
+
+_SEND: Final = Admission.SEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +84,38 @@ class Answering(ABC):
 
     def respond(self, data: bytes, source: bytes, tcp: bool) -> bytes | None:
         """The answer to a query, limited and counted."""
+        if self.hot is None and not tcp:
+            recalled = self.responder.recall(data, source)
+            if recalled is not None:
+                # What is recalled is NOERROR, to a name in lower case.
+                limiter = self.limiter
+                admission = _SEND
+                if limiter.per_second:
+                    admission = limiter.admit(source, data[12 : data.find(0, 12)])
+                if admission is _SEND:
+                    self.udp_rcodes[0] += 1
+                    return recalled
+                return self._counted(self._less(data, source, recalled, admission))
         if signed_queries.TSIG in data:
             answer = signed_queries.answer(data, source, tcp, self.keys, self.responder.respond, self._clock.wall())
         else:
             answer = self.responder.respond(data, source, tcp)
-        if answer is not None and not tcp and self.limiter.per_second:
+            if self.hot is None and answer is not None and not tcp:
+                self.responder.remember(data, source)
+        if tcp:
+            if answer is not None:
+                self.tcp_rcodes[answer[3] & 15] += 1
+            else:
+                self.silent += 1
+            return answer
+        if answer is not None and self.limiter.per_second:
             answer = self._limited(data, source, answer)
+        return self._counted(answer)
+
+    def _counted(self, answer: bytes | None) -> bytes | None:
+        """An answer over UDP, or silence, counted."""
         if answer is None:
             self.silent += 1
-        elif tcp:
-            self.tcp_rcodes[answer[3] & 15] += 1
         else:
             self.udp_rcodes[answer[3] & 15] += 1
         return answer
@@ -108,21 +133,18 @@ class Answering(ABC):
         """What goes out instead of an answer that the hot loop finds one too many for its network."""
         admission = self.limiter.exceed(source)
         if admission is Admission.SEND or self.responder.has_our_cookie(data, source):
-            answer = self.responder.respond(data, source)
-        else:
-            answer = self.responder.cut_short(data, source) if admission is Admission.SLIP else None
-        if answer is None:
-            self.silent += 1
-        else:
-            self.udp_rcodes[answer[3] & 15] += 1
-        return answer
+            return self._counted(self.responder.respond(data, source))
+        return self._counted(self.responder.cut_short(data, source) if admission is Admission.SLIP else None)
 
     def _limited(self, data: bytes, source: bytes, answer: bytes) -> bytes | None:
         """The answer, unless its network has had too many like it: then less, or nothing."""
         rcode = answer[3] & 15
         kind = bytes((rcode,)) if rcode else data[12 : data.find(0, 12)].lower()
         admission = self.limiter.admit(source, kind)
-        if admission is Admission.SEND or self.responder.has_our_cookie(data, source):
+        return answer if admission is _SEND else self._less(data, source, answer, admission)
+
+    def _less(self, data: bytes, source: bytes, answer: bytes, admission: Admission) -> bytes | None:
+        if self.responder.has_our_cookie(data, source):
             return answer
         return self.responder.cut_short(data, source) if admission is Admission.SLIP else None
 
@@ -135,8 +157,10 @@ class Answering(ABC):
         signer = self.manners.signer
         if signer is not None:
             period, signer.now_s = signer.period, int(self._clock.wall())
-            if self.hot is not None and signer.period != period:
-                self.hot.forget(self.places)
+            if signer.period != period:
+                self.responder.forget()
+                if self.hot is not None:
+                    self.hot.forget(self.places)
         if self.manners.jar is not None:
             self.manners.jar.now_s = int(self._clock.wall())
         if self.hot is not None:

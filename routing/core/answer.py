@@ -18,6 +18,7 @@ from routing.core.dnssec import SignedAnswers, Signer
 from routing.core.geo import PlaceMap
 from routing.core.model import Family, Policy, Region, TargetKey
 from routing.core.overrides import Orders
+from routing.core.recall import Recall
 from routing.core.steering import SLOTS, Client, Decision, Outcome, decide, depends_on_place, slot_of, ttl_s
 from routing.core.wire import ExtendedError, Query, Rcode, Subnet
 from routing.core.zone import CompiledZone, Entry, Names, Tail
@@ -101,6 +102,9 @@ class Responder:
         self._unsteady = unsteady
         self._manners = manners or Manners()
         self._jar = self._manners.jar
+        self._recall = Recall(places, self._jar)
+        self.recall = self._recall.answer
+        """The answer to a query like one that `remember` was told of, else None."""
         self._names = names
         self._entries = names.entries
         self._places = places
@@ -166,6 +170,20 @@ class Responder:
         body = bodies[data[1] % len(bodies)]
         answer = data[:2] + found.heads[kind] + data[12:end] + body + ending
         return answer if tcp or len(answer) <= limit else None
+
+    def remember(self, data: bytes, source: bytes) -> None:
+        """Lets the like of a query that was just answered be answered by `recall`."""
+        end = data.find(0, 12) + 5
+        # Names in mixed case are written anew in each query (0x20): they would only fill the memory.
+        if data[12 : end - 4].islower():
+            lesson = self.lesson(data, source)
+            if lesson is not None:
+                self._recall.learn(data, source, end, lesson.tail, lesson.by_place)
+
+    def forget(self) -> None:
+        """Recalls nothing any more of what it was told so far: signatures are made anew."""
+        self._recall = Recall(self._places, self._jar)
+        self.recall = self._recall.answer
 
     def lesson(self, data: bytes, source: bytes) -> Lesson | None:
         """What can be learnt from a query that was just answered; None when it is not a common one."""

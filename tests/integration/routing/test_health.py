@@ -60,7 +60,10 @@ async def test_the_feed(rig: Rig) -> None:
     async with rig.control_plane() as control_plane, rig.running() as app:
         await eventually(lambda: bool(control_plane.said("status")))
         hello = control_plane.heard[0].hello
-        assert (list(hello.resource_types), hello.revision) == (["hostnames", "regions", "zonekeys", "zones"], 7)
+        assert (list(hello.resource_types), hello.revision) == (
+            ["hostnames", "latencies", "regions", "zonekeys", "zones"],
+            7,
+        )
         moved = [r for r in whole(rig.edges.port) if not r.name.startswith("hostnames/")]
         control_plane.feed(moved, 8)
         await eventually(lambda: bool(control_plane.said("ack")))

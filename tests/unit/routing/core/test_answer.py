@@ -42,6 +42,9 @@ def ask(
     answer = on.respond(data, source, tcp)
     assert answer is not None
     assert answer == on.respond_with_care(data, source, tcp)
+    if not tcp:
+        on.remember(data, source)
+        assert on.recall(data, source) in (None, answer)
     assert tcp or len(answer) <= 1232
     message = dns.message.from_wire(answer)
     assert message.id == query.id
