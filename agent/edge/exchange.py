@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.edge import cached, quick_head
 from agent.edge.body import ReplayBody
-from agent.edge.core import cache_key, cache_status, conditional, freshness, http_date, trailers
+from agent.edge.core import cache_status, conditional, freshness, http_date, trailers
 from agent.edge.core import headers as fields_rules
 from agent.edge.core.cache_status import Forward
-from agent.edge.core.entry import StoredResponse, own_only
 from agent.edge.core.headers import HeaderList, Origin, end_to_end
 from agent.edge.core.http_rules import NO_HTTP_RULES, HeaderEdits, HttpRules
 from agent.edge.core.request_head import METHODS_SAFE, Refused, RequestHead, switches
@@ -19,12 +18,14 @@ from agent.edge.core.routing import Candidate, Route, candidates
 from agent.edge.express import Way, with_ids
 from agent.edge.fetcher import HOP, RETRY_AFTER_S, SHIELD, Fetcher, Incoming, outgoing
 from agent.edge.fill import Fill, FillBroken, Private, Shared
-from agent.edge.filler import ERRORS, Filler
+from agent.edge.filler import Filler
+from agent.edge.heads import Heads
 from agent.edge.recall import Recall, may_recall
 from agent.edge.relay import Relay, length_of
 from agent.edge.responder import Request, Responder
 from agent.edge.responses import is_ours
 from agent.edge.state import EdgeState
+from agent.edge.unsafe import invalidate, posted
 from agent.edge.upstream import UpstreamConnection, UpstreamError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Exchange:
         self._state = state
         self._fetcher = fetcher
         self._filler = filler
+        self._heads = Heads(state, fetcher, filler)
         self.pool = fetcher.pool
 
     # ---- without waiting
@@ -278,7 +280,10 @@ class Exchange:
             raise Refused(504, "nothing stored can answer this request (only-if-cached)", close=False)
         whole = found.entry is not None and found.entry.parts is None
         if head.method == b"HEAD" and whole and found.entry is not None:
-            await self._head(client, request, route, origin, found.entry, found.why, wanted.stale_if_error_s)
+            asked_s = wanted.stale_if_error_s
+            came = await self._heads.answer(client, request, route, origin, found.entry, found.why, asked_s)
+            if came is not None:
+                await self._relay(client, request, came, cache_status.forwarded(found.why))
             return
         part = b"" if whole else conditional.wanted_part(head.fields)
         alone = head.method == b"HEAD" or wanted.no_store or state.is_uncacheable(key)
@@ -287,46 +292,6 @@ class Exchange:
             await self._pass(client, request, route, origin, found.why)
             return
         await self._fill(client, request, route, origin, found, wanted, part)
-
-    async def _head(
-        self,
-        client: Responder,
-        request: Request,
-        route: Route,
-        origin: Origin,
-        entry: StoredResponse,
-        why: Forward,
-        asked_s: int,
-    ) -> None:
-        """A HEAD for what is stored but cannot be used: its answer updates what is stored (RFC 9111 section 4.3.5)."""
-        state, head = self._state, request.head
-        on_error = freshness.usable_on_error(entry.verdict, entry.ttl_s(state.clock.wall()), asked_s)
-        try:
-            incoming = await self._fetcher.fetch(route, outgoing(head, origin, None, http=route.http))
-        except Refused:
-            if not on_error:
-                raise
-            self._send_on_error(client, request, entry)
-            return
-        status = incoming.connection.status
-        if status in ERRORS and on_error:
-            await incoming.abandon()
-            self._send_on_error(client, request, entry)
-            return
-        updated = None
-        if status == 200 or (status == 304 and conditional.selects(entry, incoming.connection.fields)):
-            updated = self._filler.update_by_head(request.key, route, head, entry, incoming)
-        if status == 200 and updated is not None:
-            await incoming.done()
-            own = own_only(incoming.connection.headers, updated.verdict)
-            client.send_stored(request, updated, cache_status.forwarded(why, stored=True), own)
-            return
-        await self._relay(client, request, incoming, cache_status.forwarded(why))
-
-    def _send_on_error(self, client: Responder, request: Request, entry: StoredResponse) -> None:
-        self._state.counters.stale_served_total += 1
-        ttl = int(entry.ttl_s(self._state.clock.wall()))
-        client.send_stored(request, entry, cache_status.hit_with(ttl, "stale-if-error"))
 
     async def _fill(
         self,
@@ -426,27 +391,18 @@ class Exchange:
         sent = outgoing(head, origin, body, http=route.http)
         sent.early = functools.partial(client.send_early, request)
         incoming = await self._fetcher.fetch(route, sent)
+        kept = None
         if head.method not in METHODS_SAFE:
-            self._invalidate(client, request, incoming)
-        await self._relay(client, request, incoming, member)
+            invalidate(self._state, request, incoming)
+            kept = posted(self._state, request, route, incoming)
+        await self._relay(client, request, incoming, member, kept)
+        if kept is not None:
+            kept.store()
 
-    def _invalidate(self, client: Responder, request: Request, incoming: Incoming) -> None:
-        """After a success of an unsafe method (RFC 9111 section 4.4)."""
-        status, fields = incoming.connection.status, incoming.connection.fields
-        if not 200 <= status < 400:
-            return
-        state, head = self._state, request.head
-        state.forget(request.key)
-        for name in (b"location", b"content-location"):
-            reference = fields.get(name)
-            if reference is None:
-                continue
-            target = cache_key.same_origin_target(request.scheme, head.host, head.target, reference)
-            if target is not None:
-                state.forget(state.key(request.scheme, head.host, target))
-
-    async def _relay(self, client: Responder, request: Request, incoming: Incoming, member: bytes) -> None:
-        """Sends an endpoint's response on as it comes."""
+    async def _relay(
+        self, client: Responder, request: Request, incoming: Incoming, member: bytes, body: Source | None = None
+    ) -> None:
+        """Sends an endpoint's response on as it comes, its body by way of `body` if there is that."""
         connection = incoming.connection
         request.cache_status = member
         try:
@@ -466,7 +422,8 @@ class Exchange:
                 await incoming.discard()
                 return
             length = length_of(connection)
-            await self._send(client, request, connection.status, connection.reason, headers, length, connection)
+            source = connection if body is None else body
+            await self._send(client, request, connection.status, connection.reason, headers, length, source)
         except BaseException:
             await incoming.abandon()
             raise

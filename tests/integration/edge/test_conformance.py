@@ -224,6 +224,30 @@ SCENARIOS: dict[str, tuple[list[Answer], list[Step]]] = {
     "targeted-no-store": (control("max-age=3600", CDN_Cache_Control="no-store"), miss()),
     # Section 4.4
     "unsafe-post": (control("max-age=3600"), [Step(1), Step(2, method="POST"), Step(3)]),
+    "post-kept": (
+        control("max-age=3600", Content_Location="/post-kept"),
+        [Step(1, method="POST"), Step(1, member="hit"), Step(2, method="POST"), Step(2, member="hit")],
+    ),
+    "post-kept-for-its-target-only": (
+        control("max-age=3600", Content_Location="/elsewhere"),
+        [Step(1, method="POST"), Step(2)],
+    ),
+    "post-without-a-lifetime": (
+        [Answer({"Content-Location": "/post-without-a-lifetime"} | OLD)],
+        [Step(1, method="POST"), Step(2)],
+    ),
+    "post-private": (
+        control("private, max-age=3600", Content_Location="/post-private"),
+        [Step(1, method="POST"), Step(2)],
+    ),
+    "post-failed": (
+        [Answer(FRESH | {"Content-Location": "/post-failed"}, 404)],
+        [Step(1, method="POST", status=404), Step(2, status=404)],
+    ),
+    "put-is-not-kept": (
+        control("max-age=3600", Content_Location="/put-is-not-kept"),
+        [Step(1, method="PUT"), Step(2)],
+    ),
     "unsafe-unknown-here": (control("max-age=3600"), [Step(1), Step(2, method="REPORT"), Step(3)]),
     "safe-options": (control("max-age=3600"), [Step(1), Step(2, method="OPTIONS"), Step(1)]),
     "unsafe-failed": (
