@@ -106,8 +106,10 @@ class Node:
 class Simulation:
     """One run. `violations` holds what must never happen and did."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, edges: int = 0):
+        """With `edges` each region has so many of them."""
         self.rng = random.Random(seed)
+        self.edges = edges
         self.clock = VirtualClock(wall=0.0)
         self.clock.now = 1_000.0
         self.store = MemoryStore(self.clock.wall)
@@ -120,12 +122,12 @@ class Simulation:
         self.quiet = False
         self.releases = 0
         self.switches = 0
-        self.beats_per_s = self.rng.choice([0.5, 4.0, 500.0])
+        self.beats_per_s = self.rng.choice([0.5, 4.0, 500.0] if not edges else [100.0, 500.0])
         self.rejoin = self.rng.choice(manifest_pb2.RejoinChoice.values())
         self.once_served: set[tuple[str, str]] = set()
 
     async def begin(self) -> None:
-        """Two or three regions with one to three edges each, of which one answers DNS too; DNS servers; two apps."""
+        """Two or three regions with one to three edges each, or many; one of them answers DNS too; DNS servers; two apps."""
         await self._boot()
 
         def build(batch: Batch) -> None:
@@ -134,7 +136,7 @@ class Simulation:
                 batch.put(self.state.regions, row.name, row)
                 edge, dns = node_pb2.NODE_ROLE_EDGE, node_pb2.NODE_ROLE_DNS
                 self._add(batch, f"{region}-0", region, edge, dns)
-                for number in range(self.rng.randint(0, 2)):
+                for number in range(self.edges - 1 if self.edges else self.rng.randint(0, 2)):
                     self._add(batch, f"{region}-{1 + number}", region, edge)
                 self._add(batch, f"dns-{region}", region, dns)
 
@@ -198,7 +200,7 @@ class Simulation:
         if broken:
             manifest.env[BROKEN] = "1"
         manifest.placement.lost_after.FromSeconds(10)
-        manifest.placement.replicas_per_region = 1 if app == "one" else 2
+        manifest.placement.replicas_per_region = (1 if app == "one" else 2) + self.edges // 20
         manifest.placement.on_rejoin = self.rejoin
         manifest.rollout.health_deadline.FromSeconds(8)
         manifest.rollout.progress_deadline.FromSeconds(30)
@@ -246,6 +248,9 @@ class Simulation:
                 self.violations.append(f"a look failed: {error.message}")
         if _pass_failures() != failures:
             self.violations.append("an app could not be looked at")
+        # A large fleet is offered what is new in slices; some wait for their turn longer than others.
+        for _ in range(self.rng.randint(1, 4) if self.edges else 0):
+            await asyncio.sleep(0)
 
     async def _fault(self) -> None:
         node = self.nodes[self.rng.choice(sorted(self.nodes))]
