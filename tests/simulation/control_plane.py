@@ -127,7 +127,7 @@ class Simulation:
         self.once_served: set[tuple[str, str]] = set()
 
     async def begin(self) -> None:
-        """Two or three regions with one to three edges each, or many; one of them answers DNS too; DNS servers; two apps."""
+        """Two or three regions with one to three edges each, or many; DNS servers, one of them on an edge; two apps."""
         await self._boot()
 
         def build(batch: Batch) -> None:
