@@ -89,8 +89,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._stopping = asyncio.ensure_future(self._stop.wait())
         self._reload = asyncio.Event()
-        self._again = False
-        """The supervisor is to become the new program."""
+        self._served = False
+        """A worker has served: settings that are wrong by now are no reason to end all of them."""
 
     async def run(self, adoption: Adoption | None) -> int:
         """Returns 0, or a worker's exit code when it will never be able to start (2 or 3). Raises LocciError."""
@@ -143,22 +143,20 @@ class Supervisor:
         ends, stopping = 0, self._stopping
         while not self._stop.is_set():
             began = loop.time()
-            if slot.worker is None:
-                slot.open(_texts(self._settings))
-                slot.put(self._start(slot))
-            worker = slot.worker
-            assert worker is not None
-            slot.changed.clear()
-            changed = asyncio.create_task(slot.changed.wait())
-            await asyncio.wait((worker.ended, stopping, changed), return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
-            if slot.worker is not worker or not worker.ended.done():
-                continue
-            slot.worker, code = None, worker.ended.result()
-            if code in (2, 3) and not self._stop.is_set():
-                return code
+            why = self._fill(slot)
+            if (worker := slot.worker) is not None:
+                slot.changed.clear()
+                changed = asyncio.create_task(slot.changed.wait())
+                await asyncio.wait((worker.ended, stopping, changed), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                if slot.worker is not worker or not worker.ended.done():
+                    continue
+                slot.worker, code = None, worker.ended.result()
+                if code in (2, 3) and not self._served and not self._stop.is_set():
+                    return code
+                why = f"exit code {code}"
             ends = 0 if loop.time() - began > STABLE_S else ends + 1
-            log.warning("a worker ended and is started again", worker=slot.number, exit_code=code)
+            log.warning("a worker ended and is started again", worker=slot.number, reason=why)
             if ends >= UNSTABLE_ENDS and len(self._slots) > 1:
                 slot.close(but=[])
             await asyncio.wait((stopping,), timeout=_BACKOFF.delay_s(ends, int.from_bytes(os.urandom(2)) / 65536))
@@ -166,6 +164,23 @@ class Supervisor:
             await slot.worker.end(self._settings.drain_timeout_s + MARGIN_S)
         slot.close(but=[])
         return 0
+
+    def _fill(self, slot: Slot) -> str:
+        """Starts a worker where there is none. Returns why that is not possible, in words."""
+        if slot.worker is None:
+            try:
+                slot.open(_texts(self._settings))
+                worker = self._start(slot)
+            except LocciError as error:
+                return error.message
+            except OSError as error:  # the program is being exchanged
+                return str(error)
+            worker.ready.add_done_callback(self._has_served)
+            slot.put(worker)
+        return ""
+
+    def _has_served(self, ready: asyncio.Future[bool]) -> None:
+        self._served = self._served or (not ready.cancelled() and ready.result())
 
     # ---- a new program, new settings
 
@@ -261,6 +276,7 @@ class Supervisor:
             for text, descriptor in sockets.items():
                 slot.sockets[text] = socket.socket(fileno=descriptor)
                 slot.sockets[text].set_inheritable(False)
+        self._served = bool(adoption.workers)
         for number, pid in adoption.workers.items():
             self._slots[number].worker = WorkerProcess(pid)
         for pid in adoption.leaving:
