@@ -27,7 +27,7 @@ from fleet.rpc.errors import abort
 
 log = structlog.get_logger()
 
-CONNECTIONS_MAX: Final = 4096
+CONNECTIONS_MAX: Final = 16_384
 CONNECT_S: Final = 2.0
 PIECE_BYTES: Final = 65_536
 RETRY_S: Final = 1.0
