@@ -25,6 +25,7 @@ from agent.edge.core.entry_codec import Striped
 from agent.edge.core.headers import HeaderList, Origin, encode_head, fields_of, to_upstream
 from agent.edge.core.partial import Parts, Place
 from agent.edge.core.request_head import Refused, check
+from tests.fuzz import http2_targets
 
 NOW: Final = 1_750_000_000.0
 RULES: Final = CacheRules(query_ignore=(b"utm_*",), query_sort=True, negative_s=10, heuristic_max_s=60)
@@ -197,6 +198,8 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "codec": codec,
     "replies": replies,
     "proxy": proxy,
+    "http2-frames": http2_targets.frames,
+    "http2-blocks": http2_targets.blocks,
 }
 SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     "request": (
@@ -213,4 +216,6 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     "codec": (b"key\nLCC3", b"k\n" + entry_codec.MAGIC + b"\0" * 40),
     "replies": (b"+OK\r\n$3\r\nabc\r\n*2\r\n:1\r\n$-1\r\n", b"-ERR x\r\n_\r\n"),
     "proxy": (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)),
+    "http2-frames": http2_targets.SEEDS["frames"],
+    "http2-blocks": http2_targets.SEEDS["blocks"],
 }

@@ -128,7 +128,7 @@ class Peer:
     def request(self, number: int, found: Block, ended: bool) -> None:
         self.asked[number] = found.fields
         for name, value in found.fields:
-            if name == b"content-length":
+            if name == b"content-length" and value.isdigit():
                 self.connection.expect(number, int(value))
         if ended:
             self.whole(number)
