@@ -193,6 +193,7 @@ def edge(folder: Path, backend: int, **settings: object) -> Iterator[Server]:
         "http_listen": [f"127.0.0.1:{port}"],
         "https_listen": [f"127.0.0.1:{tls_port}"],
         "peer_listen": "",
+        "workers": 1,
         "admin_listen": f"127.0.0.1:{free_port()}",
         "access_log": str(folder / "access.log"),
         "run_dir": str(folder),

@@ -26,6 +26,7 @@ from bench._harness import install, report
 TURNS = 5
 CONNECTIONS = 32
 URLS = 5000
+WARM_UPS_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +129,15 @@ def _cpu_s(pid: int) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def _load(figure: Figure, server: Server, folder: Path, seconds: int = 1) -> float:
-    """Requests per second of the server's CPU time."""
+def _load(figure: Figure, server: Server, folder: Path) -> tuple[int, float]:
+    """Requests that were answered in a second, and seconds of the server's CPU time for them."""
     scheme, port = ("https", server.tls_port) if figure.tls or figure.h2 else ("http", server.port)
     url = f"{scheme}://127.0.0.1:{port}{figure.target}"
     if figure.h2:
-        command = ["h2load", "-D", str(seconds), "-c", "8", "-m", "10", "-H", ":authority: bench.test", url]
+        command = ["h2load", "-D", "1", "-c", "8", "-m", "10", "-H", ":authority: bench.test", url]
         pattern = r"(\d+) succeeded"
     else:
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "-H", "Host: bench.test", url]
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", "-d1", "-H", "Host: bench.test", url]
         command += ["-s", str(folder / "many.lua")] if figure.many else []
         pattern = r"(\d+) requests in"
     before = _cpu_s(server.pid)
@@ -145,17 +146,28 @@ def _load(figure: Figure, server: Server, folder: Path, seconds: int = 1) -> flo
     match = re.search(pattern, done.stdout)
     if match is None or "Non-2xx" in done.stdout or int(match[1]) == 0:
         raise SystemExit(f"bench: {figure.name} fails at port {port}: {done.stdout}{done.stderr}")
-    return int(match[1]) / used
+    return int(match[1]), used
+
+
+def _warm_up(figure: Figure, server: Server, folder: Path) -> None:
+    """Until everything that is asked for was asked for."""
+    asked = 0
+    for _ in range(WARM_UPS_MAX):
+        asked += _load(figure, server, folder)[0]
+        if not figure.many or asked > 1.5 * URLS:
+            return
+    raise SystemExit(f"bench: {figure.name} answers {asked} requests in {WARM_UPS_MAX} s: too few to be compared")
 
 
 def _figure(figure: Figure, servers: Mapping[str, Server], folder: Path) -> list[dict[str, object]]:
     names = (figure.ours, *figure.peers)
     results: dict[str, list[float]] = {name: [] for name in names}
     for name in names:
-        _load(figure, servers[name], folder, 3 if figure.many else 1)
+        _warm_up(figure, servers[name], folder)
     for _ in range(TURNS):
         for name in names:
-            results[name].append(_load(figure, servers[name], folder))
+            answered, used_s = _load(figure, servers[name], folder)
+            results[name].append(answered / used_s)
     ours = statistics.median(results[figure.ours])
     lines: list[dict[str, object]] = []
     for peer in figure.peers:
