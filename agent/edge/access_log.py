@@ -13,16 +13,16 @@ LINES_MAX: Final = 50_000
 """Kept between two writes; what comes beyond is counted and dropped: a slow disk slows no request."""
 TEXTS_MAX: Final = 8192
 QUOTED_BYTES_MAX: Final = 256
-Line = tuple[float, str, int, int, float, bytes]
-"""Time, what requests alike have in common, status, bytes of the body, duration, id."""
+Line = tuple[float, str, bytes, int, int, float, bytes]
+"""Time, what requests alike have in common, what the cache did, status, bytes of the body, duration, id."""
 
 
-def text_of(client: bytes, head: RequestHead, cache: bytes, app: str) -> str:
+def text_of(client: bytes, head: RequestHead, app: str) -> str:
     """What all alike requests of a client have in their lines."""
     # All but the target is made of harmless characters: names, numbers, tokens of ours, ids that were looked at.
     return (
         f'"client":"{client.decode()}","method":"{head.method.decode()}","host":"{head.host.decode()}",'
-        f'"target":{json.dumps(head.target.decode("latin-1"))},"cache":"{cache.decode()}","app":"{app}"'
+        f'"target":{json.dumps(head.target.decode("latin-1"))},"app":"{app}"'
     )
 
 
@@ -33,7 +33,7 @@ class AccessLog:
         self._path = path
         self._wall = clock.wall
         self._lines: list[Line] = []
-        self._texts: dict[tuple[bytes, bytes, bytes, bytes, bytes, str], str] = {}
+        self._texts: dict[tuple[bytes, bytes, bytes, bytes, str], str] = {}
         self.dropped = 0
 
     def record(
@@ -48,24 +48,24 @@ class AccessLog:
         app: str,
     ) -> None:
         """Takes note of one response."""
-        key = (client, head.method, head.host, head.target, cache, app)
+        key = (client, head.method, head.host, head.target, app)
         text = self._texts.get(key)
         if text is None:
-            text = text_of(client, head, cache, app)
+            text = text_of(client, head, app)
             if len(self._texts) >= TEXTS_MAX:
                 self._texts.clear()
             if len(head.target) <= QUOTED_BYTES_MAX:
                 self._texts[key] = text
-        self.add(text, status, size, took_s, request_id)
+        self.add(text, cache, status, size, took_s, request_id)
 
     def hit(self, client: bytes, head: RequestHead, size: int, request_id: bytes) -> None:
         """Takes note of a hit that was answered at once."""
         self.record(client, head, 200, size, 0.0, b"locci; hit", request_id, "")
 
-    def add(self, text: str, status: int, size: int, took_s: float, request_id: bytes) -> None:
+    def add(self, text: str, cache: bytes, status: int, size: int, took_s: float, request_id: bytes) -> None:
         """As `record`, for who keeps the text of `text_of`."""
         if len(self._lines) < LINES_MAX:
-            self._lines.append((self._wall(), text, status, size, took_s, request_id))
+            self._lines.append((self._wall(), text, cache, status, size, took_s, request_id))
         else:
             self.dropped += 1
 
@@ -81,8 +81,8 @@ class AccessLog:
         text = "".join(
             [
                 f'{{"time":{at:.3f},{what},"status":{status},"bytes":{size},"duration_s":{took_s:.6f},'
-                f'"request_id":"{request_id.decode()}"}}\n'
-                for at, what, status, size, took_s, request_id in lines
+                f'"cache":"{cache.decode()}","request_id":"{request_id.decode()}"}}\n'
+                for at, what, cache, status, size, took_s, request_id in lines
             ]
         )
         if self._path == "-":

@@ -13,6 +13,7 @@ from agent.edge.core import cache_status, trailers
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse
 from agent.edge.core.headers import HeaderList, encode_head
+from agent.edge.core.http_rules import NO_HTTP_RULES
 from agent.edge.core.request_head import Refused, RequestHead, switches
 from agent.edge.express import Express
 from agent.edge.fetcher import Incoming
@@ -289,6 +290,26 @@ class ClientConnection(Express):
         else:
             self.transport.write(head)
         self._end(request, answer.status, len(answer.body), close=close)
+
+    def keeps_on(self, request: Request) -> bool:
+        return request.http is NO_HTTP_RULES and not self.will_close(request)
+
+    def send_whole(self, request: Request, entry: StoredResponse, member: bytes, now: float) -> None:
+        size = len(entry.body)
+        head = b"%bX-Request-Id: %b\r\n\r\n" % (entry.head(now, member)[:-2], request.id)
+        if size <= COALESCED_BYTES_MAX:
+            self.transport.write(head + entry.body)
+        else:
+            self.transport.writelines((head, entry.body))
+        counters = self._state.counters
+        counters.status(200)
+        counters.hits_total += 1
+        counters.body_bytes_sent_total += size
+        request.cache_status = member
+        self._log(request, 200, size)
+        self._active = self._relay = None
+        if self._queue:
+            self.gone_on()
 
     def begin_response(
         self, request: Request, status: int, reason: bytes, headers: HeaderList, length: int | None

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 from agent.edge import cached, quick_head
 from agent.edge.access_log import text_of
 from agent.edge.core.cache_status import Forward
+from agent.edge.core.entry import StoredResponse
+from agent.edge.core.http_rules import NO_HTTP_RULES
 from agent.edge.core.request_head import Refused, RequestHead
 from agent.edge.core.routing import Candidate, Route, Table
+from agent.edge.recall import NOTHING, Recall
 from agent.edge.relay import Relay
 from agent.edge.request_reader import RequestReader
 from agent.edge.responder import Request, Responder
+from agent.edge.responses import is_ours
 
 if TYPE_CHECKING:
     from agent.edge.access_log import AccessLog
@@ -129,9 +133,14 @@ class Express(RequestReader, Responder):
         """Sends a plain GET on at once; False when it has to go another way."""
         listener, state, way = self._listener, self._state, self._way
         if way is None or way.head is not head or way.table is not state.table:
+            route = state.table.find(head.host)
+            if route is not None and route.cache and not state.is_uncacheable(key):
+                return self._recalled(head, key, route)
             self._way = way = listener.exchange.way(self, head)
-        if way.route is None or (way.cached and not state.is_uncacheable(key)):
+        if way.route is None:
             return False
+        if way.cached and not state.is_uncacheable(key):
+            return self._recalled(head, key, way.route)
         candidate, now = way.candidate, self._loop.time()
         if candidate is not None:
             idle = way.idle
@@ -158,7 +167,32 @@ class Express(RequestReader, Responder):
         connection.begin_quick(data, self, now, state.upstream_timeout_s)
         return True
 
+    def _recalled(self, head: RequestHead, key: bytes, route: Route) -> bool:
+        """Asks the second tier for what a plain GET wants; False when that is no use, or not enough."""
+        state = self._state
+        tier = state.tier
+        if tier is None or self.peer or key in state.fills or b"cdn-loop" in head.fields or is_ours(head.target):
+            return False
+        if route.http is not NO_HTTP_RULES or (route.redirect and self.scheme == b"http"):
+            return False
+        request = Request(head, key, None, state.request_id(), self._data_at)
+        request.app, request.found = route.app, NOTHING
+        asked = Recall(self._listener.exchange, state, self, request)
+        if not asked.begin(tier):
+            return False
+        self._active, self._relay = request, asked
+        self.response_begun = False
+        return True
+
     # ---- what else the connection does
+
+    @abc.abstractmethod
+    def keeps_on(self, request: Request) -> bool:
+        """Whether the connection goes on after the response, and the app has no wishes for it."""
+
+    @abc.abstractmethod
+    def send_whole(self, request: Request, entry: StoredResponse, member: bytes, now: float) -> None:
+        """Answers a plain GET with a whole 200, as it is."""
 
     @abc.abstractmethod
     def put(self, data: bytes) -> bool:
@@ -225,8 +259,8 @@ class Express(RequestReader, Responder):
     def _note(self, log: AccessLog, way: Way, status: int, size: int, took_s: float, request_id: bytes) -> None:
         text = way.log_text
         if not text:
-            way.log_text = text = text_of(self.address, way.head, way.member, way.route.app if way.route else "")
-        log.add(text, status, size, took_s, request_id)
+            way.log_text = text = text_of(self.address, way.head, way.route.app if way.route else "")
+        log.add(text, way.member, status, size, took_s, request_id)
 
     def progress(self) -> None:
         """The endpoint has failed before it answered."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.edge import cached
 from agent.edge.core import cache_status
 from agent.edge.core.cache_status import Forward
+from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.ports import Found, SecondTier
 from agent.edge.state import EdgeState
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from agent.edge.exchange import Exchange
     from agent.edge.express import Express
     from agent.edge.responder import Request
+
+
+NOTHING: Final = cached.Lookup(None, False, False, Forward.URI_MISS)
 
 
 def may_recall(state: EdgeState, request: Request) -> bool:
@@ -58,14 +62,16 @@ class Recall:
             client.relayed(request, again=True)
             return
         now = state.wall()
+        if now < entry.fresh_until and request.head.plain and entry.status == 200 and client.keeps_on(request):
+            self._store(entry, found[1])
+            state.counters.second_tier_hits_total += 1
+            client.send_whole(request, entry, cache_status.hit_with(int(entry.ttl_s(now)), "second-tier"), now)
+            return
         request.found = seen = cached.judged(request.head, entry, now)
         if now < entry.fresh_until:
-            if found[1] is None:
-                state.store.put(request.key, entry, entry.cost_bytes)
-            else:
-                state.keep_variant(request.key, entry, found[1], request.head.fields)
+            self._store(entry, found[1])
         elif now >= entry.useful_until and not entry.etag and not entry.last_modified:
-            request.found = cached.Lookup(None, False, False, Forward.URI_MISS)
+            request.found = NOTHING
         if not seen.usable or seen.revalidate:
             client.relayed(request, again=True)
             return
@@ -73,6 +79,13 @@ class Recall:
         state.counters.second_tier_hits_total += 1
         client.send_stored(request, entry, cache_status.hit_with(int(entry.ttl_s(now)), "second-tier"))
         client.relayed(request)
+
+    def _store(self, entry: StoredResponse, variants: Variants | None) -> None:
+        request, state = self._request, self._state
+        if variants is None:
+            state.store.put(request.key, entry, entry.cost_bytes)
+        else:
+            state.keep_variant(request.key, entry, variants, request.head.fields)
 
     def client_full(self) -> None:
         """Nothing is sent before all of it is there."""

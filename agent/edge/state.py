@@ -126,7 +126,8 @@ class EdgeState:
         _, _, host, path = key.split(b"/", 3)
         route = self.table.find(host)
         if route is not None:
-            match route.purges.effect(key, entry.fields, entry.sequence):
+            new = entry.sequence < route.purges.sequence
+            match route.purges.effect(key, entry.fields, entry.sequence) if new else Effect.NONE:
                 case Effect.NONE:
                     pass
                 case Effect.STALE:

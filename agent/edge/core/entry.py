@@ -187,7 +187,7 @@ def restore(entry: StoredResponse) -> StoredResponse:
     if not entry.verdict.validate_always:
         entry.fresh_until = entry.response_time - entry.initial_age_s + entry.verdict.lifetime_s
     copies = 2 if len(entry.body) <= RENDER_BODY_BYTES_MAX else 1
-    head = sum(len(name) + len(value) + 120 for name, value in entry.headers)
+    head = sum([len(name) + len(value) + 120 for name, value in entry.headers])
     entry.cost_bytes = OVERHEAD_BYTES + copies * (len(entry.body) + head) + head
     if entry.parts is not None:
         entry.cost_bytes += entry.parts.size + STRETCH_BYTES * len(entry.parts.stretches)

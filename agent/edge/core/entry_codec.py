@@ -1,26 +1,30 @@
 """A stored response as bytes, for a second tier that may hold anything: versioned, with a checksum over all of it.
 
-Layout: magic of four bytes with the version in it, BLAKE2b-128 of the rest, length of the head (4 bytes, most
-significant first), head as JSON, body.
+Layout: magic of four bytes with the version in it, BLAKE2b-128 of the rest, numbers, the sizes of what follows (all
+most significant byte first): reason, coding, names that it varies on by rule, names and values of its fields; body.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
+import itertools
+import math
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from agent.edge.core.entry import StoredResponse, Variants, restore
 from agent.edge.core.freshness import Verdict
 
-MAGIC: Final = b"LCC3"
+MAGIC: Final = b"LCC4"
 MARKER_MAGIC: Final = b"LCV1"
 STRIPED_MAGIC: Final = b"LCS1"
 STRIPE_BYTES: Final = 256 * 1024
 """A value above this is divided, so that nobody waits for a large one on a connection that all share."""
 _DIGEST: Final = 16
+_HEAD: Final = struct.Struct(">HBQQQQddHH")
+"""Status, flags, lifetime, stale-while-revalidate, stale-if-error, sequence, time, age, how many names and fields."""
 _MAX_MARKER: Final = 4096
 
 
@@ -32,25 +36,22 @@ def _sum(key: bytes, content: bytes) -> bytes:
 def encode(key: bytes, entry: StoredResponse) -> bytes:
     """The entry in its stored form."""
     verdict = entry.verdict
-    head = {
-        "s": entry.status,
-        "r": entry.reason.decode("latin-1"),
-        "h": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in entry.headers],
-        "v": [
-            verdict.lifetime_s,
-            int(verdict.validate_always),
-            int(verdict.must_revalidate),
-            verdict.stale_while_revalidate_s,
-            verdict.stale_if_error_s,
-        ],
-        "t": entry.response_time,
-        "a": entry.initial_age_s,
-        "q": entry.sequence,
-        "c": entry.coding.decode("latin-1"),
-        "k": [name.decode("latin-1") for name in entry.keyed],
-    }
-    encoded = json.dumps(head, separators=(",", ":")).encode()
-    content = struct.pack(">I", len(encoded)) + encoded + entry.body
+    pieces = [entry.reason, entry.coding, *entry.keyed]
+    for name, value in entry.headers:
+        pieces += (name, value)
+    head = _HEAD.pack(
+        entry.status,
+        verdict.validate_always | verdict.must_revalidate << 1,
+        verdict.lifetime_s,
+        verdict.stale_while_revalidate_s,
+        verdict.stale_if_error_s,
+        entry.sequence,
+        entry.response_time,
+        entry.initial_age_s,
+        len(entry.keyed),
+        len(entry.headers),
+    )
+    content = b"".join((head, struct.pack(f">{len(pieces)}I", *map(len, pieces)), *pieces, entry.body))
     return MAGIC + _sum(key, content) + content
 
 
@@ -94,29 +95,37 @@ def decode(key: bytes, data: bytes) -> StoredResponse | Variants | Striped | Non
         nonce, *names = content[:_MAX_MARKER].split(b"\n")
         return Variants(tuple(names), nonce)
     try:
-        (size,) = struct.unpack(">I", content[:4])
-        return _entry(json.loads(content[4 : 4 + size]), content[4 + size :])
-    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return _entry(content)
+    except (struct.error, ValueError, OverflowError):
         return None
 
 
-def _entry(head: dict[str, Any], body: bytes) -> StoredResponse:
-    lifetime, always, strict, while_revalidate, if_error = head["v"]
-    verdict = Verdict(True, "", int(lifetime), bool(always), bool(strict), int(while_revalidate), int(if_error))
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head["h"]]
-    reason = head["r"].encode("latin-1")
-    times = float(head["t"]), float(head["a"])
-    keyed = tuple(name.encode("latin-1") for name in head["k"])
+def _entry(content: bytes) -> StoredResponse | None:
+    status, flags, lifetime, while_revalidate, if_error, sequence, time, age, keyed, fields = _HEAD.unpack_from(content)
+    count = 2 + keyed + 2 * fields
+    sizes = struct.unpack_from(f">{count}I", content, _HEAD.size)
+    ends = tuple(itertools.accumulate(sizes, initial=_HEAD.size + 4 * count))
+    if ends[-1] > len(content) or not math.isfinite(time) or not math.isfinite(age):
+        return None
+    pieces = [content[at:end] for at, end in itertools.pairwise(ends)]
+    first = 2 + keyed
     return restore(
         StoredResponse(
-            int(head["s"]),
-            reason,
-            headers,
-            body,
-            verdict,
-            *times,
-            keyed,
-            sequence=int(head["q"]),
-            coding=head["c"].encode(),
+            status,
+            pieces[0],
+            list(zip(pieces[first::2], pieces[first + 1 :: 2], strict=True)),
+            content[ends[-1] :],
+            _verdict(lifetime, flags, while_revalidate, if_error),
+            time,
+            age,
+            tuple(pieces[2:first]),
+            sequence=sequence,
+            coding=pieces[1],
         )
     )
+
+
+@functools.lru_cache(1024)
+def _verdict(lifetime_s: int, flags: int, while_revalidate_s: int, if_error_s: int) -> Verdict:
+    """Most entries share one of a few."""
+    return Verdict(True, "", lifetime_s, bool(flags & 1), bool(flags & 2), while_revalidate_s, if_error_s)

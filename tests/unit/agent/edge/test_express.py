@@ -131,7 +131,7 @@ class Rig:
         return (
             dict(counters.items()),
             (endpoint.outstanding, endpoint.server_errors, endpoint.ejections),
-            [(line[1:4], line[5]) for line in lines],
+            [(line[1:5], line[6]) for line in lines],
             (self.client_wire.closing, self.replica_wire.aborted, self.client.busy),
             len(self.pool.idle(ADDRESS)),
         )
