@@ -11,7 +11,7 @@ from agent.edge import cached, responses
 from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
 from agent.edge.core import cache_status, trailers
 from agent.edge.core.cache_status import Forward
-from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse
+from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse, Variants
 from agent.edge.core.headers import HeaderList, encode_head
 from agent.edge.core.http_rules import NO_HTTP_RULES
 from agent.edge.core.request_head import Refused, RequestHead, switches
@@ -159,8 +159,11 @@ class ClientConnection(Express):
                 if entry is None:
                     if body is None and self._sent_on(head, key):
                         return
-                elif entry.__class__ is StoredResponse and self._hit(head, entry):
-                    return
+                else:
+                    if isinstance(entry, Variants):
+                        entry = state.store.get(entry.key(key, head.fields))
+                    if isinstance(entry, StoredResponse) and self._hit(head, entry):
+                        return
             request = Request(head, key, body, state.request_id(), self._data_at)
             request.wait_s = wait_s
             self._start(request)

@@ -168,8 +168,8 @@ class Http2Connection(asyncio.Protocol):
         counters.plain_hits += 1
         counters.body_bytes_sent_total += size
         if state.access_log is not None:
-            known.text = known.text or text_of(self.address, head, b"locci; hit", "")
-            state.access_log.add(known.text, 200, size, 0.0, request_id)
+            known.text = known.text or text_of(self.address, head, "")
+            state.access_log.add(known.text, b"locci; hit", 200, size, 0.0, request_id)
         self._gathered += size
         if self._gathered > GATHERED_BYTES_MAX:
             self._write()

@@ -142,6 +142,7 @@ class EdgeState:
             if entry.edits != route.http.response:
                 entry.edits = route.http.response
                 entry.rendered_second = entry.block_second = -1
+                entry.fixed = b""
             if route.http is not NO_HTTP_RULES and route.http.stops(without_port(host), b"/" + path):
                 return entry  # looked at again each time, since requests for it are answered by the app's rules
         entry.checked = self.purge_round

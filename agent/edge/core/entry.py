@@ -40,7 +40,7 @@ _NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-type", b"content
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A whole response, or parts of one. All but `rendered`, `block` and their seconds, and `edits`, is constant."""
+    """A whole response, or parts of one. All but `fixed`, `rendered`, `block`, their seconds and `edits` is constant."""
 
     status: int
     reason: bytes
@@ -55,6 +55,8 @@ class StoredResponse:
     """What it varies on by the rules and by its Vary field, sorted."""
     etag: bytes = b""
     last_modified: bytes = b""
+    fixed: bytes = b""
+    """The fields of its head that stay the same from second to second, as they are sent."""
     rendered_second: int = -1
     rendered: bytes = b""
     block_second: int = -1
@@ -104,23 +106,27 @@ class StoredResponse:
 
     def dressed(self, now: float, status_member: bytes) -> HeaderList:
         """The fields that go with the whole body in this second."""
-        extra = [
-            (b"Content-Length", b"%d" % len(self.body)),
-            (b"Age", b"%d" % int(self.age_s(now))),
-            (b"Via", b"1.1 locci"),
-            (cache_status.NAME, status_member),
-        ]
+        age = b"%d" % int(self.age_s(now))
+        return [*self._lasting(), (b"Age", age), (b"Via", b"1.1 locci"), (cache_status.NAME, status_member)]
+
+    def _lasting(self) -> HeaderList:
         headers = self.headers if self.edits is None else self.edits.apply(self.headers)
-        return headers + (extra[1:] if self.status == 204 else extra)
+        return headers if self.status == 204 else [*headers, (b"Content-Length", b"%d" % len(self.body))]
 
     def head(self, now: float, status_member: bytes) -> bytes:
         """The head of a 200 (or whatever it is) with the whole body, for this second."""
-        return encode_head(b"HTTP/1.1 %d %b" % (self.status, self.reason), self.dressed(now, status_member))
+        return b"HTTP/1.1 %d %b%b" % (self.status, self.reason, self._rest_of_head(now, status_member))
+
+    def _rest_of_head(self, now: float, status_member: bytes) -> bytes:
+        """What follows the first line of the head, its line break included."""
+        if not self.fixed:
+            self.fixed = encode_head(b"", self._lasting())[:-2]
+        age = int(self.age_s(now))
+        return b"%bAge: %d\r\nVia: 1.1 locci\r\nCache-Status: %b\r\n\r\n" % (self.fixed, age, status_member)
 
     def render(self, now: float) -> bytes:
         """What follows the first line of a plain hit, line break included: fields and, when it is small, the body."""
-        head = self.head(now, cache_status.hit(int(self.ttl_s(now))))
-        head = head[head.index(b"\r\n") :]
+        head = self._rest_of_head(now, cache_status.hit(int(self.ttl_s(now))))
         self.rendered = head + self.body if len(self.body) <= RENDER_BODY_BYTES_MAX else head
         self.rendered_second = int(now)
         return self.rendered
@@ -188,10 +194,11 @@ def restore(entry: StoredResponse) -> StoredResponse:
         entry.fresh_until = entry.response_time - entry.initial_age_s + entry.verdict.lifetime_s
     copies = 2 if len(entry.body) <= RENDER_BODY_BYTES_MAX else 1
     head = sum([len(name) + len(value) + 120 for name, value in entry.headers])
-    entry.cost_bytes = OVERHEAD_BYTES + copies * (len(entry.body) + head) + head
+    entry.cost_bytes = OVERHEAD_BYTES + copies * (len(entry.body) + head) + 2 * head
     if entry.parts is not None:
         entry.cost_bytes += entry.parts.size + STRETCH_BYTES * len(entry.parts.stretches)
     entry.rendered_second = entry.block_second = -1
+    entry.fixed = b""
     return entry
 
 
