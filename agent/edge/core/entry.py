@@ -40,7 +40,7 @@ _NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-type", b"content
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A whole response, or parts of one. All but `fixed`, `rendered`, `block`, their seconds and `edits` is constant."""
+    """A whole response, or parts of one. All but `fixed`, `rendered`, `block`, seconds, `edits` is constant."""
 
     status: int
     reason: bytes

@@ -193,7 +193,7 @@ def test_it_was_built_where_it_could_be() -> None:
 
 
 @needs_compiled
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(response=responses(), cuts=st.lists(st.integers(0, 200), max_size=2))
 def test_both_ways_give_the_same(loop: asyncio.AbstractEventLoop, response: bytes, cuts: list[int]) -> None:
     at = sorted({0, len(response), *(cut % (len(response) + 1) for cut in cuts)})
