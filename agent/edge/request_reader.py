@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 import httptools
 
 from agent.edge.body import BodyReader
-from agent.edge.core.headers import HeaderList, fields_of
+from agent.edge.core.headers import ONLY_FROM_PEERS, HeaderList, fields_of
 from agent.edge.core.request_head import Refused, RequestHead, check, switches
 from agent.edge.state import EdgeState
 
@@ -197,6 +197,9 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         if size > settings.max_header_bytes:
             self._stop(self._too_large())
         fields = fields_of(headers)
+        if not self.peer:
+            for name in ONLY_FROM_PEERS:
+                fields.pop(name, None)
         keep_alive = parser.should_keep_alive()
         minor = 1
         if not keep_alive or b"connection" in fields:

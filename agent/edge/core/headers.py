@@ -55,6 +55,8 @@ PER_CLIENT: Final = frozenset(
     (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-request-id", b"via", b"cdn-loop", b"locci-hop")
 )
 """Fields that origins get from the edge and that differ from request to request."""
+ONLY_FROM_PEERS: Final = (b"locci-hop", b"locci-purge")
+"""What edges say to each other; from anybody else it means nothing."""
 TRUSTED_FROM_PEERS: Final = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
 _DROP_FROM_CLIENTS: Final = HOP_BY_HOP | SET_BY_EDGE
 _DROP_FROM_PEERS: Final = _DROP_FROM_CLIENTS - TRUSTED_FROM_PEERS

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from agent.edge.core.headers import HeaderList, fields_of
+from agent.edge.core.headers import ONLY_FROM_PEERS, HeaderList, fields_of
 from agent.edge.core.request_head import Refused, RequestHead, check, normal_host
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -51,6 +51,8 @@ def read(block: Iterable[tuple[bytes, bytes]], scheme: bytes, headers_max: int, 
             raise Refused(400, "Host and :authority differ")
         headers = [(b"host", authority), *(pair for pair in headers if pair[0] != b"host")]
     fields = fields_of(headers)
+    for name in ONLY_FROM_PEERS:  # other edges speak HTTP/1.1
+        fields.pop(name, None)
     if b"," in fields.get(b"content-length", b""):
         raise Refused(400, "Content-Length more than once")
     head = check(method, path, headers, fields, VERSION, keep_alive=True)
