@@ -94,7 +94,8 @@ class Filler:
 
     async def _from_second_tier(self, fill: Fill) -> bool:
         state = self._state
-        if state.tier is None or fill.stale is not None or fill.recalled:
+        enough = fill.stale is not None and fill.suffices(fill.stale)
+        if state.tier is None or enough or fill.recalled:
             return False
         found = await state.tier.get(fill.key, fill.head.fields)
         if found is None or not fill.may_store:

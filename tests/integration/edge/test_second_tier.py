@@ -94,6 +94,30 @@ async def test_another_edge_of_the_region_finds_it(make_edge: MakeEdge, origin: 
     assert "fwd=uri-miss" in (await fetch(third.port, "/a")).cache
 
 
+async def test_ranges_are_served_from_it(make_edge: MakeEdge, origin: Origin, redis: Redis) -> None:
+    async def ranged(seen: Seen) -> None:
+        fields = {"Cache_Control": "max-age=60", "ETag": '"v1"'}
+        if seen.headers.get("range") == "bytes=0-3":
+            await seen.answer(206, b"0123", Content_Range="bytes 0-3/10", **fields)
+        else:
+            await seen.answer(200, b"0123456789", **fields)
+
+    origin.handler = ranged
+    first = await make_edge("first", redis_url=redis.url)
+    second = await make_edge("second", redis_url=redis.url)
+    for edge in (first, second):
+        await edge.serve(route("hello", ["hello.test"], [origin.address]))
+    await fetch(second.port, "/a", Range="bytes=0-3")
+    assert "hit" in (await fetch(second.port, "/a", Range="bytes=0-3")).cache
+    await fetch(first.port, "/a")
+    await wait_for_keys(redis, 1)
+    answer = await fetch(second.port, "/a", Range="bytes=2-5")
+    assert (answer.status, answer.body) == (206, b"2345")
+    assert "second-tier" in answer.cache
+    assert "hit" in (await fetch(second.port, "/a")).cache
+    assert len(origin.seen) == 2
+
+
 async def test_a_large_body_lies_in_stripes(make_edge: MakeEdge, origin: Origin, redis: Redis) -> None:
     body = bytes(range(256)) * 8000  # 2 MB
 
