@@ -35,6 +35,9 @@ log = structlog.get_logger()
 
 TICK_S: Final = 0.25
 DEBOUNCE_S: Final = 0.005
+TICK_MAX_S: Final = 1.0
+IDLE: Final = 20.0
+"""So many times as long as a look took, it rests when nothing wakes it: looks at a fleet at rest cost a twentieth."""
 REST: Final = 5.0
 """So many times as long as a look took, others have their turn before the next."""
 STALLED_S: Final = 1.0
@@ -90,22 +93,24 @@ class Controller:
 
     async def run(self) -> None:
         """Looks until it is cancelled. A look that fails is logged and tried again on the next tick."""
-        last, taken_s = self._steady(), 0.0
+        last, taken_s, idle_s = self._steady(), 0.0, 0.0
         while True:
+            tick_s, woken = min(max(TICK_S, IDLE * idle_s), TICK_MAX_S), True
             try:
-                async with asyncio.timeout(TICK_S):
+                async with asyncio.timeout(tick_s):
                     await self._woken.wait()
                 await self._clock.sleep(max(DEBOUNCE_S, REST * taken_s))
             except TimeoutError:
-                pass
+                woken = False
             self._woken.clear()
             now = self._steady()
-            if now - last > STALLED_S + TICK_S:
+            if now - last > STALLED_S + tick_s:
                 log.warning("stalled", seconds=round(now - last, 2))
                 self._observed.judged_from = max(self._observed.judged_from, now + self._suspect_after_s)
             last = now
             await self.look_safely()
             taken_s = min(self._steady() - now, STALLED_S / (2 * REST))
+            idle_s = idle_s if woken else taken_s
 
     async def look_safely(self) -> None:
         """One look; its failure is counted and logged, never raised."""
