@@ -100,3 +100,25 @@ async def test_without_redis_each_counts_for_itself(make_edge: MakeEdge, origin:
     assert [(await fetch(edge.port, "/kept")).status for _ in range(4)] == [200] * 4
     await until(lambda: edge.counters.tier_errors_total > 0)
     assert [(await fetch(edge.port, "/kept")).status for _ in range(6)] == [200] * 4 + [429] * 2
+
+
+async def test_rates_of_an_app_are_shared_too(make_edge: MakeEdge, origin: Origin, redis: Redis) -> None:
+    edges = [await make_edge(f"own{n}", redis_url=redis.url) for n in range(2)]
+    limited = route("hello", ["hello.test"], [origin.address])
+    limited.http.limits.rate = an_hour(10)
+    limited.http.limits.window.FromSeconds(3600)
+    for edge in edges:
+        await edge.serve(limited)
+        for _ in range(5):
+            assert (await fetch(edge.port, "/a")).status == 200
+
+    async def shared() -> bool:
+        async with redis.client() as client:
+            return [int(await client.get(key) or 0) async for key in client.scan_iter(b"locci:r1:a:hello:*")] == [10]
+
+    async with asyncio.timeout(30):
+        while not await shared():
+            await asyncio.sleep(0.05)
+        while (await fetch(edges[0].port, "/a")).status == 200:
+            await asyncio.sleep(0.3)
+    assert sum([(await fetch(edges[1].port, "/a")).status == 200 for _ in range(8)]) <= 5
