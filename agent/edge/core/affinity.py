@@ -88,16 +88,20 @@ def token_of(replica: str) -> bytes:
     return hashlib.blake2b(replica.encode(), digest_size=8).hexdigest().encode()
 
 
-def ranked(available: Sequence[Endpoint], key: bytes) -> list[Endpoint]:
-    """Endpoints in the order in which a key is drawn to them; those with too much to do come last. One that comes or
-    goes moves only the keys that were, or will be, drawn to it."""
-    if not key:
-        return list(available)
+def drawn_to(available: Sequence[Endpoint], key: bytes) -> list[Endpoint]:
+    """Endpoints in the order in which a key is drawn to them. One that comes or goes moves only its own keys."""
 
     def rank(endpoint: Endpoint) -> bytes:
         return hashlib.blake2b(key, key=endpoint.address.encode()[:64], digest_size=8).digest()
 
-    drawn = sorted(available, key=rank)
+    return sorted(available, key=rank)
+
+
+def ranked(available: Sequence[Endpoint], key: bytes) -> list[Endpoint]:
+    """As `drawn_to`, but those with too much to do come last."""
+    if not key:
+        return list(available)
+    drawn = drawn_to(available, key)
     most = math.ceil(BOUND * (1 + sum(endpoint.outstanding for endpoint in drawn)) / max(1, len(drawn)))
     return sorted(drawn, key=lambda endpoint: endpoint.outstanding >= most)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.edge.core.affinity import NO_WISH, PLAIN, Balancing, Wish, ranked, token_of
+from agent.edge.core.affinity import NO_WISH, PLAIN, Balancing, Wish, drawn_to, ranked, token_of
 from agent.edge.core.balance import Endpoint, order
 from agent.edge.core.cache_rules import NO_RULES, CacheRules
 from agent.edge.core.http_rules import NO_HTTP_RULES, HttpRules
@@ -193,8 +193,8 @@ def shielding(route: Route, endpoints: Mapping[str, Endpoint], now: float, key: 
     """
     by_address = {peer.address: peer for peer in route.shield if peer.address in endpoints}
     ready = [endpoints[address] for address in by_address if endpoints[address].available(now)]
-    drawn = ranked(ready, key)[:SHIELDS_MAX]
-    return [Candidate(endpoint, None, by_address[endpoint.address], True) for endpoint in drawn]
+    first = drawn_to(ready, key)[:SHIELDS_MAX]
+    return [Candidate(endpoint, None, by_address[endpoint.address], True) for endpoint in first]
 
 
 def may_retry(*, idempotent: bool, sent: bool, replayable: bool) -> bool:

@@ -150,6 +150,6 @@ async def test_several_edges_of_a_shield_share_the_keys(three: tuple[Edge, Edge,
     edge.worker.state.store.clear()
     for number in range(40):
         assert (await fetch(edge.port, f"/{number}")).status == 200
-    assert len(origin.seen) <= 44, "a key is asked of the same edge again, but under load"
-    assert min(shield.counters.requests_total for shield in shields) > 10
+    assert len(origin.seen) == 40, "a key is asked of the same edge again"
+    assert min(shield.counters.requests_total for shield in shields) > 5
     await until(lambda: not edge.worker.state.fills)
