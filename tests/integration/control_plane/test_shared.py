@@ -351,8 +351,16 @@ async def test_one_that_is_not_of_this_fleet_is_refused(trio: Trio) -> None:
 
 
 async def test_a_backup_moves_between_databases(trio: Trio, database: Postgres) -> None:
-    a, b, _ = trio.servers
+    a, b, c = trio.servers
     await trio.post(b, "/v1/regions?region_id=eu", {"latitude": 50})
+    await trio.post(c, "/v1/backups", {"backup_id": "one", "passphrase": "correct horse battery"})
+
+    async def made() -> bool:
+        row = await trio.get(b, "/v1/backups/one")
+        assert row["state"] != "STATE_FAILED", row
+        return bool(row["state"] == "STATE_READY")
+
+    await until(made, "a backup over the API, whichever leads")
     (trio.folder / "passphrase").write_text("correct horse battery\n")
     secret = ("--passphrase-file", str(trio.folder / "passphrase"))
     file = str(trio.folder / "one.backup")
