@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterable
+from typing import Final
 
-from aiohttp import web
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -14,10 +16,15 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from agent.edge.core.headers import encode_head
 from agent.edge.core.routing import Peer
 from agent.edge.counters import HELP
 from agent.edge.listening import parse_address
+from agent.edge.responses import reason_of
 from agent.edge.state import EdgeState
+
+HEAD_BYTES_MAX: Final = 16 * 1024
+ANSWER_S: Final = 10.0
 
 
 class EdgeCollector:
@@ -54,26 +61,72 @@ class EdgeCollector:
         yield ejected
 
 
-def application(state: EdgeState) -> web.Application:
-    """The admin server."""
-    registry = CollectorRegistry()
-    registry.register(EdgeCollector(state))
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
+class Admin:
+    """A server for a few questions at a time. It answers GET and HEAD, and ends each connection with the answer: what
+    a web framework would bring along takes more memory than all the rest of an idle worker's own."""
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    def __init__(self, state: EdgeState):
+        self._state = state
+        self._server: asyncio.Server
+        self._registry = CollectorRegistry()
+        self._registry.register(EdgeCollector(state))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
 
-    async def healthz(_: web.Request) -> web.Response:
-        ready = bool(state.table.generation) and not state.draining
-        return web.json_response({"ready": ready, "draining": state.draining}, status=200 if ready else 503)
+    async def listen(self, host: str, port: int) -> None:
+        """Begins to answer. Raises OSError."""
+        self._server = await asyncio.start_server(
+            self._serve, host, port, limit=HEAD_BYTES_MAX, reuse_port=True, backlog=16
+        )
 
-    async def config(_: web.Request) -> web.Response:
-        return web.json_response(describe(state))
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self.answer(head))
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):  # TimeoutError is an OSError
+            pass
+        finally:
+            writer.close()
 
-    app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/config", config)])
-    return app
+    def answer(self, head: bytes) -> bytes:
+        """The whole response to a request's head."""
+        method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
+        target, _, version = rest.partition(b" ")
+        if not version.startswith(b"HTTP/1."):
+            return _encoded(400, "text/plain", b"this is not HTTP/1.1\n", True)
+        if method not in (b"GET", b"HEAD"):
+            return _encoded(405, "text/plain", b"only GET and HEAD are answered here\n", True)
+        return _encoded(*self._found(target.partition(b"?")[0]), method == b"GET")
+
+    def _found(self, path: bytes) -> tuple[int, str, bytes]:
+        state = self._state
+        match path:
+            case b"/metrics":
+                return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+            case b"/healthz":
+                ready = bool(state.table.generation) and not state.draining
+                body = {"ready": ready, "draining": state.draining}
+                return 200 if ready else 503, "application/json", json.dumps(body).encode()
+            case b"/config":
+                return 200, "application/json", json.dumps(describe(state)).encode()
+            case _:
+                return 404, "text/plain", b"there are /metrics, /healthz and /config\n"
+
+    async def close(self) -> None:
+        """Answers nobody any more."""
+        self._server.close()
+
+
+def _encoded(status: int, content_type: str, body: bytes, with_body: bool) -> bytes:
+    headers = [
+        (b"Content-Type", content_type.encode()),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", b"no-store"),
+        (b"Connection", b"close"),
+    ]
+    return encode_head(b"HTTP/1.1 %d %b" % (status, reason_of(status)), headers) + (body if with_body else b"")
 
 
 def describe(state: EdgeState) -> dict[str, object]:
@@ -108,10 +161,9 @@ def _peer(peer: Peer) -> dict[str, str]:
     return {"region": peer.region, "node": peer.node, "address": peer.address}
 
 
-async def serve(state: EdgeState, text: str, worker: int) -> web.AppRunner:
+async def serve(state: EdgeState, text: str, worker: int) -> Admin:
     """Listens at `text`, the port plus the worker's number. Raises OSError."""
     host, port = parse_address(text)
-    runner = web.AppRunner(application(state), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host, port + worker if port else 0, reuse_port=True).start()
-    return runner
+    admin = Admin(state)
+    await admin.listen(host, port + worker if port else 0)
+    return admin

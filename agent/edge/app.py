@@ -73,7 +73,7 @@ class Worker:
         self._peers = Listener(self.state, exchange, loop, peers=self._tls, handed=handed)
         self.link = ConfigLink(self.state, self._apply)
         self._tasks: list[asyncio.Task[None]] = []
-        self._admin: Any = None
+        self._admin: admin.Admin | None = None
         self._peer_change = asyncio.Event()
         self.http_ports: list[int] = []
         self.https_ports: list[int] = []
@@ -202,7 +202,7 @@ class Worker:
             await self.state.tier.close()
         await self._rates.close()
         if self._admin is not None:
-            await self._admin.cleanup()
+            await self._admin.close()
         if self.state.access_log is not None:
             with contextlib.suppress(OSError):
                 self.state.access_log.write(self.state.access_log.take())

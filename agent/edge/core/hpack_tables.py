@@ -91,11 +91,17 @@ def huffman_steps() -> tuple[bytes, list[bytes | None], frozenset[int]]:
         return [[_then(one, two) for one in row for two in steps[one[0]]] for row in steps]
 
     steps = [[bit(node, value) for value in (0, 1)] for node in range(len(nodes))]
-    steps = twice(twice(twice(steps)))
+    halves = twice(twice(steps))
     ends, node = {0}, 0
     for _ in range(_PADDING_BITS_MAX):
         node = nodes[node][1]
         ends.add(node)
     known: dict[bytes | None, bytes | None] = {None: None}
-    made = [known.setdefault(step[1], step[1]) for row in steps for step in row]
-    return bytes(step[0] for row in steps for step in row), made, frozenset(ends)
+    then, made = bytearray(), []
+    for row in halves:  # one by one: all whole steps at once would take megabytes
+        for first in row:
+            for second in halves[first[0]]:
+                to, octets = _then(first, second)
+                then.append(to)
+                made.append(known.setdefault(octets, octets))
+    return bytes(then), made, frozenset(ends)
