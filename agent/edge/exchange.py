@@ -14,7 +14,7 @@ from agent.edge.core.cache_status import Forward
 from agent.edge.core.headers import HeaderList, Origin, end_to_end
 from agent.edge.core.http_rules import NO_HTTP_RULES, HeaderEdits, HttpRules
 from agent.edge.core.request_head import METHODS_SAFE, Refused, RequestHead, switches
-from agent.edge.core.routing import Candidate, Route, candidates
+from agent.edge.core.routing import Candidate, Route
 from agent.edge.express import Way, with_ids
 from agent.edge.fetcher import HOP, RETRY_AFTER_S, SHIELD, Fetcher, Incoming, outgoing
 from agent.edge.fill import Fill, FillBroken, Private, Shared
@@ -135,24 +135,19 @@ class Exchange:
         ruled = (route.hsts_s and secure) or (route.redirect and not secure) or route.http is not NO_HTTP_RULES
         if ruled or not route.balancing.plain or not route.local or is_ours(head.target):
             return way
-        if len(route.local) == 1:
-            local = route.local[0]
-            endpoint = state.endpoints.get(local.address)
-            if endpoint is None or local.draining:
-                return way
-            way.candidate = Candidate(endpoint, local, None)
-            way.idle = self.pool.idle(local.address)
+        steady = [local for local in route.local if not local.draining and local.address in state.endpoints]
+        way.several = tuple(Candidate(state.endpoints[local.address], local, None) for local in steady)
+        way.endpoints = tuple(candidate.endpoint for candidate in way.several)
+        if not steady:
+            return way
+        if len(steady) == 1:
+            way.candidate = way.several[0]
+            way.idle = self.pool.idle(steady[0].address)
         way.route, way.cached = route, route.cache
         way.why = Forward.URI_MISS if route.cache else Forward.BYPASS
         way.member = cache_status.forwarded(way.why)
         way.prefix, way.traced = self._fields(client, head, client.scheme, route.http)
         return way
-
-    def choose(self, route: Route) -> Candidate | None:
-        """The local replica that is best now."""
-        state = self._state
-        tries = candidates(route, state.endpoints, state.clock.monotonic(), state.rng.random(), local_only=True)
-        return tries[0] if tries else None
 
     def _fields(self, client: Express, head: RequestHead, scheme: bytes, http: HttpRules) -> tuple[bytes, bool]:
         """The head for a replica but for ids, and whether the client has a trace. A client whose requests differ in

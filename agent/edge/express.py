@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.edge import cached, quick_head
 from agent.edge.access_log import text_of
+from agent.edge.core.balance import Endpoint, pick
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse
 from agent.edge.core.http_rules import NO_HTTP_RULES
@@ -37,12 +38,14 @@ class Way:
     __slots__ = (
         "cached",
         "candidate",
+        "endpoints",
         "head",
         "idle",
         "log_text",
         "member",
         "prefix",
         "route",
+        "several",
         "table",
         "traced",
         "why",
@@ -56,7 +59,10 @@ class Way:
         self.cached = False
         """Only while responses are known not to be stored."""
         self.candidate: Candidate | None = None
-        """The only one; None when one of several has to be chosen."""
+        """The only one; None when one of `several` has to be chosen."""
+        self.several: tuple[Candidate, ...] = ()
+        self.endpoints: tuple[Endpoint, ...] = ()
+        """Theirs."""
         self.idle: list[UpstreamConnection] = []
         """Its connections."""
         self.why = Forward.BYPASS
@@ -145,9 +151,10 @@ class Express(RequestReader, Responder):
         if candidate is not None:
             idle = way.idle
         else:
-            candidate = listener.exchange.choose(way.route)
-            if candidate is None:
-                return False
+            for endpoint in way.endpoints:
+                if endpoint.ejections:
+                    return False
+            candidate = way.several[pick(way.endpoints, now, state.rng.random())]
             idle = listener.exchange.pool.idle(candidate.endpoint.address)
         if candidate.endpoint.ejections:
             return False

@@ -138,14 +138,17 @@ def order(endpoints: Sequence[Endpoint], now: float, randomness: float) -> tuple
     """
     available = [endpoint for endpoint in endpoints if endpoint.available(now)]
     ejected = sorted((e for e in endpoints if not e.available(now)), key=lambda e: e.ejected_until)
-    count = len(available)
-    if count > 1:
-        pair, rest = divmod(randomness * count * (count - 1), 1.0)
-        first, second = divmod(int(pair), count - 1)
-        second += second >= first
-        if available[second].cost(now) < available[first].cost(now):
-            first, second = second, first
-        if rest >= available[first].share(now):
-            first = second
-        available.insert(0, available.pop(first))
+    if len(available) > 1:
+        available.insert(0, available.pop(pick(available, now, randomness)))
     return available, ejected
+
+
+def pick(available: Sequence[Endpoint], now: float, randomness: float) -> int:
+    """Which of several available ones comes first; `randomness` as for `order`."""
+    count = len(available)
+    pair, rest = divmod(randomness * count * (count - 1), 1.0)
+    first, second = divmod(int(pair), count - 1)
+    second += second >= first
+    if available[second].cost(now) < available[first].cost(now):
+        first, second = second, first
+    return second if rest >= available[first].share(now) else first

@@ -187,7 +187,9 @@ def make(
 def restore(entry: StoredResponse) -> StoredResponse:
     """Fills in what is derived from the stored fields."""
     fields = entry.fields
-    entry.vary = tuple(sorted({*(vary.names(fields.get(b"vary")) or ()), *entry.keyed}))
+    entry.vary = ()
+    if entry.keyed or b"vary" in fields:
+        entry.vary = tuple(sorted({*(vary.names(fields.get(b"vary")) or ()), *entry.keyed}))
     entry.etag = fields.get(b"etag", b"")
     entry.last_modified = fields.get(b"last-modified", b"")
     if not entry.verdict.validate_always:

@@ -309,3 +309,28 @@ def test_a_worker_that_drains_says_so(loop: asyncio.AbstractEventLoop, tmp_path:
     rig.state.draining = True
     assert b"Connection: close" in rig.answer(ANSWER)
     assert rig.client_wire.closing
+
+
+@needs_compiled
+def test_of_several_replicas_one_that_is_ready_is_asked(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
+    rig = Rig(loop, tmp_path)
+    other = "127.0.0.1:10"
+    locals_ = (Local("r/1", ADDRESS, False), Local("r/2", other, False), Local("r/3", "127.0.0.1:11", True))
+    rig.state.apply(table(2, "n", "r", "", "", (Route("app", ("app.test",), False, 1, locals_, ()),)))
+    second, wire = UpstreamConnection(other, loop), Wire()
+    second.connection_made(cast(asyncio.Transport, wire))
+    second.rest(loop.time())
+    rig.pool.keep(second)
+    asked = {b"first": 0, b"second": 0}
+    for _ in range(40):
+        rig.client.data_received(REQUEST)
+        if wire.take():
+            asked[b"second"] += 1
+            second.data_received(ANSWER)
+        else:
+            assert rig.replica_wire.take()
+            asked[b"first"] += 1
+            rig.replica.data_received(ANSWER)
+        assert rig.client_wire.take().endswith(b"abc")
+    assert min(asked.values()) > 0
+    assert rig.state.counters.plain_passes == 40
