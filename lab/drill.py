@@ -105,8 +105,8 @@ def run_drill(plan: DrillPlan, topology: Topology, layout: Layout, api: ApiClien
 
     with ExitStack() as stack:
         scene = _Scene(plan, topology, api, stack)
-        _warm_up(plan, scene.client)
         _wait_everywhere(plan, scene)
+        _warm_up(plan, scene.client)
         stack.callback(heal)
         with locked(topology.lab):
             fault_at = time.monotonic()
