@@ -2,8 +2,12 @@
  *
  * It holds no zone and decides nothing: `hot_learn` is told the answers of the responder one by one, and a query that
  * is not common, not learnt or too much for its network is left to Python. Both give the same bytes to the same query.
- * One thread uses a table at a time; nothing here calls the system or allocates while it answers.
+ * One thread uses a table at a time; nothing here allocates while it answers.
  */
+#define _GNU_SOURCE
+#ifdef __linux__
+#include <sys/socket.h>
+#endif
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +21,8 @@
 #define LIMIT_SLOTS (1u << 17)
 #define PROBES 8
 #define RCODES 16
+#define PARSED_MAX 16
+#define NO_INDEX UINT32_MAX
 
 enum { LEFT = 0, ANSWERED = 1, LIMITED = 2 };
 
@@ -217,6 +223,15 @@ struct query {
     int head, dnssec_ok, options;
 };
 
+struct parsed {
+    size_t end; /* behind the question; 0: the query is not a common one */
+    size_t key_bytes;
+    struct query q;
+    uint64_t hash;
+    uint32_t index; /* of the place in the map, or NO_INDEX */
+    uint8_t key[KEY_MAX_BYTES];
+};
+
 static int read_subnet(struct query *q, const uint8_t *p, size_t left) {
     static const uint8_t start[8] = {0, 8, 0, 7, 0, 1, 24, 0};
     if (left < 11 || q->network || memcmp(p, start, 8)) return 0;
@@ -295,47 +310,60 @@ static size_t write_ending(const struct hot *hot, const struct query *q, uint8_t
     return (size_t)(out - start);
 }
 
-/* One query: the number of bytes of its answer, which goes to `out`; `*what` says what became of it. */
-static size_t answer_one(struct hot *hot, const uint8_t *data, size_t bytes, const uint8_t *source, size_t source_bytes,
-                         uint8_t *out, uint8_t *what) {
-    uint8_t key[KEY_MAX_BYTES];
-    size_t key_bytes;
-    *what = LEFT;
+/* What is found in a query before anything is looked up: memory that is far away is on its way meanwhile. */
+static void parse_one(const struct hot *hot, struct parsed *p, const uint8_t *data, size_t bytes, const uint8_t *source,
+                      size_t source_bytes) {
+    p->end = 0;
     if (bytes < 17 || data[2] > 1 || (data[3] & ~0x30) || data[4] || data[5] != 1 || data[6] || data[7] || data[8] ||
         data[9] || data[10] || data[11] > 1)
-        return 0;
-    size_t end = read_question(data, bytes, key, &key_bytes);
+        return;
+    size_t end = read_question(data, bytes, p->key, &p->key_bytes);
+    if (!end) return;
+    p->q = (struct query){.limit = UDP_SIZE_PLAIN, .head = 2 * data[11] + data[2]};
+    if (data[11] ? !read_opt(hot, &p->q, data + end, bytes - end) : bytes != end) return;
+    p->hash = hash_bytes(hot->seed, p->key, p->key_bytes);
+    p->index = NO_INDEX;
+    const uint8_t *place = p->q.network ? p->q.network : source;
+    if (hot->buckets && (p->q.network || source_bytes == 4)) {
+        p->index = (uint32_t)place[0] << 16 | (uint32_t)place[1] << 8 | place[2];
+        __builtin_prefetch(hot->buckets + p->index);
+        __builtin_prefetch(hot->scopes + p->index);
+    }
+    p->end = end;
+}
+
+/* One query that was parsed: the number of bytes of its answer, which goes to `out`; `*what` says what became of it. */
+static size_t answer_one(struct hot *hot, const struct parsed *p, const uint8_t *data, const uint8_t *source,
+                         size_t source_bytes, uint8_t *out, uint8_t *what) {
+    const struct query *q = &p->q;
+    size_t end = p->end;
+    *what = LEFT;
     if (!end) return 0;
-    struct query q = {.limit = UDP_SIZE_PLAIN, .head = 2 * data[11] + data[2]};
-    if (data[11] ? !read_opt(hot, &q, data + end, bytes - end) : bytes != end) return 0;
-    uint64_t hash = hash_bytes(hot->seed, key, key_bytes);
     uint32_t bucket = 0;
     uint8_t scope = 0;
-    const uint8_t *place = q.network ? q.network : source;
-    if (hot->buckets && (q.network || source_bytes == 4)) {
-        uint32_t index = (uint32_t)place[0] << 16 | (uint32_t)place[1] << 8 | place[2];
-        uint16_t entry = hot->buckets[index];
-        if (entry && entry != MIXED) { bucket = entry - 1u; scope = hot->scopes[index]; }
+    if (hot->buckets) {
+        uint16_t entry = p->index == NO_INDEX ? 0 : hot->buckets[p->index];
+        if (entry && entry != MIXED) { bucket = entry - 1u; scope = hot->scopes[p->index]; }
         else bucket = UINT32_MAX;
-    } else if (hot->buckets) bucket = UINT32_MAX;
-    const struct answer *a = find(hot, hash, key, key_bytes, bucket, q.dnssec_ok);
+    }
+    const struct answer *a = find(hot, p->hash, p->key, p->key_bytes, bucket, q->dnssec_ok);
     if (!a) return 0;
     if (!a->by_place) scope = 0;
     uint32_t turn = data[1] % a->bodies;
     size_t body_bytes = a->starts[turn + 1] - a->starts[turn];
-    size_t ending = data[11] ? 11u + (q.network ? 11u : 0u) + (q.client ? 28u : 0u) : 0u;
-    if (end + body_bytes + ending > q.limit) return 0;
+    size_t ending = data[11] ? 11u + (q->network ? 11u : 0u) + (q->client ? 28u : 0u) : 0u;
+    if (end + body_bytes + ending > q->limit) return 0;
     if (hot->per_second) {
         /* A name is limited as one, whatever the type. */
-        uint64_t name_hash = hash_bytes(hot->seed, key, key_bytes - 2);
+        uint64_t name_hash = hash_bytes(hot->seed, p->key, p->key_bytes - 2);
         if (is_limited(hot, source, source_bytes, name_hash, a->limited_as)) { *what = LIMITED; return 0; }
     }
     memcpy(out, data, 2);
-    memcpy(out + 2, a->heads + q.head * HEAD_BYTES, HEAD_BYTES);
+    memcpy(out + 2, a->heads + q->head * HEAD_BYTES, HEAD_BYTES);
     memcpy(out + 12, data + 12, end - 12);
     memcpy(out + end, a->body + a->starts[turn], body_bytes);
     size_t size = end + body_bytes;
-    if (data[11]) size += write_ending(hot, &q, out + size, source, source_bytes, scope);
+    if (data[11]) size += write_ending(hot, q, out + size, source, source_bytes, scope);
     hot->rcodes[out[3] & 15]++;
     *what = ANSWERED;
     return size;
@@ -347,13 +375,76 @@ static size_t answer_one(struct hot *hot, const uint8_t *data, size_t bytes, con
 uint32_t hot_answer(struct hot *hot, uint32_t count, const uint8_t *queries, const uint32_t *sizes, uint32_t sizes_step,
                     const uint8_t *sources, uint32_t source_step, uint32_t source_bytes, uint8_t *answers,
                     uint32_t slot_bytes, uint64_t *out_sizes, uint32_t out_step, uint8_t *whats) {
+    struct parsed parsed[PARSED_MAX];
     uint32_t left = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        size_t size = answer_one(hot, queries + (size_t)i * slot_bytes, sizes[(size_t)i * sizes_step],
-                                 sources + (size_t)i * source_step, source_bytes, answers + (size_t)i * slot_bytes,
-                                 whats + i);
-        if (size) out_sizes[(size_t)i * out_step] = size;
-        else left++;
+    for (uint32_t first = 0; first < count; first += PARSED_MAX) {
+        uint32_t end = count - first < PARSED_MAX ? count : first + PARSED_MAX;
+        for (uint32_t i = first; i < end; i++)
+            parse_one(hot, parsed + (i - first), queries + (size_t)i * slot_bytes, sizes[(size_t)i * sizes_step],
+                      sources + (size_t)i * source_step, source_bytes);
+        for (uint32_t i = first; i < end; i++) {
+            size_t size = answer_one(hot, parsed + (i - first), queries + (size_t)i * slot_bytes,
+                                     sources + (size_t)i * source_step, source_bytes,
+                                     answers + (size_t)i * slot_bytes, whats + i);
+            if (size) out_sizes[(size_t)i * out_step] = size;
+            else left++;
+        }
     }
     return left;
+}
+
+/* Memory and socket of a listener, laid out once by Python. The answer to query i goes out with message i, whose name
+ * and control data are those that the query came with. */
+struct hot_io {
+    void *in, *out; /* batch x struct mmsghdr */
+    const uint8_t *queries, *sources;
+    uint8_t *answers, *controls, *whats;
+    uint64_t *out_sizes;
+    uint64_t dropped; /* answers that the kernel did not take */
+    int32_t descriptor;
+    uint32_t batch, slot_bytes, name_bytes, source_step, source_bytes;
+    uint32_t control_bytes, control_step, interface_at, out_step;
+    uint32_t left; /* of the batch that was left to Python, how many were not answered */
+};
+
+#ifdef __linux__
+static void send_all(struct hot_io *io, uint32_t count) {
+    struct mmsghdr *in = io->in, *out = io->out;
+    if (io->control_bytes)
+        for (uint32_t i = 0; i < count; i++) {
+            /* Leaves by the address that was asked, on whatever way the routing table says. */
+            memset(io->controls + (size_t)i * io->control_step + io->interface_at, 0, 4);
+            out[i].msg_hdr.msg_controllen = in[i].msg_hdr.msg_controllen;
+        }
+    for (uint32_t at = 0; at < count;) {
+        int sent = sendmmsg(io->descriptor, out + at, count - at, MSG_DONTWAIT);
+        if (sent <= 0) { io->dropped++; sent = 1; }
+        at += (uint32_t)sent;
+    }
+}
+#endif
+
+/* Answers what waits at a socket, up to so many batches. How many queries a batch has that is left to Python, its
+ * answers not sent; 0 when nothing waits any more or all batches were answered. */
+uint32_t hot_serve(struct hot *hot, struct hot_io *io, uint32_t batches) {
+#ifdef __linux__
+    struct mmsghdr *in = io->in;
+    while (batches--) {
+        for (uint32_t i = 0; i < io->batch; i++) {
+            in[i].msg_hdr.msg_namelen = io->name_bytes;
+            in[i].msg_hdr.msg_controllen = io->control_bytes;
+            in[i].msg_hdr.msg_flags = 0;
+        }
+        int count = recvmmsg(io->descriptor, in, io->batch, MSG_DONTWAIT, NULL);
+        if (count <= 0) return 0;
+        io->left = hot_answer(hot, (uint32_t)count, io->queries, &in->msg_len, sizeof *in / sizeof in->msg_len,
+                              io->sources, io->source_step, io->source_bytes, io->answers, io->slot_bytes,
+                              io->out_sizes, io->out_step, io->whats);
+        if (io->left) return (uint32_t)count;
+        /* More may have come meanwhile: asking the socket costs less than waiting for it again. */
+        send_all(io, (uint32_t)count);
+    }
+#endif
+    (void)hot; (void)io; (void)batches;
+    return 0;
 }

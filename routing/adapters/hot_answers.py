@@ -20,6 +20,18 @@ _HELD_MAX: Final = 200_000
 _RCODES: Final = 16
 
 
+class ListenerMemory(ctypes.Structure):
+    """`struct hot_io`: the memory of a listener, by address, and how it is laid out."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint64) for name in ("received", "sent", "queries", "sources", "answers", "controls")),
+        *((name, ctypes.c_uint64) for name in ("whats", "out_sizes", "dropped")),
+        ("descriptor", ctypes.c_int32),
+        *((name, ctypes.c_uint32) for name in ("batch", "slot_bytes", "name_bytes", "source_step", "source_bytes")),
+        *((name, ctypes.c_uint32) for name in ("control_bytes", "control_step", "interface_at", "out_step", "left")),
+    )
+
+
 def load() -> ctypes.CDLL | None:
     """The library, or None when it was not built for this Python."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
@@ -48,6 +60,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
             u32,
             (pointer, u32, pointer, pointer, u32, pointer, u32, u32, pointer, u32, pointer, u32, pointer),
         ),
+        ("hot_serve", u32, (pointer, pointer, u32)),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -71,6 +84,8 @@ class HotAnswers:
         self._rcodes = (ctypes.c_uint64 * _RCODES).from_address(library.hot_rcodes(self._table))
         self.answer = library.hot_answer
         """`hot_answer` of the library; its first argument is `table`."""
+        self.serve = library.hot_serve
+        """`hot_serve` of the library; it takes `table`, the address of a `ListenerMemory` and a number of batches."""
 
     @property
     def table(self) -> int:

@@ -16,6 +16,7 @@ import pytest
 
 from fleet.errors import LocciError
 from routing.app import DnsApp
+from tests.fakes.ports import free_port
 from tests.integration.routing.rig import Rig, eventually
 from tests.integration.routing.test_protocol import declared
 
@@ -131,9 +132,7 @@ def whole_answers(port: int, source: str) -> int:
 async def test_all_end_with_the_first(rig: Rig, number: signal.Signals) -> None:
     """SIGTERM ends the program in order; when it is killed, its workers do not outlive it."""
     rig.keep(declared(rig.edges.port))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = await rig.spawn(port, workers=2)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     await eventually(lambda: len(children.read_text().split()) == 1)
