@@ -66,12 +66,6 @@ class CleanHost:
         script = f'{self._mount} exec chroot {self.root} "$@"'
         return self.engine.command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *argv)
 
-    def beside(self, *argv: str) -> list[str]:
-        """`argv` in the host's network and with its mounts, but in this machine's own root."""
-        return self.engine.command(
-            *("unshare", "--mount", "--propagation", "private", "sh", "-c", f'{self._mount} exec "$@"', "sh"), *argv
-        )
-
     def bring(self, *packages: str) -> None:
         """Installs packages of the distribution, from the mirror: over this machine's network."""
         script = f"apt-get update -qq && apt-get install -y -qq --no-install-recommends {' '.join(packages)}"

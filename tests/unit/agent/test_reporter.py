@@ -6,7 +6,7 @@ from agent.core.messages import RecordEvent, ReportStatus
 from agent.core.model import Phase, ReplicaStatus
 from agent.outbox import Outbox
 from agent.reporter import Reporter
-from locci.v1 import agent_pb2, event_pb2, replica_pb2
+from locci.v1 import agent_pb2, event_pb2, node_pb2, replica_pb2
 from tests.fakes.clock import ManualClock
 
 
@@ -60,3 +60,18 @@ def test_events_are_told_again_in_each_session_until_they_are_recorded() -> None
     recorded = agent_pb2.EventsRecorded(series=told.events_series, through=told.events_through)
     reporter.outbox.recorded(recorded)
     assert list(reporter.complete().events) == []
+
+
+def test_what_became_of_a_wanted_version_is_told_when_it_changes_and_in_each_session() -> None:
+    reporter = Reporter(ManualClock(), Outbox())
+    tried = node_pb2.AgentUpgrade(version="0.2.0", state=node_pb2.AgentUpgrade.STATE_TRIED)
+    assert reporter.agent_upgrade(tried)
+    assert not reporter.agent_upgrade(tried)
+    change = reporter.change()
+    assert change is not None
+    assert change.agent_upgrade == tried
+    reporter.report(ReportStatus(1, 1, (status("a"),), ()))
+    change = reporter.change()
+    assert change is not None
+    assert not change.HasField("agent_upgrade")
+    assert reporter.complete().agent_upgrade == tried
