@@ -45,6 +45,11 @@ class Stream(Responder):
         self._out: deque[bytes | memoryview] = deque()
         self._out_bytes = 0
         self._last = False
+        self._emitted = 0
+        self._took = (0.0, 0)
+        """Since when, and at how many bytes, the present window of its reading is measured."""
+        self._out_since = 0.0
+        """Since when there is always something that waits for the client."""
         self._status = 0
         self._after: HeaderList = []
         """Trailers, for the last frame."""
@@ -152,7 +157,7 @@ class Stream(Responder):
     def _put(self, data: bytes) -> None:
         if not self.closed:
             if not self._out:
-                self.moved_at = self._connection.now()
+                self.moved_at = self._out_since = self._connection.now()
             self._out.append(data)
             self._out_bytes += len(data)
 
@@ -216,6 +221,7 @@ class Stream(Responder):
             self._out[0] = memoryview(data)[size:]
             data = memoryview(data)[:size]
         self._out_bytes -= len(data)
+        self._emitted += len(data)
         self.moved_at = self._connection.now()
         end = self._last and not self._out and not self._after
         self._connection.send_data(self.number, data, end=end)
@@ -240,10 +246,23 @@ class Stream(Responder):
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
 
+    def _taken_too_slowly(self, now: float) -> bool:
+        """Whether the client opens its windows for nothing, or for less than it must take."""
+        settings, (since, before) = self._state.settings, self._took
+        if now - self.moved_at > settings.idle_timeout_s:
+            return True
+        if not since or self._out_since > since:
+            self._took = (now, self._emitted)
+        elif now - since >= settings.body_rate_window_s:
+            self._took = (now, self._emitted)
+            return (self._emitted - before) / (now - since) < settings.answer_rate_min
+        return False
+
     def sweep(self, now: float) -> None:
         """Ends what takes too long. Called every now and then."""
         settings = self._state.settings
-        if self.waits_to_send and self._out and now - self.moved_at > settings.idle_timeout_s:
+        if self.waits_to_send and self._out and self._taken_too_slowly(now):
+            self._state.counters.refused_total += 1
             self.abandon()
             self._connection.reset(self.number, ErrorCode.CANCEL)
             return
