@@ -3,7 +3,7 @@
     python -m tests.stand --origin 127.0.0.1:8000 --listen 127.0.0.1:8002
 
 For instance the public suite for HTTP caches (github.com/http-tests/cache-tests): its server listens on 8000, and
- `npm run cli -- --base=http://localhost:8002` asks through the edge.
+`npm run cli -- --base=http://localhost:8002` asks through the edge.
 """
 
 from __future__ import annotations

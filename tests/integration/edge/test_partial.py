@@ -368,3 +368,21 @@ async def test_a_client_that_breaks_off_spoils_nothing(edge: Edge, files: Files,
     go.set()
     await until(lambda: not edge.worker.state.part_fills)
     assert "hit" in (await ask(edge, "0-99")).cache
+
+
+@pytest.mark.parametrize("soft", [False, True])
+async def test_parts_are_purged(make_edge: MakeEdge, files: Files, origin: Origin, soft: bool) -> None:
+    edge = await make_edge()
+    asked = route("hello", ["hello.test"], [origin.address])
+    await edge.serve(asked)
+    await ask(edge, "0-99")
+    asked.purges.marks.add(sequence=1, url="hello.test/file", soft=soft)
+    await edge.serve(asked)
+    await ask(edge, "100-199")
+    again = await ask(edge, "0-99")
+    assert (again.status, again.body) == (206, WHOLE[:100])
+    assert "fwd=partial" in again.cache if not soft else "hit" in again.cache, "a soft order is met by the newer part"
+    files.fields["ETag"], files.body = '"v2"', WHOLE[::-1]
+    asked.purges.marks.add(sequence=2, soft=soft)
+    await edge.serve(asked)
+    assert (await ask(edge, "0-99")).body == WHOLE[::-1][:100]
