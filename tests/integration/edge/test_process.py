@@ -86,6 +86,21 @@ async def test_it_drains_and_ends_with_0(tmp_path: Path, origin: Origin) -> None
     assert [json.loads(line)["status"] for line in log.read_text().splitlines()][-2:] == [200, 200]
 
 
+async def test_an_idle_worker_takes_less_than_60_mb_of_its_own(tmp_path: Path, origin: Origin) -> None:
+    agent = FakeAgent(tmp_path)
+    agent.config = config(1, [route("hello", ["hello.test"], [origin.address])])
+    await agent.start()
+    port = free_port()
+    process = await start(
+        tmp_path, http_listen=[f"127.0.0.1:{port}"], admin_listen=f"127.0.0.1:{free_port()}", access_log="-", workers=1
+    )
+    await healthy(port)
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    own_kb = sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
+    assert own_kb < 60 * 1024
+    await agent.stop()
+
+
 async def test_several_workers_share_the_port(tmp_path: Path, origin: Origin) -> None:
     agent = FakeAgent(tmp_path)
     agent.config = config(1, [route("hello", ["hello.test"], [origin.address])])
