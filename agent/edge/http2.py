@@ -26,6 +26,8 @@ GATHERED_BYTES_MAX: Final = 64 * 1024
 """Answers that wait for the end of what has been received, before they are sent."""
 BLOCKS_KEPT_S: Final = 5.0
 """After so long without a request what would make the next ones quicker is forgotten."""
+LEAVE_S: Final = 0.3
+"""After the edge has said that it leaves, requests that were on their way are refused, and can be made again."""
 KIND: Final = b"h2"
 _LENGTHS: Final = [bytes((length,)) for length in range(127)]
 """Of a string in a header block that is not coded (RFC 7541 section 5.2)."""
@@ -64,6 +66,7 @@ class Http2Connection(asyncio.Protocol):
         self._second = 0
         self._wait_s = 0.0
         self._used_at = 0.0
+        self._leaves_at = 0.0
         self._unread = Unread()
 
     @property
@@ -277,7 +280,7 @@ class Http2Connection(asyncio.Protocol):
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
         self._ready.pop(stream.number, None)
-        if self._core.refuses and not self._streams:
+        if self._core.refuses and not self._streams and self.now() >= self._leaves_at:
             self._end()
 
     # ---- what streams send
@@ -356,17 +359,18 @@ class Http2Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered."""
-        return bool(self._streams)
+        """Whether a request is being answered, or may be on its way."""
+        return bool(self._streams) or self.now() < self._leaves_at
 
     def drain(self) -> None:
         """The worker stops: what runs is answered, nothing new is taken."""
         if self.transport.is_closing():
             return
         if not self._core.refuses:
+            self._leaves_at = self.now() + LEAVE_S
             self._core.go_away()
             self._write()
-        if not self._streams:
+        if not self._streams and self.now() >= self._leaves_at:
             self._end()
 
     def retire(self, now: float) -> None:
@@ -391,6 +395,8 @@ class Http2Connection(asyncio.Protocol):
             core.end(ErrorCode.ENHANCE_YOUR_CALM, f"a request took longer than {settings.header_timeout_s:g} s")
             self.state.counters.refused_total += 1
             self._abandon_all()
+            self._end()
+        elif core.refuses and not self._streams and now >= self._leaves_at:
             self._end()
         elif not self._streams and now - self._used_at > settings.idle_timeout_s:
             core.end(ErrorCode.NO_ERROR)

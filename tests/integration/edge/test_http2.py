@@ -407,6 +407,19 @@ async def test_a_client_that_leaves_ends_its_requests(edge: Edge, origin: Origin
     await until(lambda: endpoint.outstanding == 0)
 
 
+async def test_what_is_on_its_way_to_a_worker_that_drains_can_be_asked_again(edge: Edge, origin: Origin) -> None:
+    async with await H2Client.open(port(edge)) as client:
+        assert (await client.get("/")).status == 200
+        drained = asyncio.create_task(edge.worker.drain())
+        await until(lambda: edge.worker.state.draining)
+        await asyncio.sleep(0)
+        late = await client.read(await client.ask("/late"))
+        assert late.reset == 7  # REFUSED_STREAM
+        assert await client.until_gone() == 0
+        await drained
+    assert [seen.target for seen in origin.seen] == ["/"]
+
+
 async def test_a_worker_that_drains_answers_what_runs(edge: Edge, origin: Origin) -> None:
     go = asyncio.Event()
 
