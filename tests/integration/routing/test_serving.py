@@ -227,3 +227,23 @@ def test_answers_come_from_the_address_that_was_asked(listener: type[UdpListener
                 assert [client.recv(2000) for _ in sent] == [query + source for query in sent]
     finally:
         bound.close()
+
+
+@pytest.mark.parametrize(("wildcard", "asked"), [("0.0.0.0:0", "127.0.0.77"), ("[::]:0", "::1")])
+async def test_the_compiled_loop_answers_from_the_address_that_was_asked(rig: Rig, wildcard: str, asked: str) -> None:
+    """A client that is connected to it hears nobody else; most of its queries are answered by what was learnt."""
+    async with rig.running(listen=[wildcard], responses_per_second=0) as app:
+        assert app.engine.hot is not None, "the compiled loop was not built"
+        family = socket.AF_INET6 if ":" in asked else socket.AF_INET
+        query = dns.message.make_query("example.net", "SOA").to_wire()
+        loop = asyncio.get_running_loop()
+        with socket.socket(family, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect((asked, app.ports[0]))
+            for turn in range(4):
+                for number in range(100):
+                    client.send(bytes((turn, number)) + query[2:])
+                async with asyncio.timeout(20):
+                    heard = {(await loop.sock_recv(client, 2000))[:2] for _ in range(100)}
+                assert heard == {bytes((turn, number)) for number in range(100)}
+        assert sum(app.engine.hot.rcodes) >= 300
