@@ -99,3 +99,29 @@ def test_agents_cut_their_own_region_and_undo_it(deployed: Deployed) -> None:
     wait_for(lambda: bool(deployed.events("FaultEnded")), "the agent does not tell the end of its fault")
     deployed.wait_healthy()
     assert deployed.containers() == containers
+
+
+def test_packets_that_are_lost_withdraw_nobody(deployed: Deployed) -> None:
+    """A tenth of all packets of a region is lost for 30 s; hours of it are simulated (tests/simulation/routing)."""
+    deployed.wait_healthy()
+    api, drill = deployed.fleet.api, "/v1/drills/lossy-us"
+    before = len(deployed.events("EndpointWithdrawn"))
+    spec = {
+        "fault": "FAULT_KIND_LINK_LOSSY",
+        "target": "regions/us",
+        "hostname": HOSTNAME,
+        "loss_percent": 10,
+        "fault_duration": "30s",
+    }
+    api.call("POST", "/v1/drills", {"spec": spec}, query={"drill_id": "lossy-us"})
+    run = api.call("POST", f"{drill}:run", {})["name"]
+
+    def ended() -> bool:
+        return str(api.call("GET", f"/v1/{run}")["state"]) in ("STATE_PASSED", "STATE_FAILED", "STATE_ABORTED")
+
+    wait_for(ended, "the run does not end", timeout_s=150)
+    measured = api.call("GET", f"/v1/{run}")
+    assert measured["state"] == "STATE_PASSED", measured
+    withdrawn = deployed.events("EndpointWithdrawn")
+    assert len(withdrawn) == before, withdrawn
+    deployed.wait_healthy()
