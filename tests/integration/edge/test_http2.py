@@ -157,26 +157,6 @@ async def test_a_body_that_nobody_wants_is_cut_short(make_edge: MakeEdge, origin
         assert (await client.get("/")).status == 200, "the connection goes on"
 
 
-async def test_a_client_that_opens_its_window_by_a_few_bytes_is_cut_off(make_edge: MakeEdge, origin: Origin) -> None:
-    origin.handler = serve
-    made = await make_edge("drip", https_listen=["127.0.0.1:0"], answer_rate_min=100_000, body_rate_window_s=0.5)
-    made.certificates = [material("hello", "hello.test")]
-    await made.serve(route("hello", ["hello.test"], [origin.address]))
-    async with await H2Client.open(port(made)) as client:
-        client.hold = True
-        client.h2.increment_flow_control_window(2 * len(LARGE))
-        large = await client.ask("/large")
-        async with asyncio.timeout(30):
-            while client.answers[large].reset is None:
-                client.h2.increment_flow_control_window(500, large)
-                await client.flush()
-                await client._step()
-                await asyncio.sleep(0.1)  # more often is a flood
-        assert client.answers[large].reset == 0x8
-        assert len(client.answers[large].body) < len(LARGE)
-        assert (await client.get("/small")).body == b"GET /small "
-
-
 async def test_a_slow_reader_holds_its_own_stream_only(edge: Edge, origin: Origin) -> None:
     origin.handler = serve
     async with await H2Client.open(port(edge)) as client:

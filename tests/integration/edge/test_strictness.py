@@ -8,9 +8,11 @@ import socket
 import pytest
 
 from tests.fakes.edge_agent import route
-from tests.fakes.origin import Origin
+from tests.fakes.origin import Origin, Seen
 from tests.integration.edge.client import Client, fetch, until
 from tests.integration.edge.conftest import Edge, MakeEdge
+from tests.integration.edge.h2_client import H2Client
+from tests.integration.edge.test_client_tls import material
 
 H = b"Host: hello.test\r\n"
 GET = b"GET / HTTP/1.1\r\n"
@@ -259,6 +261,29 @@ async def test_a_client_that_reads_slowly_is_cut_off_and_one_that_reads_enough_i
     slow, enough = await asyncio.gather(reads(512, 0.05), reads(65536, 0.001))
     assert enough >= 3_000_000
     assert slow < 3_000_000
+
+
+async def test_a_client_that_opens_its_window_by_a_few_bytes_is_cut_off(make_edge: MakeEdge, origin: Origin) -> None:
+    async def large(seen: Seen) -> None:
+        await seen.answer(200, b"x" * 1_000_000 if seen.target == "/large" else b"small")
+
+    origin.handler = large
+    made = await make_edge("drip", https_listen=["127.0.0.1:0"], answer_rate_min=100_000, body_rate_window_s=0.5)
+    made.certificates = [material("hello", "hello.test")]
+    await made.serve(route("hello", ["hello.test"], [origin.address]))
+    async with await H2Client.open(made.worker.https_ports[0]) as client:
+        client.hold = True
+        client.h2.increment_flow_control_window(2_000_000)
+        asked = await client.ask("/large")
+        async with asyncio.timeout(30):
+            while client.answers[asked].reset is None:
+                client.h2.increment_flow_control_window(500, asked)
+                await client.flush()
+                await client._step()
+                await asyncio.sleep(0.1)  # more often is a flood
+        assert client.answers[asked].reset == 0x8
+        assert len(client.answers[asked].body) < 1_000_000
+        assert (await client.get("/small")).body == b"small"
 
 
 async def test_one_client_has_so_many_connections_at_a_time(make_edge: MakeEdge, origin: Origin) -> None:
