@@ -29,6 +29,8 @@ BLOCKS_KEPT_S: Final = 5.0
 LEAVE_S: Final = 0.3
 """After the edge has said that it leaves, requests that were on their way are refused, and can be made again."""
 KIND: Final = b"h2"
+SHARED_BYTES_MAX: Final = 2048
+"""Requests with fields up to this size are remembered for all connections."""
 _LENGTHS: Final = [bytes((length,)) for length in range(127)]
 """Of a string in a header block that is not coded (RFC 7541 section 5.2)."""
 
@@ -179,7 +181,7 @@ class Http2Connection(asyncio.Protocol):
         return True
 
     def _understood(self, block: Block) -> Known | None:
-        """What a request without a body means; None when it is refused, or too large to be remembered."""
+        """What a request without a body means; None when it is refused."""
         state = self.state
         heads, fields = state.heads(KIND), tuple(block.fields)
         found = heads.get(fields)
@@ -189,7 +191,8 @@ class Http2Connection(asyncio.Protocol):
             except Refused:
                 return None
             found = (head, state.key(self._listener.scheme, head.host, head.target))
-            state.remember_head(KIND, fields, *found)
+            if block.size <= SHARED_BYTES_MAX:
+                state.remember_head(KIND, fields, *found)
         block.known = known = Known(state.table, *found)
         return known
 

@@ -15,8 +15,10 @@ TABLE_BYTES_MAX: Final = 4096
 """Of the dynamic table; what a client may take for granted (RFC 9113, section 6.5.2)."""
 ENTRY_OVERHEAD_BYTES: Final = 32
 """What an entry counts for beside its octets (section 4.1)."""
-REMEMBERED_MAX: Final = 32
+REMEMBERED_MAX: Final = 16
 REMEMBERED_BYTES_MAX: Final = 1024
+REMEMBERED_LIST_BYTES_MAX: Final = 4096
+"""Blocks that a connection keeps: how many, of how many octets, of fields of which size."""
 _STRING_REMEMBERED_BYTES_MAX: Final = 48
 _INTEGER_OCTETS_MAX: Final = 5
 _STATIC: Final[tuple[Pair | None, ...]] = (None, *STATIC_TABLE)
@@ -28,12 +30,13 @@ class HpackError(Exception):
 
 
 class Block:
-    """The fields of a block, in their order; `fields` is empty when they were `oversized`."""
+    """The fields of a block, in their order, and their `size`; `fields` is empty when they were `oversized`."""
 
-    __slots__ = ("fields", "known", "oversized")
+    __slots__ = ("fields", "known", "oversized", "size")
 
-    def __init__(self, fields: list[Pair], oversized: bool):
+    def __init__(self, fields: list[Pair], size: int, *, oversized: bool):
         self.fields = fields
+        self.size = size
         self.oversized = oversized
         self.known: Any = None
         """What the reader of the block makes of it; it gets the same block when the same comes again."""
@@ -100,7 +103,7 @@ class Decoder:
             raise HpackError("a block is cut off, or names what is in no table") from None
         if self._changed:
             self.remembered.clear()
-        elif len(data) <= REMEMBERED_BYTES_MAX:
+        elif len(data) <= REMEMBERED_BYTES_MAX and block.size <= REMEMBERED_LIST_BYTES_MAX:
             if len(self.remembered) >= REMEMBERED_MAX:
                 self.remembered.clear()
             self.remembered[data] = block
@@ -129,7 +132,7 @@ class Decoder:
             size += len(pair[0]) + len(pair[1]) + ENTRY_OVERHEAD_BYTES
             if size <= most:
                 fields.append(pair)
-        return Block([], True) if size > most else Block(fields, False)
+        return Block([] if size > most else fields, size, oversized=size > most)
 
     def _entry(self, index: int) -> Pair:
         pair = _STATIC[index] if index < len(_STATIC) else self._table[index - len(_STATIC)]

@@ -84,6 +84,10 @@ def test_few_blocks_are_remembered_and_no_large_ones() -> None:
     decoder.remembered.clear()
     decoder.decode(b"\0\x01a\x7f\xe1\x0f" + b"x" * 2144)
     assert not decoder.remembered
+    decoder.decode(b"\x40\x01a\x7f\xe1\x06" + b"x" * 992)
+    assert not decoder.decode(b"\xbe" * 5).oversized
+    assert not decoder.remembered, "few octets, large fields"
+    assert decoder.decode(b"\xbe").size == 1025
 
 
 def test_too_many_fields_are_read_and_not_kept() -> None:
