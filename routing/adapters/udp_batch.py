@@ -8,6 +8,7 @@ was asked.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import socket
 import struct
 from collections.abc import Callable
@@ -78,7 +79,7 @@ def listener_for(bound: socket.socket, respond: Respond, hot: HotPath | None = N
     return BatchListener(bound, respond, *_CALLS) if hot is None else HotListener(bound, respond, *_CALLS, hot)
 
 
-def _address(memory: bytearray) -> int:
+def _address(memory: bytearray | mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
@@ -103,23 +104,23 @@ class BatchListener(UdpListener):
                 bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         # The interface in `in_pktinfo` and `in6_pktinfo`: 0 leaves the way of the answer to the routing table.
         self._interface_at = 16 if ipv4 else 32
-        self._names = bytearray(_BATCH * _NAME_SLOT)
+        # Maps give out and take slices as bytes, at half the cost of a view of a bytearray.
+        self._names = mmap.mmap(-1, _BATCH * _NAME_SLOT)
         self._controls = bytearray(_BATCH * _CONTROL_SLOT)
-        self._queries, self._answers = bytearray(_BATCH * _SLOT_BYTES), bytearray(_BATCH * _SLOT_BYTES)
+        self._queries, self._answers = mmap.mmap(-1, _BATCH * _SLOT_BYTES), mmap.mmap(-1, _BATCH * _SLOT_BYTES)
         self._in, self._in_parts = self._laid_out(self._queries)
         self._out, self._out_parts = self._laid_out(self._answers)
         self._in_address, self._out_address = _address(self._in), _address(self._out)
         self._fresh = bytes(self._in)
         self._received = memoryview(self._in).cast("I")
         self._in_sizes, self._out_sizes = memoryview(self._in).cast("Q"), memoryview(self._out).cast("Q")
-        self._query_view, self._name_view = memoryview(self._queries), memoryview(self._names)
         self._slots = [
             (s * _SLOT_BYTES, s * 16 + _RECEIVED_AT, s * _NAME_SLOT + source, s * _NAME_SLOT + source_end)
             for s in range(_BATCH)
         ]
         self._part_sizes = memoryview(self._out_parts).cast("Q")
 
-    def _laid_out(self, content: bytearray) -> tuple[bytearray, bytearray]:
+    def _laid_out(self, content: mmap.mmap) -> tuple[bytearray, bytearray]:
         """Messages over the slots of `content`, and their parts."""
         messages, parts = bytearray(_BATCH * _MESSAGE.size), bytearray(_BATCH * _PART.size)
         name, control, data, part = (_address(m) for m in (self._names, self._controls, content, parts))
@@ -152,11 +153,10 @@ class BatchListener(UdpListener):
     def _answer_batch(self, count: int) -> None:
         """The hot loop: everything in locals, nothing computed twice."""
         respond, received, part_sizes = self._respond, self._received, self._part_sizes
-        queries, names, answers = self._query_view, self._name_view, self._answers
+        queries, names, answers = self._queries, self._names, self._answers
         start = 0
         for slot, (at, size_at, source, source_end) in enumerate(self._slots[:count]):
-            query = queries[at : at + received[size_at]].tobytes()
-            answer = respond(query, names[source:source_end].tobytes(), False)
+            answer = respond(queries[at : at + received[size_at]], names[source:source_end], False)
             if answer is None:
                 self._send_slots(start, slot)
                 start = slot + 1
@@ -236,8 +236,8 @@ class HotListener(BatchListener):
             if whats[slot] == ANSWERED:
                 continue
             respond = hot.respond_limited if whats[slot] == LIMITED else hot.respond
-            query = self._query_view[at : at + self._received[size_at]].tobytes()
-            answer = respond(query, self._name_view[source:source_end].tobytes())
+            query = self._queries[at : at + self._received[size_at]]
+            answer = respond(query, self._names[source:source_end])
             if answer is None:
                 self._send_slots(start, slot)
                 start = slot + 1
