@@ -73,6 +73,7 @@ class Worker:
         self._peers = Listener(self.state, exchange, loop, peers=self._tls, handed=handed)
         self.link = ConfigLink(self.state, self._apply)
         self._tasks: list[asyncio.Task[None]] = []
+        self._writing: asyncio.Future[None] | None = None
         self._admin: admin.Admin | None = None
         self._peer_change = asyncio.Event()
         self.http_ports: list[int] = []
@@ -158,7 +159,9 @@ class Worker:
             lines = access_log.take()
             try:
                 if lines:
-                    await asyncio.to_thread(access_log.write, lines)
+                    # Not given up with this task: lines that have been taken are nowhere else.
+                    self._writing = asyncio.ensure_future(asyncio.to_thread(access_log.write, lines))
+                    await asyncio.shield(self._writing)
             except OSError as error:
                 log.warning("the access log cannot be written", reason=str(error))
 
@@ -204,6 +207,8 @@ class Worker:
         if self._admin is not None:
             await self._admin.close()
         if self.state.access_log is not None:
+            if self._writing is not None:
+                await asyncio.wait((self._writing,))
             with contextlib.suppress(OSError):
                 self.state.access_log.write(self.state.access_log.take())
         self._pool.sweep(set())
