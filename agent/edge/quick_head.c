@@ -45,7 +45,7 @@ static const struct rule rules[] = {
     {"x-request-id", DROPPED},
     {"cache-status", CACHE_STATUS},
     {"content-length", LENGTH},
-    {"proxy-connection", DROPPED},
+    {"proxy-connection", STRANGE},
     {"transfer-encoding", STRANGE},
     {"proxy-authenticate", STRANGE},
     {"proxy-authorization", STRANGE},

@@ -212,9 +212,9 @@ def test_both_ways_give_the_same(loop: asyncio.AbstractEventLoop, response: byte
 @needs_compiled
 @pytest.mark.parametrize("name", sorted(RELAY_DROPPED | HOP_BY_HOP | {b"date", b"via", b"cache-status"}))
 def test_each_field_that_is_not_simply_passed_on(loop: asyncio.AbstractEventLoop, name: bytes) -> None:
-    for spelt in (name, name.title(), name.upper()):
-        response = b"HTTP/1.1 200 OK\r\n%b: x\r\nA: b\r\nContent-Length: 3\r\n\r\nabc" % spelt
-        assert outcome(loop, [response], quick=True) == outcome(loop, [response], quick=False), spelt
+    for spelt, value in itertools.product((name, name.title(), name.upper()), (b"x", b"close", b"keep-alive", b"3")):
+        response = b"HTTP/1.1 200 OK\r\n%b: %b\r\nA: b\r\nContent-Length: 3\r\n\r\nabc" % (spelt, value)
+        assert outcome(loop, [response], quick=True) == outcome(loop, [response], quick=False), (spelt, value)
 
 
 @needs_compiled
