@@ -21,6 +21,26 @@ pytestmark = [
 ]
 
 UNITS = ("locci-agent", "locci-edge")
+KILL = """
+import sys, time
+from pathlib import Path
+from agent.adapters.killer import NAME, Killer
+from fleet.errors import LocciError
+state = Path("/var/lib/locci/agent")
+Killer(state).begin("edge")
+print((state / NAME).read_text())
+time.sleep(4)
+# Another process, as after a crash of the agent, undoes it.
+killer = Killer(state)
+for _ in range(100):
+    try:
+        killer.end()
+        sys.exit(0)
+    except LocciError as error:
+        print(error.message)
+        time.sleep(0.2)
+sys.exit("the edge stays down")
+"""
 
 
 @pytest.fixture
@@ -37,6 +57,17 @@ def status_of(booted: BootedHost, unit: str) -> dict[str, str]:
     """What the kernel says of a unit's first process."""
     text = booted.ok("cat", f"/proc/{booted.main_pid(unit)}/status")
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def as_agent(booted: BootedHost, script: str) -> str:
+    """What a Python script says that runs with no more than the agent's unit grants."""
+    unit = (Path(__file__).parents[3] / "packaging" / "systemd" / "locci-agent.service").read_text()
+    lines = unit.partition("[Service]")[2].partition("[Install]")[0].splitlines()
+    granted = [line for line in lines if "=" in line and not line.startswith(("#", "Exec", "Restart", "Runtime"))]
+    properties = [part for line in granted for part in ("-p", line)]
+    # Kept apart from what it kills: nothing of the unit is in its group.
+    python = ("/opt/locci/current/bin/python", "-c", script)
+    return booted.ok("systemd-run", "--quiet", "--wait", "--pipe", "--collect", *properties, *python)
 
 
 def test_installed_by_one_line_it_serves_through_a_kill_a_reload_and_a_reboot_without_control_plane(
@@ -76,6 +107,10 @@ def test_installed_by_one_line_it_serves_through_a_kill_a_reload_and_a_reboot_wi
         booted.ok("sh", "-c", f"kill -9 {before}")
         wait_for(lambda b=before, u=unit: booted.main_pid(u) not in ("0", b), f"{unit} is back", DEADLINE_S)
     wait_for(serves, "it serves after kills", DEADLINE_S)
+    before = booted.main_pid("locci-edge")
+    assert '["systemctl", "start", "locci-edge.service"]' in as_agent(booted, KILL)
+    assert booted.main_pid("locci-edge") not in ("0", before)
+    wait_for(serves, "it serves after a drill has killed its edge", DEADLINE_S)
     before = booted.main_pid("locci-edge")
     booted.ok("systemctl", "reload", "locci-edge")
     wait_for(serves, "it serves after a reload", DEADLINE_S)
