@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 GROUPS = {"fleet": "fleet", "engine_host": "engine"}
 """Session fixtures that take long to bring up, each once per run: their tests go to one worker."""
-ORDER = ("fleet", "engine", "integration", "simulation", "contract", "unit")
+ORDER = ("fleet", "engine", "integration", "simulation", "fuzz", "contract", "unit")
 """The longest first, so that no worker is left alone with them at the end."""
 
 
