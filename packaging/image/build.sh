@@ -12,10 +12,9 @@
 set -eu
 release=${1:?usage: build.sh RELEASE-DIR IMAGE [MIRROR]}
 image=${2:?usage: build.sh RELEASE-DIR IMAGE [MIRROR]}
-mirror=${3:-http://deb.debian.org/debian}
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-debootstrap --variant=minbase --include=python3,ca-certificates bookworm "$root/tree" "$mirror" >&2
+debootstrap --variant=minbase --include=python3,ca-certificates bookworm "$root/tree" ${3:+"$3"} >&2
 sh "$release/install.sh" --root "$root/tree" --from "$release"
 rm -rf "$root/tree"/var/cache/apt/* "$root/tree"/var/lib/apt/lists/*
 tar -C "$root/tree" --exclude ./dev -c . | docker import --change 'ENV PATH=/usr/local/bin:/usr/bin:/bin' --change 'CMD ["locci-agent", "run"]' - "$image"

@@ -21,7 +21,6 @@ from tests.integration.engine_fixture import EngineHost, wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = ROOT / "build" / "cache" / "bookworm.tar"
-MIRROR = "http://deb.debian.org/debian"
 DEADLINE_S = 90.0
 
 
@@ -30,14 +29,7 @@ def debian(target: Path) -> None:
     if not CACHE.exists():
         CACHE.parent.mkdir(parents=True, exist_ok=True)
         fresh = CACHE.parent / f"bookworm-{os.getpid()}"
-        command = (
-            "debootstrap",
-            "--variant=minbase",
-            "--include=python3,ca-certificates",
-            "bookworm",
-            str(fresh),
-            MIRROR,
-        )
+        command = ("debootstrap", "--variant=minbase", "--include=python3,ca-certificates", "bookworm", str(fresh))
         subprocess.run(command, check=True, timeout=600, capture_output=True, env=clean_environment())
         partial = CACHE.with_suffix(f".{os.getpid()}")
         subprocess.run(("tar", "-cf", str(partial), "--exclude=./var/cache/apt/*", "-C", str(fresh), "."), check=True)
