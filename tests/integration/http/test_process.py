@@ -61,7 +61,7 @@ async def test_the_document_describes_what_is_served(server: RealServer) -> None
     document = json.loads(answer.partition(b"\r\n\r\n")[2])
     for path, item in document["paths"].items():
         for verb in item:
-            if ":watch" in path or path == "/v1/nodes:enrol":
+            if ":watch" in path or path in ("/v1/nodes:enrol", "/v1/nodes:recover"):
                 continue
             code = status(await raw(server.port, request(verb.upper(), path.replace("{", "").replace("}", ""))))
             assert code == (200 if item[verb].get("security") == [] else 401), (verb, path)
