@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +24,25 @@ from locci.v1 import backup_pb2, event_pb2
 log = structlog.get_logger()
 
 PIECE_BYTES: Final = 256 * 1024
+AGAIN_S: Final = 1.0
+"""Time between tries to note how a backup ended, while the store cannot be written."""
 _FOLDER: Final = "backups"
 _RUNNING: Final = backup_pb2.Backup.STATE_RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A file that is there."""
+
+    contents: Contents
+    size_bytes: int
+    sha256: str
+
+
+def _create(settings: ServerSettings, file: Path, passphrase: bytes, now: float) -> _Made:
+    contents = backup.create(settings, file, passphrase, now)
+    data = file.read_bytes()
+    return _Made(contents, len(data), hashlib.sha256(data).hexdigest())
 
 
 class Backups:
@@ -51,8 +69,9 @@ class Backups:
         await self._state.transact(build)
 
     async def stop(self) -> None:
-        """Waits for the backup that is being made; threads cannot be stopped."""
+        """Gives the backup up that is being made; the next start finds that it has failed."""
         if self._making is not None:
+            self._making.cancel()
             await asyncio.gather(self._making, return_exceptions=True)
 
     def check(self, name: str) -> None:
@@ -78,25 +97,33 @@ class Backups:
         return self._state.backups.need(name)
 
     async def _make(self, name: str, passphrase: bytes) -> None:
-        made: Contents | None = None
+        made: _Made | None = None
         reason = "it was opened and checked"
         file = self._file(name)
         try:
             file.parent.mkdir(mode=0o700, exist_ok=True)
             # What a deleted database row has left behind is nobody's.
             file.unlink(missing_ok=True)
-            made = await asyncio.to_thread(backup.create, self._settings, file, passphrase, self._clock.wall())
+            made = await asyncio.to_thread(_create, self._settings, file, passphrase, self._clock.wall())
         except LocciError as error:
             reason = error.message
         except Exception as error:
             log.exception("backup_failed", name=name)
             reason = f"a fault of the control plane, its log says more: {error}"
-        try:
-            await self._state.transact(lambda batch: self._end(batch, name, reason, made))
-        except LocciError as error:
-            log.error("backup_not_noted", name=name, reason=error.message)
+        forgotten: list[str] = []
+        while True:
+            try:
+                forgotten = await self._state.transact(lambda batch: self._end(batch, name, reason, made))
+                break
+            except LocciError as error:
+                log.error("backup_not_noted", name=name, reason=error.message)
+                await self._clock.sleep(AGAIN_S)
+        for old in forgotten:
+            self._file(old).unlink(missing_ok=True)
 
-    def _end(self, batch: Batch, name: str, reason: str, made: Contents | None) -> None:
+    def _end(self, batch: Batch, name: str, reason: str, made: _Made | None) -> list[str]:
+        """Notes how it ended; the names of those that go for it, whose files are to be removed afterwards."""
+        forgotten: list[str] = []
         row = self._state.backups.copy(name)
         row.end_time.CopyFrom(decode.timestamp(self._clock.wall()))
         row.reason = reason
@@ -106,21 +133,22 @@ class Backups:
             batch.event("BackupFailed", message, name, severity=event_pb2.SEVERITY_ERROR)
         else:
             row.state = backup_pb2.Backup.STATE_READY
-            row.backed_up_revision = made.revision
-            row.objects.update(made.objects)
-            content = self._file(name).read_bytes()
-            row.size_bytes, row.sha256 = len(content), hashlib.sha256(content).hexdigest()
-            batch.event("BackupMade", f"{name} holds revision {made.revision}, {len(content)} bytes", name)
-            self._forget(batch)
+            row.backed_up_revision = made.contents.revision
+            row.objects.update(made.contents.objects)
+            row.size_bytes, row.sha256 = made.size_bytes, made.sha256
+            batch.event("BackupMade", f"{name} holds revision {row.backed_up_revision}, {made.size_bytes} bytes", name)
+            forgotten = self._forget(batch)
         batch.put(self._state.backups, name, row)
+        return forgotten
 
-    def _forget(self, batch: Batch) -> None:
+    def _forget(self, batch: Batch) -> list[str]:
         """The oldest go when there are too many; the one that was just made is not counted yet."""
         rows = [row for row in self._state.backups.values() if row.state != _RUNNING]
         rows.sort(key=lambda row: (row.create_time.ToNanoseconds(), row.name))
-        for row in rows[: max(0, len(rows) + 1 - self._settings.backups_kept)]:
-            self._file(row.name).unlink(missing_ok=True)
-            batch.delete(self._state.backups, row.name)
+        names = [row.name for row in rows[: max(0, len(rows) + 1 - self._settings.backups_kept)]]
+        for name in names:
+            batch.delete(self._state.backups, name)
+        return names
 
     async def delete(self, name: str, principal: str) -> None:
         """Deletes a backup with its file. Raises while it is being made."""
