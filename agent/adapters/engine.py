@@ -7,6 +7,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,6 +18,7 @@ from agent.adapters.containers import LABEL_NODE, LABEL_VOLUME, joined_sandbox
 from agent.adapters.docker_client import Client, Clients
 from agent.adapters.engine_errors import EngineError, explain
 from agent.adapters.images import Images
+from agent.adapters.networks import Networks, pid_of
 from agent.adapters.sandboxes import Sandboxes
 from agent.adapters.secret_files import SecretFiles
 from agent.adapters.threads import Threads
@@ -46,6 +48,7 @@ class Engine:
         self._clients = Clients(base_url)
         self.images = Images(self._clients, base_url)
         self.sandboxes = Sandboxes(self._clients, node, sandboxes)
+        self._networks = Networks()
         self._starting = Threads("start", STARTS_MAX)
         self._ending = Threads("end", ENDS_MAX)
         self._looking = Threads("look", 2)
@@ -53,11 +56,7 @@ class Engine:
 
     async def observe(self) -> tuple[Container, ...]:
         """All containers that carry this node's label, whatever their state."""
-        filters = {"label": f"{LABEL_NODE}={self._node}"}
-        listed = await self._call(self._looking, lambda client: client.containers(all=True, filters=filters))
-        sandboxes = shapes.sandboxes_of(listed)
-        found = (shapes.container_of(summary, sandboxes) for summary in listed)
-        return tuple(container for container in found if container is not None)
+        return await self._call(self._looking, self._observe)
 
     async def create_and_start(self, replica: Replica) -> Container:
         """A fresh container that runs, or did for a moment. What could not be started is removed again."""
@@ -76,7 +75,7 @@ class Engine:
         def call(client: Client) -> Container:
             self._secrets.write(_folder_of(replica.identity), replica.options.secret_files)
             sandbox_id = joined_sandbox(client.inspect_container(container_id))
-            address = _start_sandbox(client, sandbox_id) if sandbox_id else ""
+            address = self._start_sandbox(client, sandbox_id) if sandbox_id else ""
             client.start(container_id)
             return shapes.inspected(client.inspect_container(container_id), address)
 
@@ -147,6 +146,26 @@ class Engine:
         except Exception as error:
             raise explain(error, self._base_url) from error
 
+    def _observe(self, client: Client) -> tuple[Container, ...]:
+        listed = client.containers(all=True, filters={"label": f"{LABEL_NODE}={self._node}"})
+        sandboxes = shapes.sandboxes_of(listed)
+        found = [c for summary in listed if (c := shapes.container_of(summary, sandboxes)) is not None]
+        joined = {c.id: (c.sandbox, c.ip) for c in found if c.running and not c.stranded}
+        astray = self._networks.astray(lambda container_id: _pid_of(client, container_id), joined)
+        return tuple(replace(c, stranded=True, ip="") if c.id in astray else c for c in found)
+
+    def _start_sandbox(self, client: Client, sandbox_id: str) -> str:
+        """The address of a sandbox that runs now. Raises EngineError when it is gone: what joins it is useless then."""
+        try:
+            client.start(sandbox_id)
+            found = client.inspect_container(sandbox_id)
+            if not self._networks.has_address(sandbox_id, pid_of(found), shapes.address_of(found)):
+                client.restart(sandbox_id, timeout=0)
+                found = client.inspect_container(sandbox_id)
+        except docker.errors.NotFound as error:
+            raise EngineError("the network namespace that it joined is gone") from error
+        return shapes.address_of(found)
+
     def _create_and_start(self, client: Client, replica: Replica, box: Sandbox | None) -> Container:
         self._write_files(replica)
         for volume in replica.options.volumes:
@@ -203,13 +222,11 @@ def _folder_of(identity: Identity) -> str:
     return f"{identity.app}-{identity.ordinal}-{identity.spec_hash.replace(':', '_')}"
 
 
-def _start_sandbox(client: Client, sandbox_id: str) -> str:
-    """The address of a sandbox that runs now. Raises EngineError when it is gone: the container is of no use then."""
+def _pid_of(client: Client, container_id: str) -> int:
     try:
-        client.start(sandbox_id)
-    except docker.errors.NotFound as error:
-        raise EngineError("the network namespace that it joined is gone") from error
-    return shapes.address_of(client.inspect_container(sandbox_id))
+        return pid_of(client.inspect_container(container_id))
+    except docker.errors.NotFound:
+        return 0
 
 
 def _without_network(error: docker.errors.APIError, box: Sandbox) -> bool:

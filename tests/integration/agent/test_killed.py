@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+from pathlib import Path
 
 import pytest
 
 from tests.integration.agent.rig import Rig, containers, eventually, replica, route
 
 pytestmark = pytest.mark.lab
+
+
+def networks(rig: Rig) -> str:
+    """Every container with its state, its network and its namespace, a line each."""
+    lines = []
+    with contextlib.closing(rig.host.client()) as client:
+        for listed in client.containers(all=True):
+            found = client.inspect_container(listed["Id"])
+            state, settings = found["State"], found["NetworkSettings"]["Networks"]
+            namespace = Path(f"/proc/{state['Pid']}/ns/net")
+            lines.append(
+                f"{found['Id'][:12]} {found['Name']} {state['Status']} pid {state['Pid']} started {state['StartedAt']} "
+                f"mode {found['HostConfig']['NetworkMode'][:22]} ip {[n['IPAddress'] for n in settings.values()]} "
+                f"net {namespace.readlink() if state['Pid'] and namespace.exists() else '-'} {state['Error']}"
+            )
+    return "\n".join(lines)
 
 
 async def converges(rig: Rig, revision: int, count: int) -> None:
@@ -25,7 +43,8 @@ async def converges(rig: Rig, revision: int, count: int) -> None:
             await eventually(done, f"revision {revision} with {count} replicas", 90.0)
         except AssertionError:
             print(f"applied {rig.control_plane.applied}, accepted {rig.control_plane.accepted}")
-            print(rig.control_plane.replicas, await containers(rig.host), rig.log[-6000:], sep="\n")
+            print(rig.control_plane.replicas, rig.log[-6000:], sep="\n")
+            print(await asyncio.to_thread(networks, rig))
             raise
     # One on which an engine that was killed hangs may be left over; it never ran.
     assert sum(state != "created" for state in (await containers(rig.host)).values()) == count

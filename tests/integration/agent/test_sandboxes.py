@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,25 @@ def joined(rig: Rig, container_id: str) -> str:
     with contextlib.closing(rig.host.client()) as client:
         mode: str = client.inspect_container(container_id)["HostConfig"]["NetworkMode"]
     return mode.removeprefix("container:") if mode.startswith("container:") else ""
+
+
+def apart(rig: Rig, container_id: str) -> bool:
+    """Whether a container runs in another network than its sandbox."""
+    with contextlib.closing(rig.host.client()) as client:
+        pids = [client.inspect_container(i)["State"]["Pid"] for i in (container_id, joined(rig, container_id))]
+    return len({Path(f"/proc/{pid}/ns/net").readlink() for pid in pids if pid}) > 1 or 0 in pids
+
+
+def started_at(rig: Rig, container_id: str) -> str:
+    """When a container was started last."""
+    with contextlib.closing(rig.host.client()) as client:
+        started: str = client.inspect_container(container_id)["State"]["StartedAt"]
+    return started
+
+
+def both(rig: Rig) -> bool:
+    """Whether two replicas are ready."""
+    return all(rig.control_plane.ready(f"replicas/web/{n}/1") for n in (0, 1))
 
 
 async def full(rig: Rig, used: int = 0) -> set[str]:
@@ -81,6 +101,39 @@ async def test_a_replica_whose_sandbox_dies_is_reachable_again_soon(rig: Rig, im
         return status.ready and status.container_id != container_id
 
     await eventually(another, "another container takes its place")
+
+
+@pytest.mark.parametrize("sees_it", [True, False])
+async def test_a_replica_whose_sandbox_was_started_anew_moves_into_the_new_network(
+    rig: Rig, image: str, sees_it: bool
+) -> None:
+    """As an engine leaves it that was killed in mid-start: both run, each in a network of its own."""
+    rig.start()
+    await full(rig)
+    rig.control_plane.want(replica(image), replica(image, ordinal=1))
+    await eventually(lambda: both(rig), "both are ready")
+    moved, other = (rig.control_plane.replicas[f"replicas/web/{n}/1"].container_id for n in (0, 1))
+    if not sees_it:
+        await rig.kill()
+    started = await asyncio.to_thread(started_at, rig, other)
+
+    def restart() -> None:
+        with contextlib.closing(rig.host.client()) as client:
+            client.restart(joined(rig, moved), timeout=0)
+
+    assert not await asyncio.to_thread(apart, rig, moved)
+    await asyncio.to_thread(restart)
+    if not sees_it:
+        assert await asyncio.to_thread(apart, rig, moved)
+        rig.start()
+        await eventually(lambda: rig.control_plane.sessions == 2, "the agent is back")
+
+    async def together() -> bool:
+        return both(rig) and not await asyncio.to_thread(apart, rig, moved)
+
+    await until(together, "it runs in the network that the engine shows", 30.0)
+    assert rig.control_plane.replicas["replicas/web/1/1"].container_id == other
+    assert await asyncio.to_thread(started_at, rig, other) == started
 
 
 async def test_after_a_reboot_of_the_host_everything_starts_again(rig: Rig, image: str) -> None:
