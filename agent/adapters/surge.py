@@ -68,6 +68,8 @@ class Surge:
         self.sent += 1
         try:
             async with asyncio.timeout(_REQUEST_S):
-                self.failed += await fetch_status(address, hostname) >= 500
+                status = await fetch_status(address, hostname)
+            # Only now: what `+=` reads before it waits is stale after that.
+            self.failed += status >= 500
         except (OSError, EOFError, ValueError, TimeoutError):
             self.failed += 1

@@ -53,7 +53,7 @@ async def test_volumes_files_and_a_read_only_root(rig: Rig, image: str) -> None:
     assert "NoNewPrivs:\t1" in said
     rig.control_plane.want()
     await eventually(lambda: "replicas/web/0/1" in rig.control_plane.gone, "it is gone")
-    assert not list((rig.state / "files").iterdir())
+    await eventually(lambda: not list((rig.state / "files").iterdir()), "so are its files")
     rig.control_plane.want(wanted)
     await eventually(rig.control_plane.ready, "it is back")
     assert await asyncio.to_thread(run_in, rig, "cat kept") == "kept\n"

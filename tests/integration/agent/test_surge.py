@@ -18,8 +18,8 @@ async def test_requests_are_sent_at_a_rate_and_end(monkeypatch: pytest.MonkeyPat
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         times.append(asyncio.get_running_loop().time())
-        heads.append(await reader.readuntil(b"\r\n\r\n"))
         status = b"200 OK" if len(times) > 5 else b"503 Service Unavailable"
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
