@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -13,8 +15,14 @@ GROUPS = {"fleet": "fleet", "engine_host": "engine"}
 ORDER = ("fleet", "engine", "integration", "simulation", "fuzz", "contract", "unit")
 """The longest first, so that no worker is left alone with them at the end."""
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TEARDOWN_S = 60
+"""How long workers may take to end what they began when a run is interrupted."""
+
 
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)  # A second one would break off what ends because of the first.
     raise KeyboardInterrupt
 
 
@@ -22,8 +30,20 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-for _number in (signal.SIGTERM, signal.SIGHUP):
+for _number in INTERRUPTS:
     signal.signal(_number, _interrupted)
+
+
+@pytest.hookimpl
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Lets workers end their fixtures, for which xdist alone leaves them too little time."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        return
+    workers = [each for each in psutil.Process().children() if "execnet" in " ".join(each.cmdline())]
+    began = [child for worker in workers for child in worker.children(recursive=True)]
+    for worker in workers:
+        worker.terminate()
+    psutil.wait_procs(began, timeout=TEARDOWN_S)
 
 
 @pytest.hookimpl(tryfirst=True)
