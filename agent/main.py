@@ -52,10 +52,16 @@ def run(config: Config = None) -> None:
 
 
 @cli.command()
-def supervise(config: Config = None) -> None:
+def supervise(
+    config: Config = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it could begin, by the exit code.")] = False,
+    adopt: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Runs the installed agent until SIGTERM, and takes care of upgrades."""
     telemetry.configure_logging("locci-agent")
-    _finish(Supervisor(fleet_settings.load(AgentSettings, config), config).run())
+    supervisor = Supervisor(fleet_settings.load(AgentSettings, config), config, adopted=adopt)
+    if not check:
+        _finish(supervisor.run())
 
 
 @cli.command()

@@ -1,15 +1,16 @@
 """`locci-agent supervise`: keeps the installed agent running, switches its version, goes back when that was no good.
 
-It is the parent of `current/bin/locci-agent run`. Containers and the edge are not: nothing here touches them.
+It is the parent of `current/bin/locci-agent run`. Containers and the edge are not: nothing here touches them. When a
+version has proved itself the supervisor goes on as that version's, in the same process and with the same agent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, assert_never
@@ -17,22 +18,26 @@ from typing import Any, Final, assert_never
 import structlog
 
 from agent.adapters import status_socket
+from agent.adapters.child_process import ChildProcess
 from agent.adapters.upgrade_status import SUPERVISED, UpgradeStatus
 from agent.adapters.wanted_version import VERSION, WantedVersion
 from agent.core.upgrade import (
     AgentExited,
     AgentReported,
+    BecomeSuccessor,
     Began,
     Command,
     Event,
     Fetch,
     Fetched,
     Note,
-    RefreshEdge,
+    ProveSupervisor,
+    RefreshOthers,
     Remember,
     Report,
     StartAgent,
     StopAgent,
+    SupervisorProved,
     Switch,
     Tell,
     Ticked,
@@ -50,7 +55,11 @@ log = structlog.get_logger()
 LOOK_EVERY_S: Final = 0.5
 STOP_S: Final = 15.0
 FETCH_S: Final = 900.0
-EDGE_RELOAD_S: Final = 30.0
+RELOAD_S: Final = 30.0
+PROOF_S: Final = 30.0
+NO_SUCH_OPTION: Final = "No such option"
+"""What the program's option parser says: the version is older than what it was asked for."""
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 STATE_NAME: Final = "upgrade.json"
 
 
@@ -96,7 +105,10 @@ def want(settings: AgentSettings, version: str) -> None:
 class Supervisor:
     """Carries out what the machine commands."""
 
-    def __init__(self, settings: AgentSettings, config: Path | None, clock: Clock | None = None):
+    def __init__(
+        self, settings: AgentSettings, config: Path | None, clock: Clock | None = None, adopted: int | None = None
+    ):
+        """`adopted` is the process id of the agent that this process has already. Raises FAILED_PRECONDITION."""
         self._settings = settings
         self._config = config
         self._clock = clock or SystemClock()
@@ -105,20 +117,25 @@ class Supervisor:
         self._memory = settings.state_dir / STATE_NAME
         trial, refused = _remembered(self._memory)
         self._machine = Upgrade(self._installation.current, trial, refused)
-        self._process: asyncio.subprocess.Process | None = None
-        self._exit: asyncio.Task[int] | None = None
+        self._adopted = adopted
+        self._agent: ChildProcess | None = None
+        self._exit: asyncio.Future[int] | None = None
         self._fetch: asyncio.Task[str] | None = None
+        self._proof: asyncio.Task[SupervisorProved] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._becoming = False
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT; the agent ends with it. Raises OSError when the agent cannot be started."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             loop.add_signal_handler(number, stop.set)
+        # Held back while one supervisor became another.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         stopping = asyncio.create_task(stop.wait())
         try:
-            await self._tell(Began())
+            await self._tell(Began(adopted=self._adopt()))
             while not stop.is_set():
                 waits = {stopping} | ({self._exit} if self._exit is not None else set())
                 await asyncio.wait(waits, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -126,21 +143,34 @@ class Supervisor:
                     await self._look()
         finally:
             stopping.cancel()
-            if self._fetch is not None:
-                self._fetch.cancel()
-                await asyncio.wait([self._fetch])
-            if self._refreshing is not None:
-                self._refreshing.cancel()
-                await asyncio.wait([self._refreshing])
+            tasks = [task for task in (self._fetch, self._proof, self._refreshing) if task is not None]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
             await self._stop()
+
+    def _adopt(self) -> bool:
+        """Whether this process has an agent from the supervisor whose place it took."""
+        if self._adopted is None:
+            return False
+        try:
+            self._agent = ChildProcess(self._adopted)
+        except OSError:
+            return False
+        self._exit = self._agent.ended
+        return True
 
     async def _look(self) -> None:
         if self._exit is not None and self._exit.done():
-            code, self._exit, self._process = self._exit.result(), None, None
+            code, self._exit, self._agent = self._exit.result(), None, None
             await self._tell(AgentExited(code))
         if self._fetch is not None and self._fetch.done():
             reason, self._fetch = self._fetch.result(), None
             await self._tell(Fetched(reason))
+        if self._proof is not None and self._proof.done():
+            proved, self._proof = self._proof.result(), None
+            await self._tell(proved)
         report = await self._report()
         if report is not None:
             await self._tell(AgentReported(report))
@@ -148,6 +178,7 @@ class Supervisor:
         if wanted is not None:
             await self._tell(wanted)
         await self._tell(Ticked())
+        self._become_if_due()
 
     async def _tell(self, event: Event) -> None:
         for command in self._machine.handle(event, self._clock.monotonic()):
@@ -168,8 +199,12 @@ class Supervisor:
                 write_atomic(self._memory, json.dumps(content).encode())
             case Tell():
                 self._keep(command)
-            case RefreshEdge():
-                self._refreshing = asyncio.create_task(self._refresh_edge())
+            case ProveSupervisor():
+                self._proof = asyncio.create_task(prove(self._program, self._options))
+            case RefreshOthers():
+                self._refreshing = asyncio.create_task(self._refresh_others())
+            case BecomeSuccessor():
+                self._becoming = True
             case Note(severity, message):
                 getattr(log, severity)("upgrade", message=message)
             case _:
@@ -182,55 +217,50 @@ class Supervisor:
         except OSError as error:
             log.error("upgrade_status_not_kept", reason=error.strerror)
 
-    async def _refresh_edge(self) -> None:
-        """The edge serves on with the version that it has when it cannot take another; so nothing else follows."""
-        command = self._settings.edge_reload_command
-        if not command:
+    async def _refresh_others(self) -> None:
+        await reload("edge", self._settings.edge_reload_command)
+        await reload("dns", self._settings.dns_reload_command)
+
+    def _become_if_due(self) -> None:
+        """Goes on as the new version when nothing else is under way; as the old one when that is not possible."""
+        busy = self._fetch is not None or (self._refreshing is not None and not self._refreshing.done())
+        if not self._becoming or busy or self._machine.trial is not None:
             return
+        self._becoming = False
+        adopted = () if self._agent is None or self._agent.ended.done() else ("--adopt", str(self._agent.pid))
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-            )
-            async with asyncio.timeout(EDGE_RELOAD_S):
-                _, said = await process.communicate()
-            reason = said.decode("utf-8", "replace").strip() or f"exit code {process.returncode}"
-        except (OSError, TimeoutError) as error:
-            reason = str(error) or f"not within {EDGE_RELOAD_S:g} s"
-        else:
-            if process.returncode == 0:
-                log.info("edge_reloads", version=self._installation.current)
-                return
-        log.warning("edge_not_reloaded", command=" ".join(command), reason=reason)
+            os.execv(self._program, [str(self._program), "supervise", *self._options, *adopted])  # noqa: S606
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            log.error("the supervisor goes on as the old version", reason=error.strerror)
+
+    @property
+    def _program(self) -> Path:
+        return self._settings.install_dir / "current" / "bin" / "locci-agent"
+
+    @property
+    def _options(self) -> tuple[str, ...]:
+        return ("--config", str(self._config)) if self._config is not None else ()
 
     async def _start(self) -> None:
-        program = self._settings.install_dir / "current" / "bin" / "locci-agent"
-        options = ("--config", str(self._config)) if self._config is not None else ()
+        env = os.environ | {SUPERVISED: str(os.getpid())}
         try:
-            env = os.environ | {SUPERVISED: str(os.getpid())}
-            self._process = await asyncio.create_subprocess_exec(str(program), "run", *options, env=env)
+            self._agent = ChildProcess.start([str(self._program), "run", *self._options], env)
         except OSError as error:
             # A version whose program cannot even be started is like one that ends at once.
-            log.error("agent_not_started", program=str(program), reason=error.strerror)
+            log.error("agent_not_started", program=str(self._program), reason=error.strerror)
             self._exit = asyncio.create_task(_code(127))
             return
-        self._exit = asyncio.create_task(self._process.wait())
+        self._exit = self._agent.ended
 
     async def _stop(self) -> None:
         """Ends the agent; its exit is seen by `_look`."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if self._agent is not None:
+            await self._agent.end(STOP_S)
 
     async def _report(self) -> Report | None:
-        if self._process is None or self._process.returncode is not None:
+        if self._agent is None or self._agent.ended.done():
             return None
         try:
             answer = await status_socket.ask(self._settings.run_dir / "agent.sock")
@@ -241,6 +271,52 @@ class Supervisor:
     def _wanted(self) -> VersionWanted | None:
         wanted = WantedVersion(self._settings.state_dir).read()
         return None if wanted is None else VersionWanted(*wanted, self._installation.has(wanted[0]))
+
+
+async def reload(what: str, command: Sequence[str]) -> None:
+    """Has another program take the new version. It serves on with the version that it has when it cannot."""
+    if not command:
+        return
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(RELOAD_S):
+            _, said = await process.communicate()
+        reason = said.decode("utf-8", "replace").strip() or f"exit code {process.returncode}"
+    except (OSError, TimeoutError) as error:
+        reason = str(error) or f"not within {RELOAD_S:g} s"
+    else:
+        if process.returncode == 0:
+            log.info(f"{what}_reloads")
+            return
+    log.warning(f"{what}_not_reloaded", command=" ".join(command), reason=reason)
+
+
+async def prove(program: Path, options: Sequence[str]) -> SupervisorProved:
+    """Has a version's supervisor do all that it does before it begins: one that cannot would leave this host without an
+    agent at the next boot."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(str(program), "supervise", *options, "--check"),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        return SupervisorProved(reason=str(error.strerror))
+    try:
+        async with asyncio.timeout(PROOF_S):
+            _, said = await process.communicate()
+    except TimeoutError:
+        return SupervisorProved(reason=f"not within {PROOF_S:g} s")
+    finally:
+        if process.returncode is None:
+            process.kill()
+    text = said.decode("utf-8", "replace").strip()
+    if process.returncode and NO_SUCH_OPTION in text:
+        return SupervisorProved(able=False)
+    last = (text.splitlines() or [f"exit code {process.returncode}"])[-1]
+    return SupervisorProved(reason=last if process.returncode else "")
 
 
 async def fetch(settings: AgentSettings, version: str) -> str:

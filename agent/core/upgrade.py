@@ -47,7 +47,9 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """The supervisor began."""
+    """The supervisor began; `adopted` with the agent of the supervisor whose place it took."""
+
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,17 @@ class VersionWanted:
 class Fetched:
     """Fetching a version ended; `reason` is empty when it is installed now."""
 
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorProved:
+    """Whether the supervisor of the version that is tried can begin; `reason` says why not.
+
+    Not `able` is one of a version that knows of no such thing: it begins with its unit's next start.
+    """
+
+    able: bool = True
     reason: str = ""
 
 
@@ -138,8 +151,18 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshEdge:
-    """Have the edge take the version that `current` names, without a dropped connection."""
+class ProveSupervisor:
+    """Have the supervisor of the version that `current` names show that it can begin. Answered by SupervisorProved."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshOthers:
+    """Have edge and DNS server take the version that `current` names, without a dropped connection or query."""
+
+
+@dataclass(frozen=True, slots=True)
+class BecomeSuccessor:
+    """Go on as the supervisor of the version that `current` names, in the same process, with the same agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +173,10 @@ class Note:
     message: str
 
 
-Event = Began | VersionWanted | Fetched | AgentReported | AgentExited | Ticked
-Command = StartAgent | StopAgent | Fetch | Switch | Remember | Tell | RefreshEdge | Note
+Event = Began | VersionWanted | Fetched | AgentReported | SupervisorProved | AgentExited | Ticked
+Command = (
+    StartAgent | StopAgent | Fetch | Switch | Remember | Tell | ProveSupervisor | RefreshOthers | BecomeSuccessor | Note
+)
 
 
 def does_as_well(report: Report, baseline: Report) -> bool:
@@ -171,6 +196,8 @@ class Upgrade:
         self._last = Report()
         self._running = False
         self._stopping = False
+        self._proving = False
+        """The agent does well, and its supervisor is about to show that it does."""
         self._started_at = 0.0
         self._failures = 0
         self._retry_at: float | None = None
@@ -190,14 +217,16 @@ class Upgrade:
     def handle(self, event: Event, now: float) -> list[Command]:
         """What to do now that `event` happened."""
         match event:
-            case Began():
-                return self._began(now)
+            case Began(adopted):
+                return self._began(adopted, now)
             case VersionWanted():
                 return self._wanted(event, now)
             case Fetched(reason):
                 return self._fetched(reason, now)
             case AgentReported(report):
                 return self._reported(report)
+            case SupervisorProved():
+                return self._proved(event, now)
             case AgentExited(code):
                 return self._exited(code, now)
             case Ticked():
@@ -205,7 +234,10 @@ class Upgrade:
             case _:
                 assert_never(event)
 
-    def _began(self, now: float) -> list[Command]:
+    def _began(self, adopted: bool, now: float) -> list[Command]:
+        if adopted:
+            self._running, self._started_at = True, now
+            return [Note("info", f"the supervisor is of version {self.current} now")]
         if self._trial is None:
             return self._start(now)
         trial = self._trial = replace(self._trial, boots=self._trial.boots + 1, exits=0)
@@ -258,18 +290,29 @@ class Upgrade:
         if trial is None:
             self._last = report
             return []
-        if not self._running or self._stopping or not does_as_well(report, trial.baseline):
+        waits = not self._running or self._stopping or self._proving
+        if waits or not does_as_well(report, trial.baseline):
             return []
-        self._trial, self._last, self._failures, self._settled = None, report, 0, trial.key
+        self._proving, self._last = True, report
+        return [ProveSupervisor()]
+
+    def _proved(self, event: SupervisorProved, now: float) -> list[Command]:
+        trial, proving, self._proving = self._trial, self._proving, False
+        if trial is None or not proving:
+            return []
+        if event.reason:
+            return self._go_back(f"its supervisor cannot begin: {event.reason}", now)
+        self._trial, self._failures, self._settled = None, 0, trial.key
         return [
             Remember(None, self._refused),
             Tell(trial.version, trial.key, Stage.STAYED),
             Note("info", f"version {trial.version} does well and stays"),
-            RefreshEdge(),
+            RefreshOthers(),
+            *([BecomeSuccessor()] if event.able else []),
         ]
 
     def _exited(self, code: int, now: float) -> list[Command]:
-        self._running, asked, self._stopping = False, self._stopping, False
+        self._running, asked, self._stopping, self._proving = False, self._stopping, False, False
         if asked:
             return self._start(now)
         if self._trial is not None:
@@ -281,7 +324,8 @@ class Upgrade:
         return [Note("error", f"the agent ended with exit code {code} and is started again"), *self._ticked(now)]
 
     def _ticked(self, now: float) -> list[Command]:
-        if self._trial is not None and now >= self._trial.deadline and not self._stopping:
+        settled = self._trial is None or self._stopping or self._proving
+        if self._trial is not None and not settled and now >= self._trial.deadline:
             return self._go_back(f"it does not do as well as the version before within {PATIENCE_S:g} s", now)
         if self._retry_at is not None and now >= self._retry_at:
             return self._start(now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -49,10 +51,44 @@ async def test_a_good_version_stays_a_broken_one_goes_and_no_container_notices(r
         assert "there: 1.0.0, 1.1.0, 1.2.0" in refused.stderr
 
 
+async def test_the_supervisor_becomes_that_of_the_version_that_stays(rig: Rig, image: str) -> None:
+    """In the same process, with the same agent; a version whose supervisor could not begin at the next boot goes."""
+    versions = Versions(rig.folder, rig.host, "dns_reload_command = []\n" + (rig.folder / "agent.toml").read_text())
+    async with versions.supervised() as supervisor, rig.edge.connected():
+        rig.control_plane.want(route(), replica(image))
+        await eventually(lambda: rig.control_plane.ready() and rig.edge.addresses(), "it is served")
+        before = await containers(rig.host)
+
+        rig.control_plane.want(route(), replica(image), wanted("1.1.0"))
+        await eventually(lambda: "supervisor is of version 1.1.0" in rig.log, "the supervisor is the newer one")
+        assert versions.supervisors == ["1.1.0", "1.1.0"]  # it showed that it could, and began
+        assert (len(children(supervisor)), versions.runs) == (1, ["1.0.0", "1.1.0"])
+        sessions = rig.control_plane.sessions
+
+        rig.control_plane.want(route(), replica(image), wanted("1.3.0"))
+        await eventually(lambda: "1.3.0 is taken back" in rig.log, "the version without a supervisor goes")
+        assert "its supervisor cannot begin: no module named supervise" in rig.log
+        await eventually(lambda: versions.runs == ["1.0.0", "1.1.0", "1.3.0", "1.1.0"], "the version before runs again")
+        await eventually(lambda: rig.control_plane.sessions == sessions + 2, "it is connected")
+        assert versions.current == "1.1.0"
+
+        # The one that was adopted is started again like one of its own.
+        (agent,) = children(supervisor)
+        os.kill(agent, signal.SIGKILL)
+        await eventually(lambda: versions.runs[-2:] == ["1.1.0", "1.1.0"], "the agent is started again")
+        await eventually(lambda: rig.control_plane.sessions == sessions + 3, "it is connected")
+        await eventually(lambda: rig.control_plane.ready() and rig.edge.addresses(), "it is served as before")
+        assert await containers(rig.host) == before
+
+
+def children(pid: int) -> set[int]:
+    """The child processes of a process."""
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
 def workers_of(pid_file: Path) -> set[int]:
     """The processes that serve, of an edge whose own process stays the same."""
-    pid = pid_file.read_text()
-    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return children(int(pid_file.read_text()))
 
 
 async def test_the_edge_takes_the_version_that_stays_and_no_request_fails(rig: Rig, image: str) -> None:

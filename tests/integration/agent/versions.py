@@ -14,9 +14,11 @@ from lab.preflight import own_program
 from tests.integration.engine_fixture import EngineHost
 from tests.integration.packaging.fake_release import ROOT, release
 
-AGENT = '#!/bin/sh\necho {version} >>{log}\nPYTHONPATH={overlay} exec {program} "$@"\n'
-BROKEN = "#!/bin/sh\necho {version} >>{log}\nexit 1\n"
-LATER = {"1.1.0": AGENT, "1.2.0": BROKEN}
+AGENT = '#!/bin/sh\necho {version} >>{log}-$1\nPYTHONPATH={overlay} exec {program} "$@"\n'
+BROKEN = "#!/bin/sh\necho {version} >>{log}-$1\nexit 1\n"
+UNABLE = '#!/bin/sh\n[ $1 = run ] || {{ echo "no module named supervise" >&2; exit 1; }}\n' + AGENT
+"""Its agent does well, its supervisor does not begin."""
+LATER = {"1.1.0": AGENT, "1.2.0": BROKEN, "1.3.0": UNABLE}
 
 
 class Versions:
@@ -28,7 +30,8 @@ class Versions:
         self.root = folder / "opt" / "locci"
         self.ran = folder / "ran"
         self.config = folder / "agent.toml"
-        self.ran.touch()
+        for command in ("run", "supervise"):
+            Path(f"{self.ran}-{command}").touch()
         program = self.root / "1.0.0" / "bin" / "locci-agent"
         program.parent.mkdir(parents=True)
         program.write_text(self._agent("1.0.0", AGENT))
@@ -56,11 +59,11 @@ class Versions:
         return text.format(version=version, log=self.ran, program=own_program("locci-agent"), overlay=overlay)
 
     @contextlib.asynccontextmanager
-    async def supervised(self) -> AsyncIterator[None]:
-        """The supervisor runs, and ends well."""
+    async def supervised(self) -> AsyncIterator[int]:
+        """The supervisor runs, and ends well; its process id."""
         process = self._start()
         try:
-            yield
+            yield process.pid
         finally:
             process.terminate()
             assert await asyncio.to_thread(process.wait, 40) == 0
@@ -85,4 +88,9 @@ class Versions:
     @property
     def runs(self) -> list[str]:
         """Every start of an agent, by version."""
-        return self.ran.read_text().split()
+        return Path(f"{self.ran}-run").read_text().split()
+
+    @property
+    def supervisors(self) -> list[str]:
+        """Every start of a supervisor from an installed version; also those that only show that they could."""
+        return Path(f"{self.ran}-supervise").read_text().split()

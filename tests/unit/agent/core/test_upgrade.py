@@ -11,18 +11,21 @@ from agent.core.upgrade import (
     PATIENCE_S,
     AgentExited,
     AgentReported,
+    BecomeSuccessor,
     Began,
     Command,
     Event,
     Fetch,
     Fetched,
     Note,
-    RefreshEdge,
+    ProveSupervisor,
+    RefreshOthers,
     Remember,
     Report,
     Stage,
     StartAgent,
     StopAgent,
+    SupervisorProved,
     Switch,
     Tell,
     Ticked,
@@ -47,10 +50,14 @@ class Host:
         self.starts: list[str] = []
         self.notes: list[str] = []
         self.told: list[Tell] = []
+        self.begun: list[Command] = []
+        """Everything that it was ever told to do."""
+        self.proof: SupervisorProved | None = SupervisorProved()
         self.tell(Began())
 
     def tell(self, event: Event) -> list[Command]:
         commands = self.machine.handle(event, self.now)
+        self.begun += commands
         for command in commands:
             match command:
                 case Switch(version):
@@ -61,6 +68,9 @@ class Host:
                     self.starts.append(self.link)
                 case StopAgent():
                     self.tell(AgentExited(0))
+                case ProveSupervisor():
+                    if self.proof is not None:
+                        self.tell(self.proof)
                 case Tell():
                     self.told.append(command)
                 case Note(_, message):
@@ -80,7 +90,8 @@ def test_a_version_that_does_as_well_stays() -> None:
     assert (host.link, host.starts) == ("2", ["1", "2"])
     host.tell(AgentReported(Report(True, True, frozenset(), frozenset({"a"}))))
     assert host.machine.trial is not None
-    assert RefreshEdge() in host.tell(AgentReported(WELL))
+    host.tell(AgentReported(WELL))
+    assert host.begun[-2:] == [RefreshOthers(), BecomeSuccessor()]
     host.later(10 * PATIENCE_S)
     assert (host.link, host.machine.trial, host.kept) == ("2", None, (None, ""))
 
@@ -107,6 +118,52 @@ def test_one_that_keeps_ending_is_taken_back_at_once() -> None:
         host.tell(AgentExited(1))
         host.later(2.0)
     assert (host.link, host.starts[-1]) == ("1", "1")
+
+
+def test_one_whose_supervisor_cannot_begin_is_taken_back() -> None:
+    host = Host()
+    host.proof = SupervisorProved(reason="it does not start")
+    host.tell(NEW)
+    host.tell(AgentReported(WELL))
+    assert (host.link, host.starts, host.kept) == ("1", ["1", "2", "1"], (None, "2@1"))
+    assert host.told[-1].reason == "its supervisor cannot begin: it does not start"
+    assert BecomeSuccessor() not in host.begun
+
+
+def test_an_older_one_without_such_a_supervisor_stays_and_this_supervisor_goes_on() -> None:
+    host = Host()
+    host.proof = SupervisorProved(able=False)
+    host.tell(NEW)
+    host.tell(AgentReported(WELL))
+    assert (host.link, host.machine.trial, host.begun[-1]) == ("2", None, RefreshOthers())
+
+
+def test_a_proof_is_asked_for_once_and_has_its_own_time() -> None:
+    host = Host()
+    host.proof = None
+    host.tell(NEW)
+    assert host.tell(AgentReported(WELL)) == [ProveSupervisor()]
+    assert host.tell(AgentReported(WELL)) == []
+    host.later(PATIENCE_S + 1)
+    assert (host.link, host.tell(SupervisorProved())[-1]) == ("2", BecomeSuccessor())
+
+
+def test_a_proof_is_worth_nothing_when_the_agent_has_ended_meanwhile() -> None:
+    host = Host()
+    host.proof = None
+    host.tell(NEW)
+    host.tell(AgentReported(WELL))
+    host.tell(AgentExited(1))
+    assert host.tell(SupervisorProved()) == []
+    host.later(1.0)
+    assert host.tell(AgentReported(WELL)) == [ProveSupervisor()]
+
+
+def test_a_supervisor_that_took_anothers_place_goes_on_with_its_agent() -> None:
+    machine = Upgrade("2")
+    assert [type(command) for command in machine.handle(Began(adopted=True), 0.0)] == [Note]
+    assert machine.handle(Ticked(), 100.0) == []
+    assert StartAgent() in machine.handle(AgentExited(1), 200.0)
 
 
 def test_what_becomes_of_a_request_is_told() -> None:
