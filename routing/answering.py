@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import structlog
 
 from fleet.clock import Clock
 from routing.adapters import signed_queries
 from routing.adapters.hot_answers import HotAnswers
 from routing.adapters.refusals import Keys
+from routing.core import wire
 from routing.core.answer import Manners, Responder
 from routing.core.geo import Detail, GeoLookup, PlaceMap, no_geo
 from routing.core.model import Policy, RoutingTable, TargetKey
 from routing.core.overrides import Orders, orders_at
 from routing.core.rate_limit import Admission, RateLimiter
+from routing.core.recall import Slots
+from routing.core.wire import Rcode
 from routing.core.zone import Names, compile_names
+
+log = structlog.get_logger()
 
 _SEND: Final = Admission.SEND
 
@@ -60,6 +67,8 @@ class Answering(ABC):
         self.udp_rcodes = [0] * 16
         self.tcp_rcodes = [0] * 16
         self.silent = 0
+        self.broken = 0
+        """Queries that found an error of this program."""
         self.swaps = 0
         self.swapped: Callable[[], None] = lambda: None
         """Called after answers have changed."""
@@ -83,19 +92,22 @@ class Answering(ABC):
             self.hot.take_policy(per_second, None if jar is None else jar.secrets[0])
 
     def respond(self, data: bytes, source: bytes, tcp: bool) -> bytes | None:
-        """The answer to a query, limited and counted."""
-        if self.hot is None and not tcp:
-            recalled = self.responder.recall(data, source)
-            if recalled is not None:
-                # What is recalled is NOERROR, to a name in lower case.
-                limiter = self.limiter
-                admission = _SEND
-                if limiter.per_second:
-                    admission = limiter.admit(source, data[12 : data.find(0, 12)])
-                if admission is _SEND:
-                    self.udp_rcodes[0] += 1
-                    return recalled
-                return self._counted(self._less(data, source, recalled, admission))
+        """The answer to a query, limited and counted; SERVFAIL when it brings an error of this program to light."""
+        try:
+            return self._respond(data, source, tcp)
+        except Exception:
+            return self._broken(data)
+
+    def _broken(self, data: bytes) -> bytes:
+        """Called within an exception: one query must not cost others their answers."""
+        self.broken += 1
+        # Each time that there are twice as many: who sends such queries is not to fill the log.
+        if self.broken & (self.broken - 1) == 0:
+            log.exception("query_not_answered", query=data[:512].hex(), times=self.broken)
+        self.udp_rcodes[Rcode.SERVFAIL] += 1
+        return data[:2] + wire.head(wire.QR | data[2] << 8 & 0x7900 | Rcode.SERVFAIL, (0, 0, 0, 0))
+
+    def _respond(self, data: bytes, source: bytes, tcp: bool) -> bytes | None:
         if signed_queries.TSIG in data:
             answer = signed_queries.answer(data, source, tcp, self.keys, self.responder.respond, self._clock.wall())
         else:
@@ -112,6 +124,13 @@ class Answering(ABC):
             answer = self._limited(data, source, answer)
         return self._counted(answer)
 
+    def recall(self, slots: Slots, count: int) -> Sequence[int]:
+        """Answers what it can of a batch by what was answered before; which slots are left."""
+        left = self.responder.recall(slots, count, self.limiter)
+        # What is recalled is NOERROR.
+        self.udp_rcodes[0] += count - len(left)
+        return left
+
     def _counted(self, answer: bytes | None) -> bytes | None:
         """An answer over UDP, or silence, counted."""
         if answer is None:
@@ -122,11 +141,14 @@ class Answering(ABC):
 
     def respond_and_teach(self, data: bytes, source: bytes) -> bytes | None:
         """The answer over UDP to a query that the hot loop has left; it will know the like of it."""
-        answer = self.respond(data, source, False)
-        if self.hot is not None and answer is not None and signed_queries.TSIG not in data:
-            lesson = self.responder.lesson(data, source)
-            if lesson is not None:
-                self.hot.learn(lesson)
+        try:
+            answer = self._respond(data, source, False)
+            if self.hot is not None and answer is not None and signed_queries.TSIG not in data:
+                lesson = self.responder.lesson(data, source)
+                if lesson is not None:
+                    self.hot.learn(lesson)
+        except Exception:
+            return self._broken(data)
         return answer
 
     def respond_limited(self, data: bytes, source: bytes) -> bytes | None:

@@ -125,7 +125,7 @@ class Frontend:
             log.warning("limit_split", reason="this kernel cannot share sockets by network", per_second=per_second)
         hot, answering = self._answering.hot, self._answering
         path = None if hot is None else HotPath(hot, answering.respond_and_teach, answering.respond_limited)
-        udp = listener_for(listener, answering.respond, path)
+        udp = listener_for(listener, answering.respond, path, answering.recall)
         udp.start(asyncio.get_running_loop())
         self._udp.append(udp)
         return found

@@ -8,138 +8,15 @@
 #ifdef __linux__
 #include <sys/socket.h>
 #endif
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "hot_held.h"
 
-#define NAME_MAX_BYTES 255
-#define KEY_MAX_BYTES 260
 #define UDP_SIZE 1232
 #define UDP_SIZE_PLAIN 512
-#define HEAD_BYTES 10
-#define MIXED 0xFFFF
-#define LIMIT_SLOTS (1u << 17)
-#define PROBES 8
-#define RCODES 16
 #define PARSED_MAX 16
-#define NO_INDEX UINT32_MAX
+#define ECS_V4_BYTES 11
+#define NO_ENTRY 0u
 
 enum { LEFT = 0, ANSWERED = 1, LIMITED = 2 };
-
-struct answer {
-    struct answer *next;
-    uint64_t hash;
-    uint32_t bucket;
-    uint32_t bodies;
-    uint32_t limited_as; /* 0: by name, else by this rcode */
-    uint16_t key_bytes;
-    uint8_t by_place;
-    uint8_t dnssec; /* 0: for every query, 1: without the DO bit, 2: with it */
-    const uint8_t *heads;   /* 4 x HEAD_BYTES */
-    const uint32_t *starts; /* bodies + 1 offsets into body */
-    const uint8_t *body;
-    uint8_t key[];
-};
-
-struct limit {
-    uint64_t key;
-    uint32_t second;
-    uint32_t count;
-};
-
-struct hot {
-    struct answer **slots;
-    uint32_t mask, held, held_max;
-    const uint16_t *buckets; /* by /24; NULL: every place is alike */
-    const uint8_t *scopes;
-    struct limit *limits;
-    uint32_t per_second, second;
-    uint8_t secret[16], cookie_head[8];
-    int cookies;
-    uint64_t seed;
-    uint64_t rcodes[RCODES];
-};
-
-static uint64_t rotate(uint64_t x, int by) { return x << by | x >> (64 - by); }
-
-static uint64_t load64(const uint8_t *p) {
-    uint64_t x = 0;
-    for (int i = 7; i >= 0; i--) x = x << 8 | p[i];
-    return x;
-}
-
-#define SIP_ROUND                                                                                                      \
-    do {                                                                                                               \
-        v0 += v1; v1 = rotate(v1, 13) ^ v0; v0 = rotate(v0, 32);                                                       \
-        v2 += v3; v3 = rotate(v3, 16) ^ v2;                                                                            \
-        v0 += v3; v3 = rotate(v3, 21) ^ v0;                                                                            \
-        v2 += v1; v1 = rotate(v1, 17) ^ v2; v2 = rotate(v2, 32);                                                       \
-    } while (0)
-
-/* SipHash-2-4 (Aumasson, Bernstein 2012), as RFC 9018, section 4.4 asks for. */
-static uint64_t siphash(const uint8_t *key, const uint8_t *message, size_t bytes) {
-    uint64_t k0 = load64(key), k1 = load64(key + 8), last = (uint64_t)bytes << 56;
-    uint64_t v0 = k0 ^ 0x736f6d6570736575ULL, v1 = k1 ^ 0x646f72616e646f6dULL;
-    uint64_t v2 = k0 ^ 0x6c7967656e657261ULL, v3 = k1 ^ 0x7465646279746573ULL;
-    size_t at = 0;
-    for (; at + 8 <= bytes; at += 8) {
-        uint64_t block = load64(message + at);
-        v3 ^= block; SIP_ROUND; SIP_ROUND; v0 ^= block;
-    }
-    for (size_t i = 0; at + i < bytes; i++) last |= (uint64_t)message[at + i] << (8 * i);
-    v3 ^= last; SIP_ROUND; SIP_ROUND; v0 ^= last;
-    v2 ^= 0xff;
-    SIP_ROUND; SIP_ROUND; SIP_ROUND; SIP_ROUND;
-    return v0 ^ v1 ^ v2 ^ v3;
-}
-
-/* Keyed by a random seed, so that nobody can choose names that collide. */
-static uint64_t hash_bytes(uint64_t seed, const uint8_t *p, size_t bytes) {
-    uint64_t h = seed ^ bytes * 0x9e3779b97f4a7c15ULL;
-    while (bytes >= 8) {
-        uint64_t x;
-        memcpy(&x, p, 8);
-        h = rotate(h ^ x, 29) * 0xbf58476d1ce4e5b9ULL;
-        p += 8; bytes -= 8;
-    }
-    for (size_t i = 0; i < bytes; i++) h = (h ^ p[i]) * 0x100000001b3ULL;
-    h ^= h >> 32; h *= 0x94d049bb133111ebULL;
-    return h ^ h >> 29;
-}
-
-struct hot *hot_new(uint32_t held_max, uint64_t seed) {
-    uint32_t size = 1024;
-    while (size < held_max * 2 && size < (1u << 22)) size *= 2;
-    struct hot *hot = calloc(1, sizeof *hot);
-    if (!hot) return NULL;
-    hot->slots = calloc(size, sizeof *hot->slots);
-    hot->limits = calloc(LIMIT_SLOTS, sizeof *hot->limits);
-    if (!hot->slots || !hot->limits) { free(hot->slots); free(hot->limits); free(hot); return NULL; }
-    hot->mask = size - 1;
-    hot->held_max = held_max;
-    hot->seed = seed;
-    return hot;
-}
-
-void hot_forget(struct hot *hot) {
-    for (uint32_t i = 0; i <= hot->mask; i++) {
-        for (struct answer *a = hot->slots[i], *next; a; a = next) { next = a->next; free(a); }
-        hot->slots[i] = NULL;
-    }
-    hot->held = 0;
-}
-
-void hot_free(struct hot *hot) {
-    hot_forget(hot);
-    free(hot->slots);
-    free(hot->limits);
-    free(hot);
-}
-
-void hot_places(struct hot *hot, const uint16_t *buckets, const uint8_t *scopes) {
-    hot->buckets = buckets;
-    hot->scopes = scopes;
-}
 
 void hot_time(struct hot *hot, uint32_t second, uint32_t cookie_time) {
     static const uint8_t version[4] = {1, 0, 0, 0};
@@ -156,71 +33,11 @@ void hot_policy(struct hot *hot, uint32_t per_second, const uint8_t *secret) {
 
 const uint64_t *hot_rcodes(const struct hot *hot) { return hot->rcodes; }
 
-static struct answer *find(const struct hot *hot, uint64_t hash, const uint8_t *key, size_t key_bytes, uint32_t bucket,
-                           int dnssec_ok) {
-    for (struct answer *a = hot->slots[hash & hot->mask]; a; a = a->next)
-        if (a->hash == hash && a->key_bytes == key_bytes && !memcmp(a->key, key, key_bytes)) {
-            if (a->dnssec && a->dnssec != 1 + dnssec_ok) continue;
-            if (!a->by_place || a->bucket == bucket) return a;
-        }
-    return NULL;
-}
-
-/* Takes an answer: its key (lower-case name and type), whether it depends on the place and if so its bucket, whether it
- * depends on the DO bit (RFC 3225), its heads and bodies. 0 when it was taken or was known already, -1 when there is no memory. */
-int hot_learn(struct hot *hot, const uint8_t *key, uint32_t key_bytes, uint32_t by_place, uint32_t bucket,
-              uint32_t dnssec, const uint8_t *heads, uint32_t bodies, const uint32_t *sizes, const uint8_t *body) {
-    uint64_t hash = hash_bytes(hot->seed, key, key_bytes);
-    if (key_bytes > KEY_MAX_BYTES || !bodies) return -1;
-    if (find(hot, hash, key, key_bytes, bucket, dnssec == 2)) return 0;
-    if (hot->held >= hot->held_max) hot_forget(hot);
-    uint32_t total = 0;
-    for (uint32_t i = 0; i < bodies; i++) total += sizes[i];
-    size_t key_room = (key_bytes + 7u) & ~7u;
-    size_t starts_bytes = (bodies + 1) * sizeof(uint32_t);
-    struct answer *a = malloc(sizeof *a + key_room + starts_bytes + 4 * HEAD_BYTES + total);
-    if (!a) return -1;
-    uint32_t *starts = (uint32_t *)(a->key + key_room);
-    uint8_t *room = (uint8_t *)starts + starts_bytes;
-    a->hash = hash; a->bucket = bucket; a->bodies = bodies; a->by_place = by_place != 0;
-    a->dnssec = (uint8_t)dnssec;
-    a->key_bytes = (uint16_t)key_bytes;
-    a->limited_as = heads[1] & 15;
-    memcpy(a->key, key, key_bytes);
-    starts[0] = 0;
-    for (uint32_t i = 0; i < bodies; i++) starts[i + 1] = starts[i] + sizes[i];
-    memcpy(room, heads, 4 * HEAD_BYTES);
-    memcpy(room + 4 * HEAD_BYTES, body, total);
-    a->starts = starts; a->heads = room; a->body = room + 4 * HEAD_BYTES;
-    a->next = hot->slots[hash & hot->mask];
-    hot->slots[hash & hot->mask] = a;
-    hot->held++;
-    return 0;
-}
-
-/* Whether the network has had too many like answers within this second. */
-static int is_limited(struct hot *hot, const uint8_t *source, size_t source_bytes, uint64_t name_hash, uint32_t rcode) {
-    uint8_t network[12] = {0};
-    memcpy(network, source, source_bytes == 4 ? 3 : 7);
-    network[8] = (uint8_t)source_bytes;
-    network[9] = (uint8_t)rcode;
-    uint64_t key = hash_bytes(rcode ? hot->seed : hot->seed ^ name_hash, network, sizeof network);
-    struct limit *oldest = NULL;
-    for (uint32_t i = 0; i < PROBES; i++) {
-        struct limit *limit = &hot->limits[(key + i) & (LIMIT_SLOTS - 1)];
-        if (limit->second == hot->second && limit->key == key && limit->count)
-            return ++limit->count > hot->per_second;
-        if (!oldest && (limit->second != hot->second || !limit->count)) oldest = limit;
-    }
-    if (oldest) { oldest->key = key; oldest->second = hot->second; oldest->count = 1; }
-    return 0;
-}
-
 struct query {
-    const uint8_t *network; /* the three bytes of a client's /24, or NULL */
+    const uint8_t *network; /* that of the client, as its subnet option tells it, or NULL */
     const uint8_t *client;  /* the client's cookie, or NULL */
-    size_t limit;
-    int head, dnssec_ok, options;
+    size_t limit, network_bytes;
+    int head, dnssec_ok;
 };
 
 struct parsed {
@@ -228,15 +45,18 @@ struct parsed {
     size_t key_bytes;
     struct query q;
     uint64_t hash;
-    uint32_t index; /* of the place in the map, or NO_INDEX */
     uint8_t key[KEY_MAX_BYTES];
 };
 
+/* The network of a client subnet option (RFC 7871, section 6): an IPv4 /24 or an IPv6 /48 or /56. */
 static int read_subnet(struct query *q, const uint8_t *p, size_t left) {
-    static const uint8_t start[8] = {0, 8, 0, 7, 0, 1, 24, 0};
-    if (left < 11 || q->network || memcmp(p, start, 8)) return 0;
+    if (left < 8 || q->network || p[0] || p[1] != 8 || p[2] || p[4] || p[7]) return 0;
+    if (p[5] == 1 ? p[6] != 24 : p[5] != 2 || (p[6] != 48 && p[6] != 56)) return 0;
+    size_t bytes = p[6] / 8u;
+    if (p[3] != 4 + bytes || left < 8 + bytes) return 0;
     q->network = p + 8;
-    return 11;
+    q->network_bytes = bytes;
+    return (int)(8 + bytes);
 }
 
 static int read_cookie(struct query *q, const uint8_t *p, size_t left) {
@@ -246,7 +66,7 @@ static int read_cookie(struct query *q, const uint8_t *p, size_t left) {
     return 4 + p[3];
 }
 
-/* OPT and nothing else, with at most an IPv4 /24 and a cookie in it. 0 when the query is not so common. */
+/* OPT and nothing else, with at most a client subnet and a cookie in it. 0 when the query is not so common. */
 static int read_opt(const struct hot *hot, struct query *q, const uint8_t *opt, size_t bytes) {
     if (bytes < 11 || opt[0] || opt[1] || opt[2] != 41 || opt[6] || opt[7] & 0x40) return 0;
     size_t left = bytes - 11, size = (size_t)opt[3] << 8 | opt[4];
@@ -257,7 +77,6 @@ static int read_opt(const struct hot *hot, struct query *q, const uint8_t *opt, 
         if (!used && hot->cookies) used = read_cookie(q, p, left);
         if (!used) return 0;
         p += used; left -= (size_t)used;
-        q->options = 1;
     }
     q->dnssec_ok = opt[7] >> 7;
     q->limit = size < UDP_SIZE_PLAIN ? UDP_SIZE_PLAIN : size > UDP_SIZE ? UDP_SIZE : size;
@@ -284,17 +103,21 @@ static size_t read_question(const uint8_t *data, size_t bytes, uint8_t *key, siz
     return at + 4;
 }
 
+static size_t options_bytes(const struct query *q) {
+    return (q->network ? 8 + q->network_bytes : 0) + (q->client ? 28u : 0u);
+}
+
 static size_t write_ending(const struct hot *hot, const struct query *q, uint8_t *out, const uint8_t *source,
                            size_t source_bytes, uint8_t scope) {
-    size_t options = (q->network ? 11u : 0u) + (q->client ? 28u : 0u);
+    size_t options = options_bytes(q);
     uint8_t *start = out;
     const uint8_t opt[9] = {0, 0, 41, UDP_SIZE >> 8, UDP_SIZE & 255, 0, 0, q->dnssec_ok ? 0x80 : 0, 0};
     memcpy(out, opt, 9); out += 9;
     *out++ = (uint8_t)(options >> 8); *out++ = (uint8_t)options;
     if (q->network) {
-        const uint8_t echo[8] = {0, 8, 0, 7, 0, 1, 24, scope};
-        memcpy(out, echo, 8); out += 8;
-        memcpy(out, q->network, 3); out += 3;
+        /* As the query has it, but for the scope. */
+        memcpy(out, q->network - 8, 8); out[7] = scope; out += 8;
+        memcpy(out, q->network, q->network_bytes); out += q->network_bytes;
     }
     if (q->client) {
         const uint8_t code[4] = {0, 10, 0, 24};
@@ -310,6 +133,8 @@ static size_t write_ending(const struct hot *hot, const struct query *q, uint8_t
     return (size_t)(out - start);
 }
 
+static int is_v4(const struct query *q, size_t source_bytes) { return (q->network ? q->network_bytes : source_bytes - 1) == 3; }
+
 /* What is found in a query before anything is looked up: memory that is far away is on its way meanwhile. */
 static void parse_one(const struct hot *hot, struct parsed *p, const uint8_t *data, size_t bytes, const uint8_t *source,
                       size_t source_bytes) {
@@ -322,14 +147,45 @@ static void parse_one(const struct hot *hot, struct parsed *p, const uint8_t *da
     p->q = (struct query){.limit = UDP_SIZE_PLAIN, .head = 2 * data[11] + data[2]};
     if (data[11] ? !read_opt(hot, &p->q, data + end, bytes - end) : bytes != end) return;
     p->hash = hash_bytes(hot->seed, p->key, p->key_bytes);
-    p->index = NO_INDEX;
+    __builtin_prefetch(hot->slots + (p->hash & hot->mask));
     const uint8_t *place = p->q.network ? p->q.network : source;
-    if (hot->buckets && (p->q.network || source_bytes == 4)) {
-        p->index = (uint32_t)place[0] << 16 | (uint32_t)place[1] << 8 | place[2];
-        __builtin_prefetch(hot->buckets + p->index);
-        __builtin_prefetch(hot->scopes + p->index);
-    }
+    if (hot->places && is_v4(&p->q, source_bytes)) __builtin_prefetch(hot->places + (place[0] << 8 | place[1]));
     p->end = end;
+}
+
+/* What the map holds for a client: its bucket + 1 and the scope above that; NO_ENTRY when that is not known. */
+static uint32_t place_of(const struct hot *hot, const uint8_t *place, int v4) {
+    if (!hot->places) return 1;
+    uint32_t entry = NO_ENTRY;
+    if (v4) {
+        entry = hot->places[place[0] << 8 | place[1]];
+        if (entry & PAGE) entry = hot->places[(entry & ~PAGE) + place[2]];
+    } else {
+        uint64_t network = network_v6(place);
+        const struct place_v6 *known = room_v6(hot, network);
+        if (known->network == network && known->era == hot->era) entry = known->entry;
+    }
+    return (entry & 0xFFFF) == MIXED ? NO_ENTRY : entry;
+}
+
+/* The answer for a client, and the scope in which it holds; NULL when it was not learnt. */
+static const struct answer *find_for(const struct hot *hot, const struct name *n, const struct query *q,
+                                     const uint8_t *source, size_t source_bytes, uint8_t *scope) {
+    const uint8_t *place = q->network ? q->network : source;
+    int v4 = is_v4(q, source_bytes);
+    uint32_t bucket = 0, slot = 0, bits = 0;
+    if (n->by & BY_PLACE) {
+        uint32_t entry = place_of(hot, place, v4);
+        if (!entry) return NULL;
+        bucket = (entry & 0xFFFF) - 1u;
+        bits = entry >> 16;
+    }
+    if (n->by & BY_SLOT) {
+        slot = slot_of(place, v4 ? 3 : 6);
+        if (bits < (v4 ? 24 : 48)) bits = v4 ? 24 : 48;
+    }
+    *scope = (uint8_t)bits;
+    return find_answer(n, variant_of(n->by, bucket, slot, (uint32_t)q->dnssec_ok));
 }
 
 /* One query that was parsed: the number of bytes of its answer, which goes to `out`; `*what` says what became of it. */
@@ -339,24 +195,18 @@ static size_t answer_one(struct hot *hot, const struct parsed *p, const uint8_t 
     size_t end = p->end;
     *what = LEFT;
     if (!end) return 0;
-    uint32_t bucket = 0;
+    const struct name *n = find_name(hot, p->hash, p->key, p->key_bytes);
+    if (!n) return 0;
     uint8_t scope = 0;
-    if (hot->buckets) {
-        uint16_t entry = p->index == NO_INDEX ? 0 : hot->buckets[p->index];
-        if (entry && entry != MIXED) { bucket = entry - 1u; scope = hot->scopes[p->index]; }
-        else bucket = UINT32_MAX;
-    }
-    const struct answer *a = find(hot, p->hash, p->key, p->key_bytes, bucket, q->dnssec_ok);
+    const struct answer *a = find_for(hot, n, q, source, source_bytes, &scope);
     if (!a) return 0;
-    if (!a->by_place) scope = 0;
     uint32_t turn = data[1] % a->bodies;
     size_t body_bytes = a->starts[turn + 1] - a->starts[turn];
-    size_t ending = data[11] ? 11u + (q->network ? 11u : 0u) + (q->client ? 28u : 0u) : 0u;
+    size_t ending = data[11] ? 11u + options_bytes(q) : 0u;
     if (end + body_bytes + ending > q->limit) return 0;
-    if (hot->per_second) {
-        /* A name is limited as one, whatever the type. */
-        uint64_t name_hash = hash_bytes(hot->seed, p->key, p->key_bytes - 2);
-        if (is_limited(hot, source, source_bytes, name_hash, a->limited_as)) { *what = LIMITED; return 0; }
+    if (hot->per_second && is_limited(hot, source, source_bytes, n->name_hash, a->limited_as)) {
+        *what = LIMITED;
+        return 0;
     }
     memcpy(out, data, 2);
     memcpy(out + 2, a->heads + q->head * HEAD_BYTES, HEAD_BYTES);

@@ -16,6 +16,7 @@ ANSWERED: Final = 1
 LIMITED: Final = 2
 """What became of a query: it is Python's to answer; it is answered; its network has had too many like it."""
 
+_BY_PLACE, _BY_SLOT, _BY_DNSSEC = 1, 2, 4
 _HELD_MAX: Final = 200_000
 _RCODES: Final = 16
 
@@ -50,11 +51,12 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
         ("hot_new", pointer, (u32, u64)),
         ("hot_free", None, (pointer,)),
         ("hot_forget", None, (pointer,)),
-        ("hot_places", None, (pointer, pointer, pointer)),
+        ("hot_places", None, (pointer, pointer)),
+        ("hot_learn_v6", None, (pointer, text, u32)),
         ("hot_time", None, (pointer, u32, u32)),
         ("hot_policy", None, (pointer, u32, text)),
         ("hot_rcodes", pointer, (pointer,)),
-        ("hot_learn", ctypes.c_int, (pointer, text, u32, u32, u32, u32, text, u32, pointer, text)),
+        ("hot_learn", ctypes.c_int, (pointer, text, *(u32,) * 5, text, u32, pointer, text)),
         (
             "hot_answer",
             u32,
@@ -67,9 +69,8 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-def _address(memory: memoryview[int] | bytearray) -> int:
-    flat = memory.cast("B") if isinstance(memory, memoryview) else memory
-    return ctypes.addressof(ctypes.c_char.from_buffer(flat))
+def _address(memory: memoryview[int]) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory.cast("B")))
 
 
 class HotAnswers:
@@ -108,9 +109,8 @@ class HotAnswers:
         self._library.hot_forget(self._table)
         # Kept, for C reads its memory, and sees what Python adds to it.
         self._places = places
-        tables = places.tables_v4
-        buckets, scopes = (None, None) if tables is None else (_address(tables[0]), _address(tables[1]))
-        self._library.hot_places(self._table, buckets, scopes)
+        table = places.table_v4
+        self._library.hot_places(self._table, None if table is None else _address(table))
 
     def take_policy(self, per_second: int, secret: bytes | None) -> None:
         """How many like answers a second a network gets, 0 for no limit; the secret of cookies, None for none."""
@@ -124,13 +124,17 @@ class HotAnswers:
         """Answers the like of this from now on."""
         bodies = lesson.tail.bodies
         sizes = (ctypes.c_uint32 * len(bodies))(*map(len, bodies))
+        by = _BY_PLACE * lesson.by_place | _BY_SLOT * lesson.by_slot | _BY_DNSSEC * (lesson.dnssec_ok is not None)
+        if lesson.by_place and lesson.network_v6:
+            self._library.hot_learn_v6(self._table, lesson.network_v6, lesson.scope << 16 | (lesson.bucket + 1))
         self._library.hot_learn(
             self._table,
             lesson.key,
             len(lesson.key),
-            lesson.by_place,
+            by,
             lesson.bucket,
-            lesson.dnssec,
+            lesson.slot,
+            bool(lesson.dnssec_ok),
             b"".join(lesson.tail.heads),
             len(bodies),
             sizes,

@@ -11,12 +11,13 @@ import ctypes
 import mmap
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from routing.adapters.hot_answers import ANSWERED, LIMITED, HotAnswers, ListenerMemory
 from routing.adapters.udp import Respond, UdpListener
+from routing.core.recall import Slots
 
 _BATCH: Final = 64
 _BATCHES: Final = 4
@@ -25,6 +26,8 @@ _SLOT_BYTES: Final = 2048 + 128
 """Not a power of two: the beginnings of slots would share a few lines of the processor's cache."""
 _NAME_SLOT: Final = 32
 _CONTROL_SLOT: Final = 64
+_V4_NETWORK_BYTES: Final = 3
+_V6_NETWORK_BYTES: Final = 7
 _MSG_DONTWAIT: Final = 0x40
 _IP_PKTINFO: Final = 8
 _IPV6_RECVPKTINFO: Final = 49
@@ -63,6 +66,10 @@ def _system_calls() -> tuple[Call, Call] | None:
 _CALLS: Final = _system_calls()
 
 
+Recall = Callable[[Slots, int], Sequence[int]]
+"""Answers what it can of so many slots; those that are left."""
+
+
 @dataclass(frozen=True, slots=True)
 class HotPath:
     """The compiled loop, and who answers what it leaves: queries that it has not learnt, or that are too many."""
@@ -72,11 +79,15 @@ class HotPath:
     respond_limited: Callable[[bytes, bytes], bytes | None]
 
 
-def listener_for(bound: socket.socket, respond: Respond, hot: HotPath | None = None) -> UdpListener:
+def listener_for(
+    bound: socket.socket, respond: Respond, hot: HotPath | None = None, recall: Recall | None = None
+) -> UdpListener:
     """The fastest listener that this system has."""
     if _CALLS is None:
         return UdpListener(bound, respond)
-    return BatchListener(bound, respond, *_CALLS) if hot is None else HotListener(bound, respond, *_CALLS, hot)
+    if hot is not None:
+        return HotListener(bound, respond, *_CALLS, hot)
+    return BatchListener(bound, respond, *_CALLS, recall)
 
 
 def _address(memory: bytearray | mmap.mmap) -> int:
@@ -89,8 +100,9 @@ class BatchListener(UdpListener):
     An answer goes into the slot of its query, whose name and control message then are its destination and source.
     """
 
-    def __init__(self, bound: socket.socket, respond: Respond, receive: Call, send: Call):
+    def __init__(self, bound: socket.socket, respond: Respond, receive: Call, send: Call, recall: Recall | None = None):
         super().__init__(bound, respond)
+        self._recall = recall
         self._receive, self._send = receive, send
         self._descriptor = bound.fileno()
         ipv4 = bound.family == socket.AF_INET
@@ -114,11 +126,23 @@ class BatchListener(UdpListener):
         self._fresh = bytes(self._in)
         self._received = memoryview(self._in).cast("I")
         self._in_sizes, self._out_sizes = memoryview(self._in).cast("Q"), memoryview(self._out).cast("Q")
+        self._part_sizes = memoryview(self._out_parts).cast("Q")
+        network_end = source + (_V4_NETWORK_BYTES if ipv4 else _V6_NETWORK_BYTES)
         self._slots = [
             (s * _SLOT_BYTES, s * 16 + _RECEIVED_AT, s * _NAME_SLOT + source, s * _NAME_SLOT + source_end)
             for s in range(_BATCH)
         ]
-        self._part_sizes = memoryview(self._out_parts).cast("Q")
+        self._memory = Slots(
+            self._queries,
+            self._received,
+            self._names,
+            self._answers,
+            self._part_sizes,
+            [
+                (at, size_at, start, start - source + network_end, 2 * slot + 1)
+                for slot, (at, size_at, start, _) in enumerate(self._slots)
+            ],
+        )
 
     def _laid_out(self, content: mmap.mmap) -> tuple[bytearray, bytearray]:
         """Messages over the slots of `content`, and their parts."""
@@ -151,20 +175,26 @@ class BatchListener(UdpListener):
                 return
 
     def _answer_batch(self, count: int) -> None:
-        """The hot loop: everything in locals, nothing computed twice."""
-        respond, received, part_sizes = self._respond, self._received, self._part_sizes
-        queries, names, answers = self._queries, self._names, self._answers
+        left = range(count) if self._recall is None else self._recall(self._memory, count)
+        self._answer_left(count, left)
+
+    def _answer_left(self, count: int, left: Iterable[int]) -> None:
+        """Answers the slots that are left of a batch, and sends all of it."""
         start = 0
-        for slot, (at, size_at, source, source_end) in enumerate(self._slots[:count]):
-            answer = respond(queries[at : at + received[size_at]], names[source:source_end], False)
+        for slot in left:
+            at, size_at, source, source_end = self._slots[slot]
+            query = self._queries[at : at + self._received[size_at]]
+            answer = self._answer(slot, query, self._names[source:source_end])
             if answer is None:
                 self._send_slots(start, slot)
                 start = slot + 1
             else:
-                size = len(answer)
-                answers[at : at + size] = answer
-                part_sizes[2 * slot + 1] = size
+                self._answers[at : at + len(answer)] = answer
+                self._part_sizes[2 * slot + 1] = len(answer)
         self._send_slots(start, count)
+
+    def _answer(self, slot: int, query: bytes, source: bytes) -> bytes | None:
+        return self._respond(query, source, False)
 
     def _return_to_sender(self, start: int, end: int) -> None:
         """Answers leave from the address that was asked; without a control message the kernel chooses."""
@@ -193,7 +223,7 @@ class HotListener(BatchListener):
         self._hot = hot
         self._whats = bytearray(_BATCH)
         _, _, source, source_end = self._slots[0]
-        self._memory = ListenerMemory(
+        self._layout = ListenerMemory(
             received=self._in_address,
             sent=self._out_address,
             queries=_address(self._queries),
@@ -213,35 +243,23 @@ class HotListener(BatchListener):
             interface_at=self._interface_at,
             out_step=_PART.size // 8,
         )
-        self._memory_address = ctypes.addressof(self._memory)
+        self._layout_address = ctypes.addressof(self._layout)
 
     def _readable(self) -> None:
         answers = self._hot.answers
         for _ in range(_BATCHES):
-            count = answers.serve(answers.table, self._memory_address, _BATCHES)
+            count = answers.serve(answers.table, self._layout_address, _BATCHES)
             if not count:
                 break
-            self._answer_rest(count)
+            whats = self._whats
+            self._answer_left(count, [slot for slot in range(count) if whats[slot] != ANSWERED])
             if count < _BATCH:
                 break
-        if self._memory.dropped:
-            self.dropped += self._memory.dropped
-            self._memory.dropped = 0
+        if self._layout.dropped:
+            self.dropped += self._layout.dropped
+            self._layout.dropped = 0
 
-    def _answer_rest(self, count: int) -> None:
-        """Answers what the compiled loop has left of a batch, and sends all of it."""
-        hot, whats, answers = self._hot, self._whats, self._answers
-        start = 0
-        for slot, (at, size_at, source, source_end) in enumerate(self._slots[:count]):
-            if whats[slot] == ANSWERED:
-                continue
-            respond = hot.respond_limited if whats[slot] == LIMITED else hot.respond
-            query = self._queries[at : at + self._received[size_at]]
-            answer = respond(query, self._names[source:source_end])
-            if answer is None:
-                self._send_slots(start, slot)
-                start = slot + 1
-            else:
-                answers[at : at + len(answer)] = answer
-                self._part_sizes[2 * slot + 1] = len(answer)
-        self._send_slots(start, count)
+    def _answer(self, slot: int, query: bytes, source: bytes) -> bytes | None:
+        """An answer to what the compiled loop has left."""
+        hot = self._hot
+        return (hot.respond_limited if self._whats[slot] == LIMITED else hot.respond)(query, source)

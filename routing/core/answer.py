@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from routing.core import wire, zone
@@ -41,9 +41,17 @@ _SPECIAL: Final = wire.META_TYPES | {wire.OPT, wire.AXFR, wire.IXFR, wire.DS, wi
 _OPT_START: Final = b"\0\0\x29"
 _OPT_REPLY: Final = tuple(b"\0\0\x29" + wire.UDP_SIZE.to_bytes(2, "big") + bytes((0, 0, do, 0)) for do in (0, 0x80))
 _OPT_PLAIN: Final = tuple(reply + b"\0\0" for reply in _OPT_REPLY)
-_ECS_24: Final = b"\0\x08\0\x07\0\x01\x18\0"
-"""The start of a client subnet of an IPv4 /24; three bytes of address follow."""
+_SUBNETS: Final = {
+    b"\0\x08\0\x07\0\x01\x18\0": 3,
+    b"\0\x08\0\x0a\0\x02\x30\0": 6,
+    b"\0\x08\0\x0b\0\x02\x38\0": 7,
+}
+"""How client subnets of an IPv4 /24 and an IPv6 /48 and /56 begin, and how many bytes of address follow."""
+_SUBNET_REPLIES: Final = {size: start[:7] for start, size in _SUBNETS.items()}
+_LEARNT_V6_BITS: Final = 48
 _COOKIE_STARTS: Final = (b"\0\x0a\0\x08", b"\0\x0a\0\x18")
+_COMMON_OPTIONS: Final = frozenset(subnet + cookie for subnet in (0, 11, 14, 15) for cookie in (0, 12, 28)) - {0}
+"""How many bytes they have: a client subnet, a cookie, or both."""
 _CHAOS_NAMES: Final = {b"\x07version\4bind\0", b"\x07version\6server\0", b"\2id\6server\0", b"\x08hostname\4bind\0"}
 
 
@@ -61,14 +69,19 @@ class Manners:
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """An answer that can be given again: to the same key (lower-case name and type), and, when it depends on the
-    place, to clients of the same bucket."""
+    place or is drawn, to clients of the same bucket and slot."""
 
     key: bytes
-    by_place: bool
-    bucket: int
     tail: Tail
-    dnssec: int = 0
-    """0: whether DNSSEC is asked for or not; 1: only when it is not; 2: only when it is."""
+    by_place: bool = False
+    by_slot: bool = False
+    bucket: int = 0
+    slot: int = 0
+    dnssec_ok: bool | None = None
+    """Whether it is for those who ask for DNSSEC; None: for all."""
+    network_v6: bytes = b""
+    """The first six bytes of an IPv6 client: all of this network is in the bucket."""
+    scope: int = 0
 
 
 class _SteeredClass:
@@ -104,7 +117,7 @@ class Responder:
         self._jar = self._manners.jar
         self._recall = Recall(places, self._jar)
         self.recall = self._recall.answer
-        """The answer to a query like one that `remember` was told of, else None."""
+        """Answers queries of a batch that are like those that `remember` was told of."""
         self._names = names
         self._entries = names.entries
         self._places = places
@@ -136,34 +149,34 @@ class Responder:
         qtype = data[end - 4 : end - 2]
         if qtype in _SPECIAL:
             return None
+        option = _option(data, end, kind)
+        if option is None:
+            return None
         if kind < 2:
-            if len(data) != end:
-                return None
             found, _ = self._find(entry, qtype, source)
             limit, ending = wire.UDP_SIZE_PLAIN, b""
         else:
-            opt, option = data[end : end + 11], data[end + 11 :]
-            # Name and type of OPT, version 0, and options that fill the rest of the message.
-            if opt[:3] != _OPT_START or len(opt) != 11 or opt[6] or opt[9] << 8 | opt[10] != len(option):
-                return None
-            dnssec_ok = opt[7] >> 7
+            dnssec_ok = data[end + 7] >> 7
             if dnssec_ok and (entry.zone.keys or entry.alias):
                 return None
             if not option:
                 found, _ = self._find(entry, qtype, source)
                 ending = _OPT_PLAIN[dnssec_ok]
-            elif len(option) == 11 and option[:8] == _ECS_24:
-                found, scope = self._find(entry, qtype, option[8:] + b"\0")
-                ending = _OPT_REPLY[dnssec_ok] + b"\0\x0b\0\x08\0\x07\0\x01\x18" + bytes((scope,)) + option[8:]
-            elif self._jar is not None and len(option) in (12, 28, 23, 39):
+            elif len(option) in _COMMON_OPTIONS:
                 fields = _subnet_and_client(option)
                 if fields is None:
                     return None
-                found, ending = self._find_for_cookie(entry, qtype, *fields, source)
+                network, client = fields
+                found, scope = self._find(entry, qtype, _address_in(network) if network else source)
+                ending = _SUBNET_REPLIES[len(network)] + bytes((scope,)) + network if network else b""
+                if client:
+                    if self._jar is None:
+                        return None
+                    ending += self._jar.reply(client, source)
                 ending = _OPT_REPLY[dnssec_ok] + len(ending).to_bytes(2, "big") + ending
             else:
                 return None
-            limit = min(max(opt[3] << 8 | opt[4], wire.UDP_SIZE_PLAIN), wire.UDP_SIZE)
+            limit = min(max(data[end + 3] << 8 | data[end + 4], wire.UDP_SIZE_PLAIN), wire.UDP_SIZE)
         if found.error is not None:
             return None
         bodies = found.bodies
@@ -177,7 +190,7 @@ class Responder:
         # Names in mixed case are written anew in each query (0x20): they would only fill the memory.
         if data[12 : end - 4].islower():
             lesson = self.lesson(data, source)
-            if lesson is not None:
+            if lesson is not None and not lesson.by_slot:
                 self._recall.learn(data, source, end, lesson.tail, lesson.by_place)
 
     def forget(self) -> None:
@@ -194,40 +207,31 @@ class Responder:
         qtype = key[-2:]
         if kind is None or entry is None or entry.alias or qtype in _SPECIAL or data[end - 2 : end] != wire.IN:
             return None
-        if kind >= 2 and data[end + 7] & 0x40:
+        option = _option(data, end, kind)
+        fields = None if option is None else _subnet_and_client(option)
+        if fields is None:
             return None
-        option = data[end + 11 :]
-        network = option[8:] if option[:8] == _ECS_24 and len(option) == 11 else b""
-        if option and not network:
-            fields = _subnet_and_client(option)
-            if fields is None:
-                return None
-            network = fields[0]
-        address = network + b"\0" if network else source
+        address = _address_in(fields[0]) if fields[0] else source
         found, _ = self._find(entry, qtype, address)
-        steered = self._steered[entry.steered] if entry.steered >= 0 else None
-        if steered is not None and steered.by_slot and qtype in steered.tails:
+        if found.error is not None:
             return None
-        by_place = steered is not None and steered.by_place and qtype in steered.tails and found is not entry.nodata
-        if found.error is not None or (by_place and len(address) != 4):
-            return None
-        bucket = self._places.bucket_v4(address)[0] if by_place else 0
+        steered = self._steered[entry.steered] if entry.steered >= 0 and qtype in _FAMILIES else None
+        lesson = Lesson(key, found)
+        if steered is not None and found is not entry.nodata:
+            bucket, scope = self._bucket(address) if steered.by_place else (0, 0)
+            network = address[:6] if len(address) == 16 else b""
+            if network and scope > _LEARNT_V6_BITS:
+                return None
+            slot = slot_of(address) if steered.by_slot else 0
+            lesson = Lesson(key, found, steered.by_place, steered.by_slot, bucket, slot, None, network, scope)
         if self._signed is None or not entry.zone.keys:
-            return Lesson(key, by_place, bucket, found)
+            return lesson
         if kind < 2 or not data[end + 7] >> 7:
-            return Lesson(key, by_place, bucket, found, 1)
-        return Lesson(key, by_place, bucket, self._signed.sign(found, key[:-2], qtype, False), 2)
+            return replace(lesson, dnssec_ok=False)
+        return replace(lesson, dnssec_ok=True, tail=self._signed.sign(found, key[:-2], qtype, False))
 
-    def _find_for_cookie(
-        self, entry: Entry, qtype: bytes, network: bytes, client: bytes, source: bytes
-    ) -> tuple[Tail, bytes]:
-        """The answer, and the options for a query with a cookie and perhaps the /24 of the client."""
-        assert self._jar is not None
-        cookie = self._jar.reply(client, source)
-        if not network:
-            return self._find(entry, qtype, source)[0], cookie
-        found, scope = self._find(entry, qtype, network + b"\0")
-        return found, b"\0\x08\0\x07\0\x01\x18" + bytes((scope,)) + network + cookie
+    def _bucket(self, address: bytes) -> tuple[int, int]:
+        return self._places.bucket_v4(address) if len(address) == 4 else self._places.bucket_v6(address)
 
     def _find(self, entry: Entry, qtype: bytes, address: bytes) -> tuple[Tail, int]:
         """The answer for a client at the packed `address`, and the scope in which it holds."""
@@ -239,8 +243,7 @@ class Responder:
             if tails is not None:
                 bucket, scope = 0, 0
                 if steered.by_place:
-                    places = self._places
-                    bucket, scope = places.bucket_v4(address) if len(address) == 4 else places.bucket_v6(address)
+                    bucket, scope = self._bucket(address)
                 if steered.by_slot:
                     bucket = bucket * SLOTS + slot_of(address)
                     scope = max(scope, 24 if len(address) == 4 else 48)
@@ -438,7 +441,7 @@ class Responder:
         entry = self._entries.get(wire.name(hostname))
         if entry is None or entry.steered < 0:
             return None
-        bucket, _ = self._places.bucket_v4(address) if len(address) == 4 else self._places.bucket_v6(address)
+        bucket, _ = self._bucket(address)
         return self._decide(entry.steered, bucket, slot_of(address), family)
 
 
@@ -469,17 +472,39 @@ def _beyond(cut: zone.Cut, query: Query, within: CompiledZone, offset: int) -> T
     return zone.rrset_tail(cut.signers)
 
 
-def _subnet_and_client(option: bytes) -> tuple[bytes, bytes] | None:
-    """The three bytes of an IPv4 /24, or none, and the client's cookie, when there is nothing else in the options."""
-    network = b""
-    if option[:8] == _ECS_24:
-        network, option = option[8:11], option[11:]
-    if option[:4] not in _COOKIE_STARTS:
+def _option(data: bytes, end: int, kind: int) -> bytes | None:
+    """The options of a query of a common kind whose question ends at `end`: OPT is all that follows, version 0 and
+    without the CO bit. None when it is not so."""
+    if kind < 2:
+        return b"" if len(data) == end else None
+    opt, option = data[end : end + 11], data[end + 11 :]
+    if opt[:3] != _OPT_START or len(opt) != 11 or opt[6] or opt[7] & 0x40 or opt[9] << 8 | opt[10] != len(option):
         return None
-    client, option = option[4:12], option[4 + option[3] :]
-    if option[:8] == _ECS_24 and not network:
-        network, option = option[8:11], option[11:]
-    return None if option else (network, client)
+    return option
+
+
+def _subnet_and_client(option: bytes) -> tuple[bytes, bytes] | None:
+    """The network of a common client subnet, or none, and the client's cookie, or none, when there is nothing else in
+    the options."""
+    network = client = b""
+    while option:
+        size = _SUBNETS.get(option[:8])
+        if size is not None and not network:
+            network, option = option[8 : 8 + size], option[8 + size :]
+            if len(network) != size:
+                return None
+        elif option[:4] in _COOKIE_STARTS and not client:
+            if len(option) < 4 + option[3]:
+                return None
+            client, option = option[4:12], option[4 + option[3] :]
+        else:
+            return None
+    return network, client
+
+
+def _address_in(network: bytes) -> bytes:
+    """The first address of a network of three bytes of IPv4, or of more of IPv6."""
+    return network + b"\0" if len(network) == 3 else network.ljust(16, b"\0")
 
 
 _ERRORS: Final = {Rcode.NOTIMP: (ExtendedError.NOT_SUPPORTED, "this server answers questions, nothing else")}

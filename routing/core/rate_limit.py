@@ -26,7 +26,7 @@ class Admission(Enum):
 
 
 class RateLimiter:
-    """Counts answers by network and kind within the second `now_s`, which the shell sets. Memory is bounded: when too
+    """Counts answers by network and kind within the second `now_s`, which the shell moves. Memory is bounded: when too
     many networks ask within one second, all counts begin again."""
 
     def __init__(self, per_second: int, slip: int = 2, exempt: Sequence[IPv4Network | IPv6Network] = ()):
@@ -34,21 +34,35 @@ class RateLimiter:
         self._slip = slip
         self._exempt = tuple(exempt)
         self._counts: dict[bytes, int] = {}
-        self._second = 0
-        self.now_s = 0
+        self._now_s = 0
         self.slipped = 0
         self.dropped = 0
+
+    @property
+    def now_s(self) -> int:
+        """The second within which answers are counted."""
+        return self._now_s
+
+    @now_s.setter
+    def now_s(self, now_s: int) -> None:
+        if now_s != self._now_s:
+            self._counts.clear()
+            self._now_s = now_s
 
     def admit(self, source: bytes, kind: bytes) -> Admission:
         """Counts one answer of a kind (its name, or what was wrong) to the packed address `source`."""
         if not self.per_second:
             return Admission.SEND
-        if self.now_s != self._second or len(self._counts) >= _ENTRIES_MAX:
-            self._counts.clear()
-            self._second = self.now_s
+        counts = self.room()
         key = (source[:_V4_BYTES] if len(source) == 4 else source[:_V6_BYTES]) + kind
-        count = self._counts[key] = self._counts.get(key, 0) + 1
+        count = counts[key] = counts.get(key, 0) + 1
         return Admission.SEND if count <= self.per_second else self.exceed(source)
+
+    def room(self) -> dict[bytes, int]:
+        """The counts of this second, by network and kind, with room for a batch more."""
+        if len(self._counts) >= _ENTRIES_MAX:
+            self._counts.clear()
+        return self._counts
 
     def exceed(self, source: bytes) -> Admission:
         """What becomes of an answer that is known to be one too many."""

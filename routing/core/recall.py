@@ -1,16 +1,20 @@
 """Answers that were given before, given again to queries that differ only in id, client network and cookie.
 
 For the server in Python alone: parsing a query costs it more than finding the answer. So the bytes between the id and
-the client's network are looked up as they are, and the answer is three slices put together. What is given is what the
-responder gave, byte for byte.
+the client's network are looked up as they are, and the answer is a few slices put together, for a whole batch within
+one loop. What is given is what the responder gave, byte for byte.
 """
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from routing.core.cookies import CookieJar
-from routing.core.geo import PlaceMap
+from routing.core.geo import PAGE, PlaceMap
+from routing.core.rate_limit import RateLimiter
 from routing.core.wire import HEADER_BYTES, UDP_SIZE
 from routing.core.zone import Tail
 
@@ -19,12 +23,29 @@ _CUTS_MAX: Final = 4
 _SUBNET_START: Final = b"\0\x08\0\x07\0\x01\x18\0"
 _SUBNET_REPLY: Final = b"\0\x08\0\x07\0\x01\x18"
 _COOKIE_STARTS: Final = {12: b"\0\x0a\0\x08", 28: b"\0\x0a\0\x18"}
+_COOKIES: Final = frozenset(_COOKIE_STARTS.values())
 _COOKIE_REPLY_BYTES: Final = 28
 _CLIENT_BYTES: Final = 8
+_PLACE_BYTES: Final = 3
+_EVERYWHERE: Final = 0
 
-_Template = tuple[int, int, dict[int, tuple[bytes, ...]]]
-"""How far from the end the client's network and its cookie begin (0: there is none), and by entry of the map (0: for
-every place) what stands between the id and the network's scope, in every rotation."""
+_Template = tuple[int, int, bytes, dict[int, tuple[bytes, ...]]]
+"""How far from the end the client's network and its cookie begin (0: there is none), the name that is limited, and by
+entry of the map (_EVERYWHERE: for every place) what stands between the id and the network, in every rotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Memory of a batch. `places` are, slot by slot: where its query and its answer begin, where in `received` the
+    size of the query is, where in `sources` the client's address begins, where that of its network ends, and where in
+    `sizes` that of the answer goes."""
+
+    queries: mmap.mmap
+    received: memoryview[int]
+    sources: mmap.mmap
+    answers: mmap.mmap
+    sizes: memoryview[int]
+    places: Sequence[tuple[int, int, int, int, int]]
 
 
 class Recall:
@@ -32,44 +53,76 @@ class Recall:
 
     def __init__(self, places: PlaceMap, jar: CookieJar | None):
         self._jar = jar
-        tables = places.tables_v4
-        self._buckets = None if tables is None else tables[0]
-        self._scopes = None if tables is None else tables[1]
+        self._table = places.table_v4
         self._held = 0
         self._templates: dict[bytes, _Template] = {}
         self._cuts: dict[int, tuple[int, ...]] = {}
         """By the length of a query, how many of its last bytes are not looked up."""
 
-    def answer(self, data: bytes, source: bytes) -> bytes | None:
-        """The answer to a query like one that was learnt, else None."""
-        size = len(data)
-        for cut in self._cuts.get(size, ()):
-            template = self._templates.get(data[2 : size - cut])
-            if template is None:
+    def answer(self, slots: Slots, count: int, limiter: RateLimiter) -> list[int]:
+        """Answers queries like those that were learnt, each counted by `limiter`, in the first `count` slots; which
+        slots are left. Everything in locals, nothing computed twice: this is the hot loop."""
+        left: list[int] = []
+        queries, received, sources, answers, sizes = (
+            slots.queries,
+            slots.received,
+            slots.sources,
+            slots.answers,
+            slots.sizes,
+        )
+        cuts_of, template_of, table = self._cuts.get, self._templates.get, self._table
+        counts, most = limiter.room(), limiter.per_second
+        for slot, (at, size_at, source, network_end, out_at) in enumerate(slots.places[:count]):
+            end = at + received[size_at]
+            for cut in cuts_of(end - at, ()):
+                template = template_of(queries[at + 2 : end - cut])
+                if template is not None:
+                    break
+            else:
+                left.append(slot)
                 continue
-            network_at, client_at, by_entry = template
-            network = data[size - network_at : size - network_at + 3] if network_at else b""
-            made = by_entry.get(0)
-            scope: bytes | bytearray = b"\0"
+            network_at, client_at, name, by_entry = template
+            made = by_entry.get(_EVERYWHERE)
             if made is None:
-                if self._buckets is None or self._scopes is None or (not network and len(source) != 4):
-                    return None
-                index = int.from_bytes(network or source[:3], "big")
-                made = by_entry.get(self._buckets[index])
+                place, of = (end - network_at, queries) if network_at else (source, sources)
+                if table is None or (not network_at and network_end - source != _PLACE_BYTES):
+                    left.append(slot)
+                    continue
+                entry = table[of[place] << 8 | of[place + 1]]
+                if entry >= PAGE:
+                    entry = table[entry - PAGE + of[place + 2]]
+                made = by_entry.get(entry)
                 if made is None:
-                    return None
-                scope = self._scopes[index : index + 1]
+                    left.append(slot)
+                    continue
+            if most:
+                key = sources[source:network_end] + name
+                counted = counts[key] = counts.get(key, 0) + 1
+                if counted > most:
+                    left.append(slot)
+                    continue
+            turn = made[queries[at + 1] % len(made)] if len(made) > 1 else made[0]
             if client_at:
-                if data[size - client_at - 4 : size - client_at] not in _COOKIES or self._jar is None:
-                    return None
-                cookie = self._jar.reply(data[size - client_at : size - client_at + _CLIENT_BYTES], source)
-                if network_at:
-                    return data[:2] + made[data[1] % len(made)] + scope + network + cookie
-                return data[:2] + made[data[1] % len(made)] + cookie
-            if network_at:
-                return data[:2] + made[data[1] % len(made)] + scope + network
-            return data[:2] + made[data[1] % len(made)]
-        return None
+                cookie = self._cookie(queries[end - client_at - 4 : end], sources, source, network_end)
+                if cookie is None:
+                    left.append(slot)
+                    continue
+                network = queries[end - network_at : end - network_at + 3] if network_at else b""
+                answer = queries[at : at + 2] + turn + network + cookie
+            elif network_at:
+                answer = queries[at : at + 2] + turn + queries[end - 3 : end]
+            else:
+                answer = queries[at : at + 2] + turn
+            size = sizes[out_at] = len(answer)
+            answers[at : at + size] = answer
+        return left
+
+    def _cookie(self, option: bytes, sources: mmap.mmap, source: int, network_end: int) -> bytes | None:
+        """The option for the answer; None when the query's is none."""
+        if option[:4] not in _COOKIES or self._jar is None:
+            return None
+        address_end = source + (4 if network_end - source == _PLACE_BYTES else 16)
+        return self._jar.reply(option[4 : 4 + _CLIENT_BYTES], sources[source:address_end])
 
     def learn(self, data: bytes, source: bytes, end: int, tail: Tail, by_place: bool) -> None:
         """Takes `tail`, which answers a common query whose question ends at `end` with NOERROR."""
@@ -80,14 +133,21 @@ class Recall:
         if found is None:
             return
         network_at, client_at, cut, ending = found
-        size, entry = len(data), 0
-        if by_place and self._buckets is not None:
+        size, entry, scope = len(data), _EVERYWHERE, 0
+        if by_place and self._table is not None:
             network = data[size - network_at :] if network_at else source
-            entry = self._buckets[int.from_bytes(network[:3], "big")]
+            if not network_at and len(source) != 4:
+                return
+            entry = self._table[network[0] << 8 | network[1]]
+            if entry >= PAGE:
+                entry = self._table[entry - PAGE + network[2]]
+            scope = entry >> 16
             if entry in (0, 0xFFFF):
                 return
+        if network_at:
+            ending += bytes((scope,))
         made = tuple(tail.heads[kind] + data[HEADER_BYTES:end] + body + ending for body in tail.bodies)
-        whole = 2 + len(made[0]) + (4 if network_at else 0) + (_COOKIE_REPLY_BYTES if client_at else 0)
+        whole = 2 + len(made[0]) + (3 if network_at else 0) + (_COOKIE_REPLY_BYTES if client_at else 0)
         if whole > min(UDP_SIZE, max(512, int.from_bytes(data[end + 3 : end + 5], "big") if data[11] else 512)):
             return
         if self._held >= _HELD_MAX:
@@ -100,10 +160,8 @@ class Recall:
             if len(cuts) >= _CUTS_MAX:
                 return
             self._cuts[size] = (*cuts, cut)
-        self._templates.setdefault(data[2 : size - cut], (network_at, client_at, {}))[2][entry] = made
-
-
-_COOKIES: Final = frozenset(_COOKIE_STARTS.values())
+        template: _Template = network_at, client_at, data[HEADER_BYTES : end - 5], {}
+        self._templates.setdefault(data[2 : size - cut], template)[3][entry] = made
 
 
 def _ending(data: bytes, end: int) -> tuple[int, int, int, bytes] | None:

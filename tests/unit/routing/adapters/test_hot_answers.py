@@ -18,10 +18,12 @@ from routing.core.answer import Manners, Responder
 from routing.core.cookies import CookieJar
 from routing.core.dnssec import Signer
 from routing.core.geo import PlaceMap, no_geo
+from routing.core.model import Policy
 from routing.core.zone import compile_names
+from tests.unit.routing.batch import recalled
 from tests.unit.routing.core.test_dnssec import KEY
 from tests.unit.routing.core.test_records import DECLARED
-from tests.unit.routing.tables import ZONE, everything, regions, table
+from tests.unit.routing.tables import HOSTNAMES, ZONE, everything, regions, table
 
 SECRET = bytes(range(16))
 SLOT = 2048
@@ -40,7 +42,11 @@ class Pair:
         if not networks:
             places = {name: replace(region, networks=()) for name, region in places.items()}
         zones = {"example.net": replace(ZONE, records=DECLARED)}
-        of = table(zones=zones, regions=places, keys={"example.net": (KEY,)} if signed else {})
+        drawn = replace(HOSTNAMES[0], name="drawn.example.net", policy=Policy.WEIGHTED)
+        near = replace(drawn, name="near.example.net", policy=Policy.WEIGHTED, filters=(Policy.NEAREST,))
+        hostnames = {hostname.name: hostname for hostname in (*HOSTNAMES, drawn, near)}
+        keys = {"example.net": (KEY,)} if signed else {}
+        of = table(zones=zones, regions=places, hostnames=hostnames, keys=keys)
         jar = CookieJar([SECRET], NOW_S)
         self.places = PlaceMap(of.regions, lambda _: (None, 0)) if networks else PlaceMap(of.regions, no_geo)
         manners = Manners("eu-1", "v", jar, Signer(zone_keys.sign, NOW_S))
@@ -69,6 +75,7 @@ NAMES = [
     *("hello.example.net", "HELLO.Example.net", "example.net", "first.example.net", "www.deep.example.net"),
     *("deep.example.net", "nope.example.net", "www.example.net", "x.dev.example.net", "child.example.net"),
     *("eu-1.ns.example.net", "closed.example.net", "example.org", "mail.example.net", "alias.example.net", "."),
+    *("drawn.example.net", "near.example.net"),
 ]
 KINDS = ["A", "AAAA", "MX", "TXT", "NS", "SOA", "ANY", "AXFR", "HTTPS", "CNAME", "DS"]
 COOKIE = bytes(range(8))
@@ -92,6 +99,7 @@ ECS = st.one_of(
     st.none(),
     st.tuples(st.sampled_from(["10.1.2.0", "10.2.0.0", "192.0.2.0", "203.0.113.0"]), st.just(24)),
     st.sampled_from([("10.1.0.0", 16), ("0.0.0.0", 0), ("2001:db8:1::", 48), ("10.1.2.3", 32)]),
+    st.sampled_from([("2001:db8:2:ff00::", 56), ("2001:db8:3::", 48), ("2001:db8:3::", 32), ("2a00::", 48)]),
 )
 SOURCES = st.sampled_from(
     [bytes((10, 1, 0, 1)), bytes((203, 0, 113, 9)), bytes.fromhex("20010db8000100000000000000000001")]
@@ -126,15 +134,19 @@ def test_the_same_bytes_or_nothing(
 @settings(max_examples=600, deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 100), st.binary(max_size=4))
 def test_any_bytes_are_borne(tail: bytes, cut: int, flip: bytes) -> None:
-    both = PAIRS[0]
-    good = bytearray(query_of("hello.example.net", "A", 1, options_of(("10.1.2.0", 24), 1, False), 1232, 7))
-    both.learn(bytes(good), bytes((10, 1, 0, 1)))
+    both, source = PAIRS[0], bytes((10, 1, 0, 1))
+    network = ("10.1.2.0", 24) if cut & 1 else ("2001:db8:1::", 48)
+    good = bytearray(query_of("hello.example.net", "A", 1, options_of(network, 1, False), 1232, 7))
+    both.learn(bytes(good), source)
     for at, value in enumerate(flip):
         good[(cut + 5 * at) % len(good)] ^= value
     for data in (bytes(good[: cut % (len(good) + 1)]) + tail, bytes(good) + tail, tail):
-        what, answer = both.compiled(data, bytes((10, 1, 0, 1)))
+        what, answer = both.compiled(data, source)
         if what == ANSWERED:
-            assert answer == both.responder.respond(data, bytes((10, 1, 0, 1)))
+            assert answer == both.responder.respond(data, source)
+        both.learn(data, source)
+        both.responder.remember(data, source)
+        assert recalled(both.responder, data, source) in (None, both.responder.respond(data, source))
 
 
 def test_every_common_form_is_learnt() -> None:
@@ -151,6 +163,59 @@ def test_every_common_form_is_learnt() -> None:
         assert both.compiled(query, source)[0] == ANSWERED
         both.hot.forget(both.places)
     assert both.hot.rcodes[0] == 4
+
+
+@pytest.mark.parametrize("name", ["hello.example.net", "drawn.example.net", "near.example.net"])
+@pytest.mark.parametrize("network", [("10.1.2.0", 24), ("2001:db8:1::", 48), ("2001:db8:2:ff00::", 56), None])
+def test_clients_of_both_kinds_are_learnt(name: str, network: tuple[str, int] | None) -> None:
+    both = Pair()
+    for source in (bytes((10, 1, 0, 1)), bytes.fromhex("20010db8000300000000000000000001")):
+        query = query_of(name, "A", 1, options_of(network, 1, False), 1232, 9)
+        both.learn(query, source)
+        like = bytes((7,)) + query[1:]
+        what, answer = both.compiled(like, source)
+        assert (what, answer) == (ANSWERED, both.responder.respond(like, source))
+
+
+def test_what_is_known_of_an_ipv6_network_ends_with_its_map() -> None:
+    both, source = Pair(), bytes.fromhex("20010db8000300000000000000000001")
+    query = query_of("hello.example.net", "A", 0, [], 0, 9)
+    both.learn(query, source)
+    assert both.compiled(query, source)[0] == ANSWERED
+    elsewhere = source[:5] + b"\2" + source[6:]
+    assert both.compiled(query, elsewhere)[0] == LEFT
+    both.hot.forget(both.places)
+    both.learn(query, bytes((10, 3, 0, 1)))
+    assert both.compiled(query, source)[0] == LEFT
+
+
+def test_a_name_with_an_answer_for_each_of_many_places() -> None:
+    """More than its first room holds: it grows, and each is found again."""
+    both, source = Pair(), bytes((10, 1, 0, 1))
+    queries = [
+        query_of("drawn.example.net", "A", 1, options_of((f"10.1.{n}.0", 24), 0, False), 1232, 9) for n in range(256)
+    ]
+    for query in queries:
+        both.learn(query, source)
+    for query in queries:
+        what, answer = both.compiled(query, source)
+        assert (what, answer) == (ANSWERED, both.responder.respond(query, source))
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b"\0\0\x29\4", b"\0\0\x29" + bytes(8) + b"x", b"\0\0\x29" + bytes(6) + b"\0\4ab"]
+)
+def test_nothing_is_learnt_from_what_is_malformed(tail: bytes) -> None:
+    both, source = Pair(), bytes((10, 1, 0, 1))
+    query = bytearray(query_of("hello.example.net", "A", 0, [], 0, 8))
+    query[11] = 1
+    data = bytes(query) + tail
+    answer = both.responder.respond(data, source)
+    assert answer is not None
+    assert answer[3] & 15 == 1
+    assert both.responder.lesson(data, source) is None
+    both.responder.remember(data, source)
+    assert recalled(both.responder, data, source) is None
 
 
 def test_so_many_a_second_to_one_network() -> None:

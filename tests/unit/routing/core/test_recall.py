@@ -13,6 +13,7 @@ from routing.core.answer import Manners, Responder
 from routing.core.cookies import CookieJar
 from routing.core.geo import Place
 from routing.core.model import Policy
+from tests.unit.routing.batch import recalled
 from tests.unit.routing.tables import HOSTNAMES, responder, table
 
 SOURCE = bytes((10, 1, 0, 1))
@@ -84,9 +85,9 @@ def test_what_is_recalled_is_what_was_given(asked: list[bytes], sources: list[by
     of = made()
     for data, source in zip(asked, sources, strict=False):
         answer = of.respond(data, source)
-        assert of.recall(data, source) in (None, answer), data
+        assert recalled(of, data, source) in (None, answer), data
         of.remember(data, source)
-        assert of.recall(data, source) in (None, answer), data
+        assert recalled(of, data, source) in (None, answer), data
 
 
 @pytest.mark.parametrize(
@@ -103,18 +104,18 @@ def test_what_is_recalled_is_what_was_given(asked: list[bytes], sources: list[by
 def test_common_queries_are_recalled(network: tuple[int, int, int] | None, cookie: int | None, edns: bool) -> None:
     of = made()
     data = query("hello", network, cookie, edns=edns)
-    assert of.recall(data, SOURCE) is None
+    assert recalled(of, data, SOURCE) is None
     of.remember(data, SOURCE)
-    assert of.recall(data, SOURCE) == of.respond(data, SOURCE)
+    assert recalled(of, data, SOURCE) == of.respond(data, SOURCE)
     like = query("hello", network and (network[0], network[1], 200), cookie, edns=edns, number=777)
-    assert of.recall(like, SOURCE) == of.respond(like, SOURCE)
-    assert of.recall(like, SOURCE) is not None
+    assert recalled(of, like, SOURCE) == of.respond(like, SOURCE)
+    assert recalled(of, like, SOURCE) is not None
     of.forget()
-    assert of.recall(like, SOURCE) is None
+    assert recalled(of, like, SOURCE) is None
 
 
 def test_names_in_mixed_case_fill_nothing() -> None:
     of = made()
     data = query("heLLo", (10, 1, 7), None)
     of.remember(data, SOURCE)
-    assert of.recall(data, SOURCE) is None
+    assert recalled(of, data, SOURCE) is None
