@@ -35,7 +35,8 @@ _NOT_STORED: Final = frozenset(
     )
 )
 # RFC 9111 section 3.2: what a 304 does not update.
-_NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-type", b"content-range", b"content-length"))
+# A body that stays keeps its coding, place and length; its type may become known better.
+_NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-range", b"content-length"))
 
 
 @dataclass(slots=True)

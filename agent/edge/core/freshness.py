@@ -43,6 +43,7 @@ _NOT_OMITTED: Final = frozenset(
         b"expires",
         b"vary",
         *targeted.FIELDS,
+        targeted.SURROGATE,
     )
 )
 _OVERRIDES: Final = frozenset(
@@ -87,6 +88,8 @@ def control_of(response: Fields) -> tuple[Directives, bool]:
     for name in targeted.FIELDS:
         if name in response and (found := targeted.parse(response[name])):
             return found, True
+    if (old := response.get(targeted.SURROGATE)) and (found := targeted.parse_surrogate(old)):
+        return found, True
     return directives(response.get(b"cache-control")), False
 
 

@@ -10,6 +10,9 @@ from typing import Final
 
 FIELDS: Final = (b"locci-cdn-cache-control", b"cdn-cache-control")
 """The target list, our own field first (section 2.2)."""
+SURROGATE: Final = b"surrogate-control"
+"""What came before them (Edge Architecture Specification 1.0, section 2.3); counts when none of them is there."""
+_DEVICE: Final = "locci"
 
 _KEY: Final = r"[a-z*][a-z0-9_.*-]*"
 _STRING: Final = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"'
@@ -49,6 +52,22 @@ def parse(value: bytes) -> dict[str, str | None]:
             return {}
         position = between.end()
     return found
+
+
+def parse_surrogate(value: bytes) -> dict[str, str | None]:
+    """The directives of a Surrogate-Control for us; none when it says nothing about storing, or is no dictionary.
+
+    Names count in any case. What is targeted at another device (`max-age=60;other`) is left out. Edges are surrogates
+    far from the origin, so `no-store-remote` is `no-store`.
+    """
+    found: dict[str, str | None] = {}
+    for member in value.decode("latin-1").lower().split(","):
+        directive, *devices = (text.strip(" \t") for text in member.split(";"))
+        if not devices or _DEVICE in devices:
+            found |= parse(directive.encode("latin-1"))
+    if "no-store-remote" in found:
+        found["no-store"] = None
+    return found if "no-store" in found or "max-age" in found else {}
 
 
 def _argument(item: str | None) -> str | None:

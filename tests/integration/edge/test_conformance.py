@@ -222,6 +222,13 @@ SCENARIOS: dict[str, tuple[list[Answer], list[Step]]] = {
     "targeted-age": (control("max-age=3600", CDN_Cache_Control="max-age=50", Age="100"), miss()),
     "targeted-before-expires": (control("no-store", CDN_Cache_Control="max-age=3600", Expires="0"), hit()),
     "targeted-no-store": (control("max-age=3600", CDN_Cache_Control="no-store"), miss()),
+    "surrogate-control": (control("no-store", Surrogate_Control="max-age=3600"), hit()),
+    "surrogate-control-no-store": (control("max-age=3600", Surrogate_Control="no-store"), miss()),
+    "surrogate-control-elsewhere": (control("max-age=3600", Surrogate_Control="max-age=0;other"), hit()),
+    "surrogate-control-last": (
+        control("max-age=0", Surrogate_Control="no-store", CDN_Cache_Control="max-age=3600"),
+        hit(),
+    ),
     # Section 4.4
     "unsafe-post": (control("max-age=3600"), [Step(1), Step(2, method="POST"), Step(3)]),
     "post-kept": (
@@ -364,7 +371,7 @@ async def test_validation_updates_the_stored_fields(edge: Edge, origin: Origin) 
     for _ in range(2):
         answer = await ask(edge)
         got = [answer.headers.get(name) for name in ("x-a", "x-b", "content-type", "content-encoding", "x-hop")]
-        assert got == ["2", "1", "text/a", None, "1"]
+        assert got == ["2", "1", "text/b", None, "1"]
         assert (answer.body, answer.headers["content-length"]) == (b"body", "4")
         assert 7 <= int(answer.headers["age"]) < 60
     assert len(origin.seen) == 2

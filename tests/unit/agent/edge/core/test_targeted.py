@@ -38,6 +38,27 @@ def test_dictionaries(value: bytes, expected: dict[str, str | None] | None) -> N
     assert found == expected if expected is not None else sorted(found) == ["a", "b", "c", "d", "e"]
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"max-age=60", {"max-age": "60"}),
+        (b'MaX-aGe=60, content="ESI/1.0"', {"max-age": "60", "content": "esi/1.0"}),
+        (b"no-store", {"no-store": None}),
+        (b"max-age=60;locci, no-store;other", {"max-age": "60"}),
+        (b"max-age=60; other ; locci", {"max-age": "60"}),
+        (b"no-store-remote, max-age=60", {"no-store-remote": None, "max-age": "60", "no-store": None}),
+        (b"max-age=60;other", {}),
+        (b'content="ESI/1.0"', {}),
+        (b"max-age =60", {}),
+        (b"max-age= 60", {}),
+        (b"max-age=60+30", {}),
+        (b",;,", {}),
+    ],
+)
+def test_surrogate_control(value: bytes, expected: dict[str, str | None]) -> None:
+    assert targeted.parse_surrogate(value) == expected
+
+
 @given(st.text(alphabet='a=1?;, ()"\\:@.-', max_size=60))
 def test_no_value_breaks_it(text: str) -> None:
     for name, argument in targeted.parse(text.encode()).items():
