@@ -62,12 +62,20 @@ class Acceptor:
         loop.add_reader(sock.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accepts no more; who has not finished its header is sent away."""
+        """Accepts no more; who has begun with a header or a handshake may finish it."""
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
+
+    def abort(self) -> None:
+        """Sends away who has not finished."""
         for task in list(self._tasks):
             task.cancel()
+
+    @property
+    def greetings(self) -> int:
+        """How many connections have not finished."""
+        return len(self._tasks)
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_AT_ONCE):

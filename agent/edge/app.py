@@ -186,10 +186,11 @@ class Worker:
     async def drain(self) -> None:
         """Stops accepting, answers health with 503, and lets what is in progress end."""
         self.state.draining = True
-        deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout_s
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.settings.drain_timeout_s
         listeners = (*self._clients, self._peers)
         self._stop_accepting()
-        while sum(listener.drain() for listener in listeners) and asyncio.get_running_loop().time() < deadline:
+        while sum(listener.drain(clock()) for listener in listeners) and clock() < deadline:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:

@@ -17,11 +17,12 @@ from agent.edge.core.http_rules import NO_HTTP_RULES
 from agent.edge.core.request_head import Refused, RequestHead, switches
 from agent.edge.express import Express
 from agent.edge.fetcher import Incoming
+from agent.edge.listening import address_of
 from agent.edge.request_reader import PAUSE_QUEUE, PAUSE_TUNNEL
 from agent.edge.responder import Request
 from agent.edge.responses import Answer
 from agent.edge.tunnel import Tunnel
-from agent.edge.unread import Unread
+from agent.edge.unread import Unread, unread_bytes
 
 if TYPE_CHECKING:
     from agent.edge.listener import Listener
@@ -33,13 +34,9 @@ LINGER_S: Final = 2.0
 HALF_CLOSED_S: Final = 5.0
 """A client that has closed its side waits for an answer, or has gone; after so long it is taken for gone."""
 RETIRE_IDLE_S: Final = 5.0
+DRAIN_IDLE_S: Final = 0.25
+"""So long after its last request a client is taken to be about to send another one."""
 DISCARD_BYTES_MAX: Final = 1024 * 1024
-
-
-def address_of(transport: asyncio.BaseTransport) -> bytes:
-    """Where a connection comes from."""
-    peername = transport.get_extra_info("peername")
-    return peername[0].encode() if isinstance(peername, tuple) else b"unix"
 
 
 class ClientConnection(Express):
@@ -413,9 +410,10 @@ class ClientConnection(Express):
     # ---- the end
 
     def _close(self, request: Request) -> None:
+        announced = request.head.keep_alive and self._delimited  # and not by the client: it may have sent more
         self._deaf = True
         self._queue.clear()
-        if request.body is None or request.body.complete:
+        if (request.body is None or request.body.complete) and not announced:
             self.transport.close()
         else:
             self._linger()
@@ -447,10 +445,11 @@ class ClientConnection(Express):
             return
         if why := self.slow(now):
             self._too_slow(Refused(408, why))
-        elif (
-            self._tunnel is None and self._active is None and now - self._data_at > self._state.settings.idle_timeout_s
-        ):
-            self.transport.close()
+        elif self._active is not None or self._tunnel is not None:
+            if self._body is None and not self._client_done:
+                self._data_at = now  # it idles from the end of the answer on
+        elif now - self._data_at > self._state.settings.idle_timeout_s:
+            self._close_idle()
 
     def _too_slow(self, refusal: Refused) -> None:
         if self._body is not None:
@@ -460,20 +459,31 @@ class ClientConnection(Express):
         else:
             self.refuse(refusal)
 
-    def drain(self) -> None:
+    def drain(self, now: float) -> None:
         """The worker stops: an idle connection closes, one in use after its response."""
-        if self._active is None and not self._queue and self._between and self._tunnel is None:
-            self.transport.close()
+        if now - self._data_at > DRAIN_IDLE_S:
+            self._close_idle()
 
     def retire(self, now: float) -> None:
         """Another worker is there: an idle connection closes, but not so soon that a request would be on its way."""
         if now - self._data_at > RETIRE_IDLE_S:
-            self.drain()
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        """Closes unless something is under way, or has come and is not read (after a pause of the whole process)."""
+        idle = not self.busy and self._between and self._tunnel is None
+        if idle and not self._linger_since and not self.transport.is_closing() and not unread_bytes(self.transport):
+            self.transport.close()
 
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
         return self._active is not None or bool(self._queue)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether there is something to answer, or to send, or may be soon."""
+        return not self.transport.is_closing() or self.transport.get_write_buffer_size() > 0
 
     def _wake_writer(self) -> None:
         if self._write_waiter is not None and not self._write_waiter.done():

@@ -14,8 +14,8 @@ from agent.edge.core.http2_connection import Connection
 from agent.edge.core.http2_frames import ErrorCode
 from agent.edge.core.request_head import Refused, RequestHead
 from agent.edge.core.routing import Table
-from agent.edge.downstream import address_of
 from agent.edge.http2_stream import Stream
+from agent.edge.listening import address_of
 from agent.edge.responder import Request
 from agent.edge.unread import Unread
 
@@ -361,24 +361,24 @@ class Http2Connection(asyncio.Protocol):
         self.transport.close()
 
     @property
-    def busy(self) -> bool:
+    def unsettled(self) -> bool:
         """Whether a request is being answered, or may be on its way."""
-        return bool(self._streams) or self.now() < self._leaves_at
+        return not self.transport.is_closing() or self.transport.get_write_buffer_size() > 0
 
-    def drain(self) -> None:
+    def drain(self, now: float) -> None:
         """The worker stops: what runs is answered, nothing new is taken."""
         if self.transport.is_closing():
             return
         if not self._core.refuses:
-            self._leaves_at = self.now() + LEAVE_S
+            self._leaves_at = now + LEAVE_S
             self._core.go_away()
             self._write()
-        if not self._streams and self.now() >= self._leaves_at:
+        if not self._streams and now >= self._leaves_at:
             self._end()
 
     def retire(self, now: float) -> None:
         """Another worker is there; GOAWAY loses no request (RFC 9113 section 6.8)."""
-        self.drain()
+        self.drain(now)
 
     def sweep(self, now: float) -> None:
         """Ends what takes too long. Called every now and then."""

@@ -11,10 +11,11 @@ from agent.edge.acceptor import Acceptor, networks
 from agent.edge.client_tls import ClientTls
 from agent.edge.core.rate_limit import client_key
 from agent.edge.core.sightings import TCP_INFO_BYTES, round_trip_us
-from agent.edge.downstream import ClientConnection, address_of
+from agent.edge.downstream import ClientConnection
 from agent.edge.exchange import Exchange
 from agent.edge.handover import ALONE, Handover
 from agent.edge.http2 import Http2Connection
+from agent.edge.listening import address_of
 from agent.edge.peers import PeerTls
 from agent.edge.state import EdgeState
 
@@ -65,6 +66,8 @@ class Listener:
         self._clients = clients
         self._handed = handed
         self._server: asyncio.Server | Acceptor | None = None
+        self._acceptors: list[Acceptor] = []
+        """Those on which connections may still be in their handshake."""
         self._trusted = networks(state.settings.proxy_protocol_from)
 
     async def listen(self, text: str) -> int:
@@ -76,9 +79,10 @@ class Listener:
         before = self._server
         trusted = self._trusted if self._peers is None else ()
         if trusted or self.tls is not None:
-            self._server = Acceptor(
+            self._server = acceptor = Acceptor(
                 self.loop, sock, trusted, self._protocol, self.state.counters, self.tls, HANDSHAKE_S
             )
+            self._acceptors = [*(earlier for earlier in self._acceptors if earlier.greetings), acceptor]
         else:
             self._server = await self.loop.create_server(self._protocol, sock=sock)
         if before is not None:
@@ -150,11 +154,15 @@ class Listener:
         for connection in list(self.connections):
             connection.sweep(now)
 
-    def drain(self) -> int:
-        """Closes idle connections; returns how many are still in use."""
+    @property
+    def _greetings(self) -> int:
+        return sum(acceptor.greetings for acceptor in self._acceptors)
+
+    def drain(self, now: float) -> int:
+        """Closes idle connections; returns how many are still to be waited for."""
         for connection in list(self.connections):
-            connection.drain()
-        return sum(1 for connection in self.connections if connection.busy)
+            connection.drain(now)
+        return sum(1 for connection in self.connections if connection.unsettled) + self._greetings
 
     def retire(self, now: float) -> int:
         """Lets clients go over to another worker: a connection ends with its next answer, or when it idles.
@@ -163,9 +171,11 @@ class Listener:
         """
         for connection in list(self.connections):
             connection.retire(now)
-        return len(self.connections)
+        return len(self.connections) + self._greetings
 
     def abort(self) -> None:
         """Ends all connections at once."""
+        for acceptor in self._acceptors:
+            acceptor.abort()
         for connection in list(self.connections):
             connection.transport.abort()

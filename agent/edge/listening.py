@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Final
 
@@ -47,3 +48,9 @@ def listen(sock: socket.socket, text: str) -> socket.socket:
 def _cannot(text: str, error: OSError) -> LocciError:
     code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.UNAVAILABLE
     return LocciError(code, "CANNOT_LISTEN", f"cannot listen on {text}: {error.strerror or error}")
+
+
+def address_of(transport: asyncio.BaseTransport) -> bytes:
+    """Where a connection comes from."""
+    peername = transport.get_extra_info("peername")
+    return peername[0].encode() if isinstance(peername, tuple) else b"unix"

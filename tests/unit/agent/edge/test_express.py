@@ -43,7 +43,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.out = b""
-        self.closing = self.aborted = False
+        self.closing = self.aborted = self.ended = False
         self.paused = False
 
     def write(self, data: bytes) -> None:
@@ -64,6 +64,12 @@ class Wire:
 
     def abort(self) -> None:
         self.closing = self.aborted = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -308,7 +314,7 @@ def test_a_worker_that_drains_says_so(loop: asyncio.AbstractEventLoop, tmp_path:
     rig.ask()
     rig.state.draining = True
     assert b"Connection: close" in rig.answer(ANSWER)
-    assert rig.client_wire.closing
+    assert rig.client_wire.ended
 
 
 @needs_compiled
