@@ -12,13 +12,13 @@ from agent.core.vantage import (
     LOOK_INTERVAL_S,
     PATIENCE_S,
     PROBE_PAUSE_S,
-    PROBE_TIMEOUT_S,
     PROBES,
     Finding,
     Neighbour,
     Passes,
     Sight,
     findings,
+    probe_timeout_s,
     watched,
 )
 from fleet.clock import Clock
@@ -27,7 +27,6 @@ from locci.v1 import agent_pb2, edge_pb2
 PORT: Final = 80
 _PATH: Final = "/.well-known/locci/health"
 _HEAD_BYTES_MAX: Final = 4096
-_FIRST_TIMEOUT_S: Final = 2.0
 _STALLED_S: Final = 0.25
 _TELL_S: Final = 10.0
 _NETWORKS_MAX: Final = 2048
@@ -154,7 +153,7 @@ class Outlook:
 
     async def _look(self, address: str, before: Sight) -> str | None:
         """Why the edge is not in order, empty when it is; None when this host was too busy to tell."""
-        timeout_s = max(PROBE_TIMEOUT_S, 8 * before.round_trip_s) if before.healthy is not None else _FIRST_TIMEOUT_S
+        timeout_s = probe_timeout_s(before)
         probes = {asyncio.ensure_future(self._probe(address, timeout_s))}
         launched, pause_s = 1, PATIENCE_S
         try:

@@ -10,8 +10,6 @@ from cli.drill_steps import begin_s, duration_s, fault_of, seconds_of, steps_of,
 
 Json = dict[str, Any]
 
-PROVEN_WITHIN_S: Final = 2.15
-"""From a cut to the last probe that proves it, where no DNS server has said it: by the default settings of theirs."""
 RESTORE_S: Final = 90.0
 """Targets are to be back within this after the fault (control_plane/core/drill.py)."""
 _CLIENT_RETRY_S: Final = 1.0
@@ -44,14 +42,14 @@ class Check:
     met: bool
 
 
-def proven_within_s(told: Json) -> float:
-    """How long the slowest DNS server needs to prove a cut, by its settings, as a run or the routing table says."""
-    return seconds_of(told.get("cut_proven_within", "")) or PROVEN_WITHIN_S
+def proven_within_s(told: Json) -> float | None:
+    """How long the slowest DNS server needs to prove a cut, as a run or the routing table says; None when none said."""
+    return seconds_of(told.get("cut_proven_within", "")) or None
 
 
-def bound_s(stage: str, ttl_s: float, proven_s: float) -> float | None:
+def bound_s(stage: str, ttl_s: float, proven_s: float | None) -> float | None:
     """The worst case of the configuration: probes, then what resolvers keep, then a client's next try."""
-    if stage == "withdrawn":
+    if stage == "withdrawn" or proven_s is None:
         return proven_s
     return proven_s + ttl_s + _CLIENT_RETRY_S if stage == "rerouted" else None
 
@@ -94,7 +92,7 @@ def checks(run: Json, ttl_s: float) -> list[Check]:
 
 
 def _step_checks(
-    step: Json, number: int, count: int, spec: Json, first: dict[tuple[int, str], float], proven_s: float
+    step: Json, number: int, count: int, spec: Json, first: dict[tuple[int, str], float], proven_s: float | None
 ) -> Iterator[Check]:
     where = f"Step {number}: " if count > 1 else ""
 

@@ -57,12 +57,12 @@ def is_wanted(row: drill_pb2.DrillRun) -> bool:
     return row.state in (drill_pb2.DrillRun.STATE_STARTING, drill_pb2.DrillRun.STATE_FAULTY)
 
 
-def new_run(state: Store, drill: drill_pb2.Drill, now: float) -> drill_pb2.DrillRun:
+def new_run(state: Store, observed: Observed, drill: drill_pb2.Drill, now: float) -> drill_pb2.DrillRun:
     """The next run of a drill, which has not begun."""
     numbers = (int(last_part(n)) for n in state.drill_runs if n.startswith(f"{drill.name}/"))
     row = drill_pb2.DrillRun(name=f"{drill.name}/runs/{1 + max(numbers, default=0)}", spec=drill.spec)
     row.create_time.CopyFrom(decode.timestamp(now))
-    if (proven := cut_proven_within(state)) is not None:
+    if (proven := cut_proven_within(state, observed)) is not None:
         row.cut_proven_within.CopyFrom(proven)
     return row
 
@@ -74,9 +74,11 @@ def forget_old(state: Store, batch: Batch, drill: str) -> None:
         batch.delete(state.drill_runs, f"{drill}/runs/{number}")
 
 
-def begin(state: Store, batch: Batch, drill: drill_pb2.Drill, who: str, now: float) -> drill_pb2.DrillRun:
+def begin(
+    state: Store, observed: Observed, batch: Batch, drill: drill_pb2.Drill, who: str, now: float
+) -> drill_pb2.DrillRun:
     """Begins the next run of a drill, which is the caller's to change; the targets' agents are asked."""
-    row = new_run(state, drill, now)
+    row = new_run(state, observed, drill, now)
     row.state = drill_pb2.DrillRun.STATE_STARTING
     row.reason = f"{who} began it; the agents are asked"
     row.state_time.CopyFrom(decode.timestamp(now))
@@ -166,7 +168,7 @@ class DrillSteps:
                 severity = event_pb2.SEVERITY_WARNING
                 batch.event("DrillNotBegun", message, name, *subjects(row.spec), severity=severity)
             else:
-                begin(self._state, batch, row, "its schedule", now)
+                begin(self._state, self._observed, batch, row, "its schedule", now)
             return
 
     def abort(self, batch: Batch, name: str, reason: str, now: float) -> None:

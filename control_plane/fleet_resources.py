@@ -12,10 +12,11 @@ from control_plane import decode, zone_files
 from control_plane import zone_keys as keys
 from control_plane.core.acme import covers
 from control_plane.core.purges import place
+from control_plane.observed import Observed
 from control_plane.ports import Vault
 from control_plane.state import State
 from fleet.ids import last_part
-from locci.v1 import node_pb2, purge_pb2, resource_pb2, zone_pb2
+from locci.v1 import agent_pb2, node_pb2, purge_pb2, resource_pb2, zone_pb2
 
 _CHALLENGE_TTL_S: Final = 1.0
 
@@ -103,10 +104,11 @@ def http_proofs(state: State, hostnames: Collection[str]) -> resource_pb2.HttpPr
     return resource_pb2.HttpProofs(challenges=found) if found else None
 
 
-def cut_proven_within(state: State) -> duration_pb2.Duration | None:
-    """How long the slowest DNS server of the fleet needs to prove a cut, by its settings; None while none says so."""
+def cut_proven_within(state: State, observed: Observed) -> duration_pb2.Duration | None:
+    """How long the slowest DNS server of the fleet needs to prove a cut: by its last heartbeat, else by its settings;
+    None while none says so."""
     told = (
-        decode.span_s(session.cut_proven_within)
+        _cut_proven_s(session, observed.session(last_part(node.name), session.role).heartbeat)
         for node in state.nodes.values()
         if node.condition != node_pb2.NODE_CONDITION_REVOKED
         for session in node.sessions
@@ -114,3 +116,8 @@ def cut_proven_within(state: State) -> duration_pb2.Duration | None:
     )
     longest_s = max(told, default=0.0)
     return decode.duration(longest_s) if longest_s else None
+
+
+def _cut_proven_s(session: node_pb2.NodeSession, beat: agent_pb2.Heartbeat) -> float:
+    now = beat.HasField("cut_proven_within")
+    return decode.span_s(beat.cut_proven_within if now else session.cut_proven_within)

@@ -102,7 +102,7 @@ class Publication:
             zones=self.zones,
             regions=self.regions,
             hostnames=self.hostnames,
-            cut_proven_within=fleet_resources.cut_proven_within(self._state),
+            cut_proven_within=fleet_resources.cut_proven_within(self._state, self._observed),
         )
 
     @cached_property

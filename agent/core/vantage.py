@@ -18,6 +18,11 @@ PROBE_PAUSE_S: Final = 0.05
 PATIENCE_S: Final = 0.15
 """After so long without an answer to the first probe of a look the others follow."""
 PROBE_TIMEOUT_S: Final = 0.5
+FIRST_TIMEOUT_S: Final = 2.0
+"""Before anything is known of a node."""
+ROUND_TRIPS: Final = 3.0
+"""A probe of a node that is far away may take so many round trips; a good answer takes two. With more of them this
+vantage would go on to vouch for a node that is gone when DNS servers know already."""
 RISE: Final = 3
 """Looks that must be good before a node that failed is called in order."""
 WATCHED_MAX: Final = 8
@@ -59,11 +64,16 @@ class Sight:
         """After a look; without a reason it was good."""
         if reason:
             since = self.since if self.healthy is False else now
-            return Sight(False, since, reason)
+            return Sight(False, since, reason, round_trip_s=self.round_trip_s)
         looks = self.good_looks + 1
         if self.healthy is True or (self.healthy is False and looks < RISE):
             return replace(self, good_looks=looks, round_trip_s=round_trip_s)
         return Sight(True, now, "", looks, round_trip_s)
+
+
+def probe_timeout_s(sight: Sight) -> float:
+    """How long a probe of a node may take, by what was found of it."""
+    return max(PROBE_TIMEOUT_S, ROUND_TRIPS * sight.round_trip_s) if sight.healthy is not None else FIRST_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)

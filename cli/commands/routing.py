@@ -59,12 +59,12 @@ def _edge(region: Json, edge: Json) -> list[str]:
     return [region["region"], edge["node"], condition, ",".join(edge.get("addresses", [])), "; ".join(against)]
 
 
-def _hostname(hostname: Json, proven_s: float) -> list[str]:
+def _hostname(hostname: Json, proven_s: float | None) -> list[str]:
     routing = hostname.get("routing", {})
     replicas = ",".join(f"{e['node']}={e.get('healthy_replicas', 0)}" for e in hostname.get("endpoints", []))
     policy = word(routing.get("policy", ""), "STEERING_POLICY_")
     bound_s = drill_report.bound_s("rerouted", seconds_of(routing.get("ttl", "")), proven_s)
-    within = f"{bound_s:.1f}s"
+    within = "unknown" if bound_s is None else f"{bound_s:.2f}s"
     return [hostname["hostname"], hostname.get("app", ""), policy, routing.get("ttl", ""), within, replicas]
 
 

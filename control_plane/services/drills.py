@@ -117,7 +117,7 @@ class DrillService:
         return await self._context.idempotency.once(caller.principal, request, act)  # type: ignore[no-any-return]
 
     def _run(self, drill: drill_pb2.Drill, given: drill_pb2.DrillRun) -> drill_pb2.DrillRun:
-        row = new_run(self._state, drill, self._context.clock.wall())
+        row = new_run(self._state, self._context.observed, drill, self._context.clock.wall())
         row.requests, row.failed_requests = given.requests, given.failed_requests
         row.marks.extend(given.marks)
         if given.HasField("fault_time"):
@@ -141,9 +141,10 @@ class DrillService:
             def build(batch: Batch) -> drill_pb2.DrillRun:
                 drill = self._state.drills.copy(request.name)
                 self._check_runnable(drill)
+                now, observed = self._context.steady(), self._context.observed
                 if request.validate_only:
-                    return new_run(self._state, drill, self._context.steady())
-                return begin(self._state, batch, drill, caller.principal, self._context.steady())
+                    return new_run(self._state, observed, drill, now)
+                return begin(self._state, observed, batch, drill, caller.principal, now)
 
             row = await self._context.change(build)
             return row if request.validate_only else self._state.drill_runs.need(row.name)

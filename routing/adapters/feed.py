@@ -68,8 +68,10 @@ class Feed:
         return status
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
-        """How busy the host is."""
-        return host_facts.heartbeat(self._state_dir)
+        """How busy the host is, and how fast its probes would prove a cut."""
+        beat = host_facts.heartbeat(self._state_dir)
+        beat.cut_proven_within.FromMilliseconds(round(1000 * self._brain.cut_proven_within_s))
+        return beat
 
     def evidence(self) -> agent_pb2.Evidence | None:
         """What own probes find, by node; None before they have found anything."""

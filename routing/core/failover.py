@@ -145,6 +145,11 @@ class Failover:
         self._unsteady = {region: until for region, until in self._unsteady.items() if now < until}
         return frozenset(self._unsteady)
 
+    @property
+    def cut_proven_within_s(self) -> float:
+        """The worst case from the cut of a target to the last probe that proves it, by how long answers take now."""
+        return self.cadence.cut_proven_within_s(s.probed for s in self._targets.values() if s.verdict.in_rotation)
+
     def due_at(self, key: TargetKey) -> float:
         """When the next probe of a target is due."""
         state = self._targets[key]

@@ -352,6 +352,7 @@ class Heartbeat(_message.Message):
     DISK_USED_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     DRILL_CLIENTS_FIELD_NUMBER: _builtins.int
+    CUT_PROVEN_WITHIN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Rises by one."""
     load: _builtins.float
@@ -372,6 +373,10 @@ class Heartbeat(_message.Message):
     def drill_clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillClientCounts]:
         """What synthetic clients of drills counted so far; only while a run goes on."""
 
+    @_builtins.property
+    def cut_proven_within(self) -> _duration_pb2.Duration:
+        """A DNS server: the same as in Hello, by how long answers to its probes take now; it takes the place of that."""
+
     def __init__(
         self,
         *,
@@ -382,10 +387,11 @@ class Heartbeat(_message.Message):
         disk_used: _builtins.float = ...,
         usage: _abc.Iterable[Global___ReplicaUsage] | None = ...,
         drill_clients: _abc.Iterable[Global___DrillClientCounts] | None = ...,
+        cut_proven_within: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cut_proven_within", b"cut_proven_within", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_used", b"disk_used", "drill_clients", b"drill_clients", "load", b"load", "memory_used", b"memory_used", "sequence", b"sequence", "time", b"time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_proven_within", b"cut_proven_within", "disk_used", b"disk_used", "drill_clients", b"drill_clients", "load", b"load", "memory_used", b"memory_used", "sequence", b"sequence", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -756,7 +756,7 @@ class DrillRun(_message.Message):
 
     @_builtins.property
     def cut_proven_within(self) -> _duration_pb2.Duration:
-        """So long after the fault the probes of every DNS server had to have proven it, by their settings when it was created."""
+        """So long after the fault the probes of every DNS server had to have proven it, by their settings and by how long answers to them took when it was created."""
 
     @_builtins.property
     def rollouts(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:

@@ -48,7 +48,7 @@ class RoutingTable(_message.Message):
 
     @_builtins.property
     def cut_proven_within(self) -> _duration_pb2.Duration:
-        """So long after the cut of a link the probes of every DNS server have proven it, by their settings; unset while none has said so."""
+        """So long after the cut of a link the probes of every DNS server have proven it, by their settings and by how long answers to them take; unset while none has said so."""
 
     def __init__(
         self,

@@ -78,7 +78,8 @@ class Host:
         self.load = 0.1
         self.counts: list[agent_pb2.DrillClientCounts] = []
         self._events: list[event_pb2.Event] = []
-        self.cut_proven_s = 0.0
+        self.cut_proven_s = self.proven_now_s = 0.0
+        """Of a DNS server: by its settings, and by its heartbeats."""
         self.edge_revision = self._edge_said = 0
         """By which revision its edge serves."""
         self.leases: dict[str, float] = {}
@@ -218,7 +219,10 @@ class Host:
         )
 
     def heartbeat(self) -> agent_pb2.Heartbeat:
-        return agent_pb2.Heartbeat(load=self.load, drill_clients=self.counts)
+        beat = agent_pb2.Heartbeat(load=self.load, drill_clients=self.counts)
+        if self.proven_now_s:
+            beat.cut_proven_within.FromMilliseconds(round(1000 * self.proven_now_s))
+        return beat
 
 
 class Rig:

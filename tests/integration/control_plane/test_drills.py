@@ -204,6 +204,16 @@ async def test_the_slowest_dns_server_decides_the_bound(rig: Rig) -> None:
         return await told_s() == 4.15
 
     await until(slowest, "the bound of the slower one")
+    rig.hosts["dns-9"].proven_now_s = 2.45
+    rig.hosts["dns-9"].link.wake()
+
+    async def by_its_heartbeat() -> bool:
+        return await told_s() == 2.45
+
+    await until(by_its_heartbeat, "its heartbeat takes the place of its settings")
+    await declare(rig, 3, drill_pb2.FAULT_KIND_REGION_CUT)
+    run = await rig.drills.CreateDrillRun(drill_pb2.CreateDrillRunRequest(parent="drills/cut", run=RUN()))
+    assert run.cut_proven_within.ToTimedelta().total_seconds() == 2.45, "the report shows the same as the table"
 
 
 async def test_a_drill_of_several_steps_is_one_run_with_one_report(rig: Rig) -> None:

@@ -1,54 +1,24 @@
-"""DNS servers, edges and a control plane on a network in virtual time; a seed reproduces every run.
-
-A probe is modelled as TCP sends it: a handshake that is tried again after 1 s, a request that is tried again after
-0.2, 0.4 and 0.8 s, each packet lost with the same probability in each direction.
-"""
+"""DNS servers, edges and a control plane on a network in virtual time; a seed reproduces every run."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from agent.core.vantage import LOOK_INTERVAL_S, PATIENCE_S, PROBE_PAUSE_S, PROBE_TIMEOUT_S, PROBES, Sight
-from routing.core.failover import (
-    ChangeRotation,
-    Command,
-    Event,
-    Failover,
-    FeedChanged,
-    ProbeFailed,
-    ProbeLaunched,
-    ProbeSucceeded,
-    ReportBrake,
-    TableAccepted,
-)
+from agent.core.vantage import LOOK_INTERVAL_S, PATIENCE_S, PROBE_PAUSE_S, PROBES, Sight, probe_timeout_s
+from routing.core.evidence import Target
+from routing.core.failover import ChangeRotation, Command, Event, Failover, FeedChanged, ReportBrake, TableAccepted
 from routing.core.model import Condition, ForeignEvidence, Hostname, Region, RoutingTable, TargetKey
 from routing.core.steering import Client, decide
-from routing.core.verdict import Verdict
+from tests.simulation.routing.probing import Path, Probing, Server, answer_s
+from tests.simulation.timeline import Timeline
 from tests.unit.routing.tables import EVERYWHERE, regions
 
-LISTEN_S = 2.0
 SUSPECT_AFTER_S = 2.5
 FEED_DEAD_AFTER_S = 2.0
 CONTROL = "control"
 """The control plane's own place on the network."""
-
-
-@dataclass
-class Server:
-    """A DNS server: the brain, what it has under way, what it did."""
-
-    node: str
-    region: str
-    brain: Failover
-    under_way: dict[TargetKey, dict[int, float]] = field(default_factory=dict)
-    scheduled: dict[TargetKey, float] = field(default_factory=dict)
-    log: list[tuple[float, TargetKey, Verdict]] = field(default_factory=list)
-    brakes: list[tuple[float, bool]] = field(default_factory=list)
-    evidence: dict[str, ForeignEvidence] = field(default_factory=dict)
 
 
 class World:
@@ -57,7 +27,7 @@ class World:
     def __init__(self, seed: int, *, loss: float = 0.0, edges: int = 1, dns_only: bool = False, vantages: bool = False):
         """With `vantages` the first edge of each region looks at those of the others."""
         self.rng = random.Random(seed)
-        self.now = 0.0
+        self.time = Timeline()
         self.loss = loss
         self.cut: set[frozenset[str]] = set()
         self.refusing: set[str] = set()
@@ -71,14 +41,15 @@ class World:
         self.regions = regions(edges=edges)
         self.conditions = {edge.node: Condition.READY for r in self.regions.values() for edge in r.edges}
         self._unheard_since: dict[str, float] = {}
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
+        self._probing = Probing(self.time, self.rng, self._path, self._execute, self._check_never_empty)
         nodes = {home: f"{home}-dns" if dns_only else f"{home}-1" for home in ("eu", "us")}
         self.servers = [Server(node, home, Failover(node, home)) for home, node in nodes.items()]
         self.sights: dict[tuple[str, str], Sight] = {}
         """By the edge that looks and the node that it looks at: what it sees."""
         self.told: dict[tuple[str, str], bool] = {}
         """What the control plane has heard of that."""
+        self._answered_with: set[frozenset[TargetKey]] = set()
+        """Rotations with which no client is left without an address."""
         self._start()
         for region in self.regions if vantages else ():
             for node in (edge.node for other in self.regions.values() if other.id != region for edge in other.edges):
@@ -86,17 +57,18 @@ class World:
 
     # What a test does
 
+    @property
+    def now(self) -> float:
+        """Virtual time."""
+        return self.time.now
+
     def run(self, seconds: float) -> None:
         """Lets time pass."""
-        end = self.now + seconds
-        while self._events and self._events[0][0] <= end:
-            self.now, _, action = heapq.heappop(self._events)
-            action()
-        self.now = end
+        self.time.run(seconds)
 
     def at(self, time: float, action: Callable[[], None]) -> None:
         """Does something at a time."""
-        heapq.heappush(self._events, (time, next(self._order), action))
+        self.time.at(time, action)
 
     def isolate(self, place: str) -> None:
         """Cuts every link of a region."""
@@ -124,10 +96,7 @@ class World:
         self.at(0.1, self._control)
 
     def _handle(self, server: Server, event: Event) -> None:
-        for command in server.brain.handle(event, self.now):
-            self._execute(server, command)
-        self._schedule(server)
-        self._check_never_empty(server)
+        self._probing.handle(server, event)
 
     def _execute(self, server: Server, command: Command) -> None:
         match command:
@@ -140,88 +109,43 @@ class World:
                 self._tell(server)
 
     def _check_never_empty(self, server: Server) -> None:
+        rotation = server.brain.rotation()
+        if rotation in self._answered_with:
+            return
         for family in {key[1] for key in server.brain.targets}:
             hostname = Hostname("h.example.net", replicas=EVERYWHERE)
-            assert decide(hostname, self.regions, Client(), server.brain.rotation(), family).addresses
+            assert decide(hostname, self.regions, Client(), rotation, family).addresses
+        self._answered_with.add(rotation)
 
-    def _schedule(self, server: Server) -> None:
-        for key in server.brain.targets:
-            due = max(self.now, server.brain.due_at(key))
-            if server.scheduled.get(key, float("inf")) > due:
-                server.scheduled[key] = due
-                self.at(due, lambda key=key, due=due: self._due(server, key, due))  # type: ignore[misc]
+    def _path(self, server: Server, target: Target) -> Path:
+        return self._way(server.region, target.region, target.node)
 
-    def _due(self, server: Server, key: TargetKey, due: float) -> None:
-        if server.scheduled.get(key) != due:
-            return
-        del server.scheduled[key]
-        if server.brain.due_at(key) <= self.now:
-            self._probe(server, key)
-        self._schedule(server)
-
-    def _probe(self, server: Server, key: TargetKey) -> None:
-        target = server.brain.targets[key].target
-        attempt, launched = next(self._order), self.now
-        server.under_way.setdefault(key, {})[attempt] = launched
-        timeout_s = server.brain.cadence.probe_timeout_s(server.brain.targets[key].probed)
-        self._handle(server, ProbeLaunched(key))
-        answer_s, refused = self._answer_s(server.region, target.region, target.node)
-        if answer_s <= LISTEN_S:
-            self.at(launched + answer_s, lambda: self._answered(server, key, attempt, launched, refused))
-        if answer_s > timeout_s:
-            self.at(launched + timeout_s, lambda: self._timed_out(server, key, attempt, launched))
-
-    def _answer_s(self, here: str, there: str, node: str) -> tuple[float, bool]:
-        """When a probe launched now is answered (infinity for never), and whether by a refusal."""
+    def _way(self, here: str, there: str, node: str) -> Path:
         round_trip_s = self.round_trip_s.get(frozenset((here, there)), 0.001)
-        arrives = (1 - (0.0 if here == there else self.loss)) ** 2
-        if not self.reaches(here, there):
-            return float("inf"), False
-        for handshake_s in (0.0, 1.0):
-            if self.rng.random() < arrives:
-                if node in self.refusing:
-                    return handshake_s + round_trip_s, True
-                for request_s in (0.0, 0.2, 0.6, 1.4):
-                    if self.rng.random() < arrives:
-                        return handshake_s + request_s + 2 * round_trip_s, False
-                return float("inf"), False
-        return float("inf"), False
-
-    def _answered(self, server: Server, key: TargetKey, attempt: int, launched: float, refused: bool) -> None:
-        target = server.brain.targets[key].target
-        if attempt not in server.under_way[key] or not self.reaches(server.region, target.region):
-            return
-        if refused:
-            del server.under_way[key][attempt]
-            self._handle(server, ProbeFailed(key, launched, False, "connection refused"))
-        else:
-            server.under_way[key].clear()
-            self._handle(server, ProbeSucceeded(key, self.now - launched))
-
-    def _timed_out(self, server: Server, key: TargetKey, attempt: int, launched: float) -> None:
-        if attempt in server.under_way[key]:
-            self._handle(server, ProbeFailed(key, launched, True, "no answer"))
+        loss = 0.0 if here == there else self.loss
+        return Path(self.reaches(here, there), round_trip_s, loss, node in self.refusing)
 
     # Edges as vantages: a look is eight overlapping probes, of which one good one is enough
 
     def _look(self, region: str, node: str) -> None:
         there = next(r.id for r in self.regions.values() for edge in r.edges if edge.node == node)
-        failed_s, refused = PATIENCE_S + (PROBES - 1) * PROBE_PAUSE_S + PROBE_TIMEOUT_S, False
-        good_s = float("inf")
+        path = self._way(region, there, node)
+        timeout_s = probe_timeout_s(self.sights.get((f"{region}-1", node), Sight()))
+        failed_s, good_s = PATIENCE_S + (PROBES - 1) * PROBE_PAUSE_S + timeout_s, float("inf")
         for number in range(PROBES):
             launched_s = (PATIENCE_S + (number - 1) * PROBE_PAUSE_S) if number else 0.0
-            answer_s, refused = self._answer_s(region, there, node)
-            if answer_s <= 2 * PROBE_TIMEOUT_S:
-                good_s = min(good_s, launched_s + answer_s)
+            takes_s = answer_s(path, self.rng)
+            if takes_s <= timeout_s:
+                good_s = min(good_s, launched_s + takes_s)
                 break
-        reason = "connection refused" if refused else "" if good_s < failed_s else "no answer"
+        reason = "connection refused" if path.refuses else "" if good_s < failed_s else "no answer"
         ended = self.now + min(good_s, failed_s)
-        self.at(ended, lambda: self._looked(region, node, reason))
+        self.at(ended, lambda: self._looked(region, node, reason, path.round_trip_s))
         self.at(max(ended, self.now + LOOK_INTERVAL_S), lambda: self._look(region, node))
 
-    def _looked(self, region: str, node: str, reason: str) -> None:
+    def _looked(self, region: str, node: str, reason: str, round_trip_s: float) -> None:
         key = f"{region}-1", node
-        sight = self.sights[key] = self.sights.get(key, Sight()).looked(reason, self.now)
+        sight = self.sights[key] = self.sights.get(key, Sight()).looked(reason, self.now, round_trip_s)
         if not self.reaches(region, CONTROL) or sight.healthy is None:
             return
         if self.told.get(key) != sight.healthy:
@@ -239,6 +163,13 @@ class World:
     # The control plane: hears heartbeats, passes evidence on
 
     def _control(self) -> None:
+        at_rest = not (self.cut or self.deaf or self._unheard_since)
+        changed = False if at_rest else self._listen()
+        if changed:
+            self._publish()
+        self.at(self.now + 0.1, self._control)
+
+    def _listen(self) -> bool:
         changed = False
         for region, nodes in {r.id: [e.node for e in r.edges] for r in self.regions.values()}.items():
             for node in nodes:
@@ -250,9 +181,7 @@ class World:
             if server.brain.feed_alive == dead:
                 self._handle(server, FeedChanged(not dead))
                 changed = True
-        if changed:
-            self._publish()
-        self.at(self.now + 0.1, self._control)
+        return changed
 
     def _hear(self, region: str, node: str) -> bool:
         if self.reaches(region, CONTROL) and not self.deaf:

@@ -25,6 +25,7 @@ RUN = {
     "requests": "200",
     "failed_requests": "40",
     "passed": True,
+    "cut_proven_within": "2.150s",
 }
 
 
@@ -42,6 +43,8 @@ def test_stages_stand_beside_objective_and_bound() -> None:
 def test_the_bound_follows_from_what_dns_servers_said() -> None:
     told = RUN | {"cut_proven_within": "4.150s"}
     assert [s.bound_s for s in stages(told, 2.0)] == [None, 4.15, 7.15]
+    untold = {key: value for key, value in RUN.items() if key != "cut_proven_within"}
+    assert [s.bound_s for s in stages(untold, 2.0)] == [None, None, None], "nobody has said it"
 
 
 def test_the_text_is_for_people() -> None:
