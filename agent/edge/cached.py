@@ -75,7 +75,8 @@ def respond(
         headers = _dressed(_edited(conditional.headers_of_304(entry), edits), entry, now, member, extra)
         return Answer(304, b"Not Modified", headers, b"")
     headers = _edited(list(entry.headers), edits)
-    status, reason, body = entry.status, entry.reason, entry.body
+    status, reason = entry.status, entry.reason
+    body: bytes | memoryview = entry.body
     ranges = conditional.byte_ranges(head.fields, entry) if head.method == b"GET" else False
     if ranges is True:
         size = b"bytes */%d" % entry.size
@@ -92,11 +93,11 @@ def respond(
 
 def _partial(
     state: EdgeState, entry: StoredResponse, headers: HeaderList, ranges: list[tuple[int, int]]
-) -> tuple[HeaderList, bytes]:
+) -> tuple[HeaderList, bytes | memoryview]:
     """Fields and body of a 206 (RFC 9110 section 15.3.7): one range as it is, several as parts."""
     if len(ranges) == 1:
         first, last = ranges[0]
-        data = entry.take(first, last)
+        data = entry.view(first, last)
         assert data is not None
         return [*headers, (b"Content-Range", b"bytes %d-%d/%d" % (first, last, entry.size))], data
     boundary = b"%032x" % state.rng.getrandbits(128)

@@ -15,14 +15,14 @@ from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse, Variant
 from agent.edge.core.headers import HeaderList, encode_head
 from agent.edge.core.http_rules import NO_HTTP_RULES
 from agent.edge.core.request_head import Refused, RequestHead, switches
-from agent.edge.express import Express
 from agent.edge.fetcher import Incoming
+from agent.edge.large import PIECE_BYTES, Large
+from agent.edge.leaving import Leaving
 from agent.edge.listening import address_of
 from agent.edge.request_reader import PAUSE_QUEUE, PAUSE_TUNNEL
 from agent.edge.responder import Request
 from agent.edge.responses import Answer
 from agent.edge.tunnel import Tunnel
-from agent.edge.unread import Unread, unread_bytes
 
 if TYPE_CHECKING:
     from agent.edge.listener import Listener
@@ -30,32 +30,22 @@ if TYPE_CHECKING:
 QUEUE_MAX: Final = 16
 COALESCED_BYTES_MAX: Final = 16 * 1024
 """A body up to this size is copied behind its head: cheaper than a second buffer on its way to the kernel."""
-LINGER_S: Final = 2.0
-HALF_CLOSED_S: Final = 5.0
-"""A client that has closed its side waits for an answer, or has gone; after so long it is taken for gone."""
-RETIRE_IDLE_S: Final = 5.0
-DRAIN_IDLE_S: Final = 0.25
-"""So long after its last request a client is taken to be about to send another one."""
 DISCARD_BYTES_MAX: Final = 1024 * 1024
 
 
-class ClientConnection(Express):
+class ClientConnection(Leaving):
     """HTTP/1.1 with one client, or with another edge when `peer`."""
 
     __slots__ = (
         "__weakref__",
         "_chunked",
-        "_client_done",
         "_closes",
-        "_delimited",
-        "_linger_since",
+        "_large",
         "_paused",
         "_pending",
         "_rest",
         "_status",
         "_task",
-        "_tunnel",
-        "_unread",
         "_write_waiter",
     )
 
@@ -66,20 +56,10 @@ class ClientConnection(Express):
         self._pending = b""
         self._chunked = False
         self._closes = False
-        self._tunnel: Tunnel | None = None
         self._rest = b""
         self._write_waiter: asyncio.Future[None] | None = None
-        self._unread = Unread()
-        self._delimited = True
         self._paused = 0
-        self._linger_since = 0.0
-        self._client_done = False
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """The transport of an established connection."""
-        assert self._transport is not None
-        return self._transport
+        self._large: Large | None = None
 
     # ---- asyncio.Protocol
 
@@ -105,6 +85,9 @@ class ClientConnection(Express):
             self._relay.abandon()
         if self._task is not None:
             self._task.cancel()
+        if self._large is not None:
+            self._large.over()
+            self._large = None
 
     def eof_received(self) -> bool:
         """A client that has only closed its side still gets the answers that it waits for."""
@@ -126,6 +109,7 @@ class ClientConnection(Express):
 
     def resume_writing(self) -> None:
         self._writable = True
+        self._feed()
         self._wake_writer()
         if self._tunnel is not None:
             self._tunnel.client_drained()
@@ -179,6 +163,8 @@ class ClientConnection(Express):
             return False
         rendered = entry.rendered if entry.rendered_second == int(now) else entry.render(now)
         size = len(entry.body)
+        if size > PIECE_BYTES:
+            return False
         request_id = state.request_id()
         if size <= RENDER_BODY_BYTES_MAX:
             self.transport.write(b"HTTP/1.1 200 OK\r\nX-Request-Id: %b%b" % (request_id, rendered))
@@ -233,6 +219,8 @@ class ClientConnection(Express):
         if again:
             self._task = self._loop.create_task(self._serve(request))
             return
+        if self._large is not None:
+            return
         self._active = None
         if not self.transport.is_closing():
             self._pump()
@@ -251,7 +239,7 @@ class ClientConnection(Express):
             await self.serve(request, self._listener.exchange)
         finally:
             self._task = None
-            if self._active is request:
+            if self._active is request and self._large is None:
                 self._active = None
             if self._transport is not None and not self._transport.is_closing():
                 self._pump()
@@ -285,6 +273,9 @@ class ClientConnection(Express):
         self._state.counters.status(answer.status)
         headers = answer.headers + cached.connection_header(request.head, close)
         head = encode_head(b"HTTP/1.1 %d %b" % (answer.status, answer.reason), headers)
+        if len(answer.body) > PIECE_BYTES and not request.bodiless:
+            self._send_large(head, answer.body, request, answer.status, close=close)
+            return
         if answer.body and not request.bodiless:
             self.transport.writelines((head, answer.body))
         else:
@@ -297,19 +288,38 @@ class ClientConnection(Express):
     def send_whole(self, request: Request, entry: StoredResponse, member: bytes, now: float) -> None:
         size = len(entry.body)
         head = b"%bX-Request-Id: %b\r\n\r\n" % (entry.head(now, member)[:-2], request.id)
-        if size <= COALESCED_BYTES_MAX:
-            self.transport.write(head + entry.body)
-        else:
-            self.transport.writelines((head, entry.body))
         counters = self._state.counters
         counters.status(200)
         counters.hits_total += 1
         counters.body_bytes_sent_total += size
         request.cache_status = member
+        if size > PIECE_BYTES:
+            self._relay = None
+            self._send_large(head, entry.body, request, 200, close=False)
+            return
+        if size <= COALESCED_BYTES_MAX:
+            self.transport.write(head + entry.body)
+        else:
+            self.transport.writelines((head, entry.body))
         self._log(request, 200, size)
         self._active = self._relay = None
         if self._queue:
             self.gone_on()
+
+    def _send_large(self, head: bytes, body: bytes | memoryview, request: Request, status: int, *, close: bool) -> None:
+        """Sends a stored body as the client takes it."""
+        self._large = Large(self._state.loans, body, request, status, close=close)
+        self.transport.write(head)
+        self._feed()
+
+    def _feed(self) -> None:
+        while (large := self._large) is not None and self._writable and not self.transport.is_closing():
+            if large.feed(self.transport):
+                large.over()
+                self._large = None
+                self._end(large.request, large.status, large.size, close=large.close)
+                if self._task is None and not self.transport.is_closing():
+                    self._pump()
 
     def begin_response(
         self, request: Request, status: int, reason: bytes, headers: HeaderList, length: int | None
@@ -406,84 +416,6 @@ class ClientConnection(Express):
             self._deaf = True
             self._log(request, 101, 0)
             self.transport.close()
-
-    # ---- the end
-
-    def _close(self, request: Request) -> None:
-        announced = request.head.keep_alive and self._delimited  # and not by the client: it may have sent more
-        self._deaf = True
-        self._queue.clear()
-        if (request.body is None or request.body.complete) and not announced:
-            self.transport.close()
-        else:
-            self._linger()
-
-    def _linger(self) -> None:
-        """Closes so that a client that is still sending gets the response before the reset (RFC 9112 section 9.6)."""
-        self._deaf = True
-        self._queue.clear()
-        self._linger_since = self._loop.time()
-        if self._client_done:
-            self.transport.close()
-        elif self.transport.can_write_eof():
-            self.transport.write_eof()
-
-    def sweep(self, now: float) -> None:
-        """Ends what takes too long. Called every now and then."""
-        if self.transport.is_closing():
-            return
-        if self._linger_since:
-            if now - self._linger_since > LINGER_S:
-                self.transport.abort()
-            return
-        if self._client_done and now - self._data_at > HALF_CLOSED_S:
-            self.transport.abort()
-            return
-        if not self._writable:
-            if self._unread.too_slow(self.transport, now, self._state.settings):
-                self.transport.abort()
-            return
-        if why := self.slow(now):
-            self._too_slow(Refused(408, why))
-        elif self._active is not None or self._tunnel is not None:
-            if self._body is None and not self._client_done:
-                self._data_at = now  # it idles from the end of the answer on
-        elif now - self._data_at > self._state.settings.idle_timeout_s:
-            self._close_idle()
-
-    def _too_slow(self, refusal: Refused) -> None:
-        if self._body is not None:
-            self._body.fail(refusal)
-            self._state.counters.refused_total += 1
-            self._deaf = True
-        else:
-            self.refuse(refusal)
-
-    def drain(self, now: float) -> None:
-        """The worker stops: an idle connection closes, one in use after its response."""
-        if now - self._data_at > DRAIN_IDLE_S:
-            self._close_idle()
-
-    def retire(self, now: float) -> None:
-        """Another worker is there: an idle connection closes, but not so soon that a request would be on its way."""
-        if now - self._data_at > RETIRE_IDLE_S:
-            self._close_idle()
-
-    def _close_idle(self) -> None:
-        """Closes unless something is under way, or has come and is not read (after a pause of the whole process)."""
-        idle = not self.busy and self._between and self._tunnel is None
-        if idle and not self._linger_since and not self.transport.is_closing() and not unread_bytes(self.transport):
-            self.transport.close()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being answered."""
-        return self._active is not None or bool(self._queue)
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether there is something to answer, or to send, or may be soon."""
-        return not self.transport.is_closing() or self.transport.get_write_buffer_size() > 0
 
     def _wake_writer(self) -> None:
         if self._write_waiter is not None and not self._write_waiter.done():

@@ -16,9 +16,12 @@ from agent.edge.core.headers import Fields, HeaderList, Origin
 from agent.edge.core.request_head import RequestHead
 from agent.edge.core.routing import Route
 from agent.edge.fetcher import Incoming
+from agent.edge.loans import Loans
 from agent.edge.upstream import Early
 
 WINDOW_BYTES: Final = 1024 * 1024
+READ_BYTES: Final = 256 * 1024
+"""A reader who is behind gets about so much at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,14 @@ class Fill:
         self.leader: Reader | None = None
         self._base = 0
         self._producer: asyncio.Future[None] | None = None
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | memoryview] = []
         self._bytes = 0
         self._done = False
         self._broken = False
         self._waiters: set[asyncio.Future[None]] = set()
+        self._loans: Loans | None = None
+        self._lent = b""
+        self._loan = 0
 
     def fits(self, request: Fields) -> bool:
         """Whether the shared response is the one for this request too (RFC 9111 section 4.1)."""
@@ -129,6 +135,15 @@ class Fill:
         """Someone has all, or has gone."""
         self.readers.discard(reader)
         self._wake_producer()
+        if self._loans is not None and not self.readers:
+            self._loans.back(self._loan, self._lent)
+            self._loans = None
+
+    def lend(self, loans: Loans, body: bytes) -> None:
+        """Counts the body that is whole for as long as someone reads it here."""
+        if self.readers and len(body) > READ_BYTES:
+            self._loans, self._lent = loans, body
+            self._loan = loans.take(body)
 
     def available(self, reader: Reader) -> bool:
         """Whether there is something that the reader has not had, or an end."""
@@ -147,8 +162,13 @@ class Fill:
                 await waiter
             finally:
                 self._waiters.discard(waiter)
-        data = b"".join(self._chunks[reader.position - self._base :])
-        reader.position = self._base + len(self._chunks)
+        first = last = reader.position - self._base
+        size = 0
+        while last < len(self._chunks) and (not size or size + len(self._chunks[last]) <= READ_BYTES):
+            size += len(self._chunks[last])
+            last += 1
+        data = b"".join(self._chunks[first:last])
+        reader.position = self._base + last
         self._wake_producer()
         return data
 
@@ -173,7 +193,11 @@ class Fill:
 
     def add(self, data: bytes) -> None:
         """More of the body."""
-        self._chunks.append(data)
+        if len(data) <= READ_BYTES:
+            self._chunks.append(data)
+        else:
+            view = memoryview(data)
+            self._chunks += [view[at : at + READ_BYTES] for at in range(0, len(data), READ_BYTES)]
         self._bytes += len(data)
         self._wake()
 
@@ -188,8 +212,15 @@ class Fill:
         return self._bytes
 
     def whole(self) -> bytes:
-        """The body."""
-        return b"".join(self._chunks)
+        """The body; from now on readers read it, not a copy of their own."""
+        body, at = b"".join(self._chunks), 0
+        if len(body) <= READ_BYTES:
+            return body
+        view = memoryview(body)
+        for number, chunk in enumerate(self._chunks):
+            self._chunks[number] = view[at : at + len(chunk)]
+            at += len(chunk)
+        return body
 
     def _wake(self) -> None:
         for waiter in self._waiters:

@@ -34,6 +34,10 @@ from agent.edge.upstream import UpstreamError
 DROPPED: Final = frozenset((*CONDITIONS, b"cache-control"))
 # RFC 5861 section 4.
 ERRORS: Final = frozenset((500, 502, 503, 504))
+FILL_BYTES_MIN: Final = 64 * 2**20
+"""So much may come at the same time, however small the cache is."""
+NO_ROOM: Final = "no room"
+_NOT_OF_THE_RESPONSE: Final = frozenset(("invalidated", NO_ROOM))
 
 
 class Filler:
@@ -60,7 +64,7 @@ class Filler:
 
         None when fetches hold as much memory as they may.
         """
-        if self._state.fill_bytes > self._state.settings.ram_cache_bytes:
+        if not self._room(1) or self._state.loans.bytes > 2 * self._most:
             return None
         fill = Fill(key, route, head, origin, stale, stale_if_error_s, part)
         fill.purge_round = self._state.purge_round
@@ -72,6 +76,14 @@ class Filler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return fill
+
+    @property
+    def _most(self) -> int:
+        return max(self._state.settings.ram_cache_bytes, FILL_BYTES_MIN)
+
+    def _room(self, size: int) -> bool:
+        """Whether so much more may come and be stored: what comes at the same time has a bound."""
+        return self._state.fill_bytes + size <= self._most
 
     async def close(self) -> None:
         """Ends all that run."""
@@ -175,6 +187,8 @@ class Filler:
         why = coming.why
         if not why and coming.known_bytes > fill.route.object_bytes_max:
             why = "too large"
+        if not why and not self._room(coming.known_bytes):
+            why = NO_ROOM
         if why or not fill.may_store:
             await self._hand_over(fill, incoming, why or "invalidated")
             return
@@ -234,20 +248,26 @@ class Filler:
     async def _read(self, fill: Fill, incoming: Incoming) -> bool:
         """Reads the body to its end; False when it grew beyond what is stored."""
         state, size_max = self._state, fill.route.object_bytes_max
-        counted = 0
+        counted = fill.length or 0  # what is known to come has its place
+        state.fill_bytes += counted
+        kept = True
         try:
             while data := await incoming.connection.read():
                 fill.add(data)
-                if fill.size <= size_max:
-                    counted += len(data)
-                    state.fill_bytes += len(data)
+                more = max(0, fill.size - counted)
+                kept = kept and fill.size <= size_max and (not more or self._room(more))
+                if kept:
+                    counted += more
+                    state.fill_bytes += more
                 else:
-                    self._state.leave_fill(fill)  # nobody joins any more
+                    state.fill_bytes -= counted
+                    counted = 0
+                    state.leave_fill(fill)  # nobody joins any more
                     if not await fill.trim():
                         raise UpstreamError("nobody reads", sent=True, began=True)
         finally:
             state.fill_bytes -= counted
-        return fill.size <= size_max
+        return kept
 
     async def _revalidated(self, fill: Fill, incoming: Incoming, stale: StoredResponse) -> None:
         """RFC 9111 section 4.3.4."""
@@ -294,6 +314,8 @@ class Filler:
             self._state.tier.put(key, entry, variants, request)
 
     def _store(self, fill: Fill, entry: StoredResponse) -> None:
+        if entry.parts is None:
+            fill.lend(self._state.loans, entry.body)
         entry.edits = fill.route.http.response
         if not fill.route.http.guards:
             entry.checked = fill.purge_round  # no order that is younger than its fetch was compared with it
@@ -302,7 +324,7 @@ class Filler:
     async def _hand_over(self, fill: Fill, incoming: Incoming, why: str) -> None:
         """To the client that waits for it; when it has gone, the response is of no use."""
         of_part = bool(fill.part) and why == "too large"
-        if why != "invalidated" and why not in freshness.REASONS_OF_REQUEST and not of_part:
+        if why not in _NOT_OF_THE_RESPONSE and why not in freshness.REASONS_OF_REQUEST and not of_part:
             self._state.mark_uncacheable(fill.key)
             if fill.stale is not None and incoming.connection.status not in ERRORS:
                 self._state.drop(fill.key, fill.head.fields)

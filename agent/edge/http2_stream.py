@@ -15,6 +15,7 @@ from agent.edge.core.http2_frames import ErrorCode
 from agent.edge.core.http2_request import FORBIDDEN
 from agent.edge.core.request_head import Refused
 from agent.edge.fetcher import Incoming
+from agent.edge.large import PIECE_BYTES
 from agent.edge.responder import Request, Responder
 from agent.edge.responses import Answer
 
@@ -51,6 +52,7 @@ class Stream(Responder):
         self._out_since = 0.0
         """Since when there is always something that waits for the client."""
         self._status = 0
+        self._lent: tuple[int, bytes | memoryview] | None = None
         self._after: HeaderList = []
         """Trailers, for the last frame."""
         self._waiter: asyncio.Future[None] | None = None
@@ -90,15 +92,17 @@ class Stream(Responder):
     # ---- the answer
 
     def send(self, request: Request, answer: Answer, *, close: bool = False) -> None:
-        body = b"" if request.bodiless else answer.body
+        body: bytes | memoryview = b"" if request.bodiless else answer.body
         self.whole(answer, body)
         self._log(request, answer.status, len(body))
 
-    def whole(self, answer: Answer, body: bytes) -> None:
+    def whole(self, answer: Answer, body: bytes | memoryview) -> None:
         """Sends a whole response, whatever becomes of the request's body."""
         self._state.counters.status(answer.status)
         self._fields(answer.status, answer.headers, end=not body)
         if body:
+            if len(body) > PIECE_BYTES:
+                self._lent = (self._state.loans.take(body), body)
             self._put(body)
             self._last = True
         self._connection.push(self)
@@ -154,7 +158,7 @@ class Stream(Responder):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         if not self.closed:
             if not self._out:
                 self.moved_at = self._out_since = self._connection.now()
@@ -226,9 +230,16 @@ class Stream(Responder):
         end = self._last and not self._out and not self._after
         self._connection.send_data(self.number, data, end=end)
         self.closed = end
+        if end:
+            self._give_back()
         if self._out_bytes <= BUFFER_HIGH_BYTES:
             self._wake()
         return True
+
+    def _give_back(self) -> None:
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            self._state.loans.back(*lent)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -237,6 +248,7 @@ class Stream(Responder):
     def abandon(self) -> None:
         """Nobody wants the answer, or it cannot be given."""
         self.closed = True
+        self._give_back()
         self._out.clear()
         self._out_bytes = 0
         self._pending = None

@@ -45,7 +45,7 @@ class Answer:
     status: int
     reason: bytes
     headers: HeaderList
-    body: bytes
+    body: bytes | memoryview
 
 
 def explained(status: int, message: str, now: float, extra: HeaderList | None = None) -> Answer:

@@ -22,6 +22,7 @@ from agent.edge.core.request_head import RequestHead
 from agent.edge.core.routing import Route, Table
 from agent.edge.core.sightings import RoundTrips
 from agent.edge.counters import Counters
+from agent.edge.loans import Loans
 from agent.edge.ports import SecondTier
 from agent.edge.settings import EdgeSettings
 from fleet.clock import Clock
@@ -68,6 +69,8 @@ class EdgeState:
         self.part_fills: dict[bytes, dict[bytes, Fill]] = {}
         """Fetches of parts, by primary key and by what is wanted of it."""
         self.fill_bytes = 0
+        """What runs of fetches has come, or is known to come, and may be stored."""
+        self.loans = Loans()
         self.forgotten = 0
         """Rises whenever something was forgotten that the second tier may still have."""
         self.clients_connected: Counter[bytes] = Counter()

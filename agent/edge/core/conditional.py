@@ -12,6 +12,8 @@ from agent.edge.core.headers import Fields, HeaderList
 from agent.edge.core.request_head import CONDITIONS
 
 _RANGE: Final = re.compile(rb"([0-9]{0,18})-([0-9]{0,18})")
+MULTIPART_BYTES_MAX: Final = 1024 * 1024
+"""Several ranges are put together in memory; of a request for more of that the ranges are ignored (section 14.2)."""
 RANGES_MAX: Final = 8
 """Of a request with more of them, or with some that overlap, the ranges are ignored (RFC 9110 section 17.15)."""
 _TAG: Final = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
@@ -113,6 +115,8 @@ def byte_ranges(fields: Fields, entry: StoredResponse) -> list[tuple[int, int]] 
             return False
         if (one := _satisfied(match[1], match[2], entry.size)) is not None:
             found.append(one)
+    if len(found) > 1 and sum(last - first + 1 for first, last in found) > MULTIPART_BYTES_MAX:
+        return False
     in_order = sorted(found)
     if any(after[0] <= before[1] for before, after in itertools.pairwise(in_order)):
         return False

@@ -17,6 +17,7 @@ OVERHEAD_BYTES: Final = 1200
 """About what the objects around a small entry take."""
 RENDER_BODY_BYTES_MAX: Final = 16 * 1024
 """Bodies up to this are kept a second time behind a rendered head, so that a hit is one write."""
+VIEW_BYTES_MIN: Final = 256 * 1024
 STRETCH_BYTES: Final = 150
 """About what the objects around a stretch of a body take."""
 _ID_FIELD: Final = hpack_literals.begun(b"x-request-id")
@@ -98,6 +99,12 @@ class StoredResponse:
     def take(self, first: int, last: int) -> bytes | None:
         """The body's bytes from first to last, or None when they are not all there."""
         return self.body[first : last + 1] if self.parts is None else self.parts.take(first, last)
+
+    def view(self, first: int, last: int) -> bytes | memoryview | None:
+        """The same, without a copy of a large part of a whole body."""
+        if self.parts is None and last - first >= VIEW_BYTES_MIN:
+            return memoryview(self.body)[first : last + 1]
+        return self.take(first, last)
 
     @property
     def useful_until(self) -> float:
