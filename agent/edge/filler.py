@@ -28,6 +28,7 @@ from agent.edge.core.request_head import CONDITIONS, Refused, RequestHead
 from agent.edge.core.routing import Route
 from agent.edge.fetcher import Fetcher, Incoming, outgoing
 from agent.edge.fill import Fill, Private, Shared
+from agent.edge.redis_tier import VALUE_BYTES_MAX
 from agent.edge.state import EdgeState
 from agent.edge.upstream import UpstreamError
 
@@ -36,7 +37,7 @@ DROPPED: Final = frozenset((*CONDITIONS, b"cache-control"))
 ERRORS: Final = frozenset((500, 502, 503, 504))
 FILL_BYTES_MIN: Final = 64 * 2**20
 """So much may come at the same time, however small the cache is."""
-NO_ROOM: Final = "no room"
+NO_ROOM: Final = "no-room"
 _NOT_OF_THE_RESPONSE: Final = frozenset(("invalidated", NO_ROOM))
 
 
@@ -64,7 +65,7 @@ class Filler:
 
         None when fetches hold as much memory as they may.
         """
-        if not self._room(1) or self._state.loans.bytes > 2 * self._most:
+        if not self._room(1):
             return None
         fill = Fill(key, route, head, origin, stale, stale_if_error_s, part)
         fill.purge_round = self._state.purge_round
@@ -81,9 +82,17 @@ class Filler:
     def _most(self) -> int:
         return max(self._state.settings.ram_cache_bytes, FILL_BYTES_MIN)
 
+    def _storable(self, route: Route) -> int:
+        """Larger bodies are not stored: the app or the manifest has said so, or no tier would take them."""
+        tiers = self._state.store.largest_bytes
+        if self._state.tier is not None:
+            tiers = max(tiers, VALUE_BYTES_MAX)
+        return min(route.object_bytes_max, tiers)
+
     def _room(self, size: int) -> bool:
-        """Whether so much more may come and be stored: what comes at the same time has a bound."""
-        return self._state.fill_bytes + size <= self._most
+        """Whether so much more may come and be stored: what comes at the same time, or is lent, has a bound."""
+        coming = self._state.fill_bytes + size
+        return coming <= self._most and coming + self._state.loans.bytes <= 2 * self._most
 
     async def close(self) -> None:
         """Ends all that run."""
@@ -185,7 +194,7 @@ class Filler:
             return
         coming = _coming(fill, incoming, gap)
         why = coming.why
-        if not why and coming.known_bytes > fill.route.object_bytes_max:
+        if not why and coming.known_bytes > self._storable(fill.route):
             why = "too large"
         if not why and not self._room(coming.known_bytes):
             why = NO_ROOM
@@ -247,7 +256,7 @@ class Filler:
 
     async def _read(self, fill: Fill, incoming: Incoming) -> bool:
         """Reads the body to its end; False when it grew beyond what is stored."""
-        state, size_max = self._state, fill.route.object_bytes_max
+        state, size_max = self._state, self._storable(fill.route)
         counted = fill.length or 0  # what is known to come has its place
         state.fill_bytes += counted
         kept = True

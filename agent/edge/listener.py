@@ -20,6 +20,8 @@ from agent.edge.peers import PeerTls
 from agent.edge.state import EdgeState
 
 HANDSHAKE_S: Final = 5.0
+TLS_BUFFER_BYTES: Final = 128 * 1024
+"""Of what is encrypted no more waits for the client before writers are told."""
 
 
 Connection = ClientConnection | Http2Connection
@@ -38,6 +40,8 @@ class Negotiated(asyncio.Protocol):
         speaks = Http2Connection if second else ClientConnection
         protocol: Connection = speaks(self._listener, self._address)
         transport.set_protocol(protocol)
+        if isinstance(transport, asyncio.Transport):
+            transport.set_write_buffer_limits(high=TLS_BUFFER_BYTES)
         protocol.connection_made(transport)
 
 

@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 FREQUENCY_MAX: Final = 3
 SMALL_SHARE: Final = 0.1
+LARGEST_SHARE: Final = 0.625
 
 
 class _Node(Generic[T]):
@@ -28,10 +29,12 @@ class _Node(Generic[T]):
 
 
 class MemoryStore(Generic[T]):
-    """Holds values of a known cost within `budget_bytes`. A value above an eighth of the budget is not taken."""
+    """Holds values of a known cost within `budget_bytes`. One above five eighths of the budget is not taken."""
 
     def __init__(self, budget_bytes: int):
         self.budget_bytes = budget_bytes
+        self.largest_bytes = int(budget_bytes * LARGEST_SHARE)
+        """A value that costs more is not taken."""
         self.used_bytes = 0
         self.evicted = 0
         self._nodes: dict[bytes, _Node[T]] = {}
@@ -57,7 +60,7 @@ class MemoryStore(Generic[T]):
         """Stores or replaces; False when it is too large to be taken, and what was there is then gone."""
         cost += len(key)
         before = self._nodes.get(key)
-        if cost > self.budget_bytes // 8:
+        if cost > self.largest_bytes:
             self.remove(key)
             return False
         if before is not None:
