@@ -56,6 +56,7 @@ SUITE: Final[tuple[Drill, ...]] = (
     _one("suite-mute-ap", "OUTBOUND_CUT", "nodes/ap-1", 12),
     _one("suite-lossy-us", "LINK_LOSSY", "regions/us", loss_percent=10),
     _one("suite-narrow-eu", "LINK_SLOW", "regions/eu", rate_kbit=2_000),
+    _one("suite-late-ap", "LINK_SLOW", "nodes/ap-1", delay="0.1s"),
     _one("suite-registry-us", "REGISTRY_CUT", "regions/us"),
     _one("suite-control-eu", "CONTROL_PLANE_CUT", "regions/eu", 12),
     _one("suite-freeze-edge-ap", "PROGRAM_FROZEN", "nodes/ap-1", 10, program="edge"),

@@ -27,42 +27,41 @@ class Firewall:
         self.end()
         links = outward_links()
         share = _share(fault)
-        for program in _programs():
-            _must(program, "-N", CHAIN)
+        for program in programs():
+            must(program, "-N", CHAIN)
             for link in links:
                 for direction in _directions(fault.kind):
-                    _must(program, "-A", CHAIN, direction, link, *share, "-j", "DROP")
+                    must(program, "-A", CHAIN, direction, link, *share, "-j", "DROP")
             for hook in _HOOKS:
-                _must(program, "-I", hook, "1", "-j", CHAIN)
+                must(program, "-I", hook, "1", "-j", CHAIN)
 
     def begin_from(self, destinations: Sequence[str]) -> None:
         """Drops what goes to these `host:port` over TCP, and what comes from there. Raises FAILED_PRECONDITION when one
         has no address, so that a cut is whole or not there."""
         self.end()
-        programs = _programs()
         found = [(address, port) for one in destinations for address, port in _addresses(one)]
         if not found:
             raise failed_precondition("NO_DESTINATION", "nothing is known that could be cut off")
-        for program in programs:
-            _must(program, "-N", CHAIN)
+        for program in programs():
+            must(program, "-N", CHAIN)
             for address, port in found:
                 if (":" in address) == (program == "ip6tables"):
-                    _must(program, "-A", CHAIN, "-p", "tcp", "-d", address, "--dport", port, "-j", "DROP")
-                    _must(program, "-A", CHAIN, "-p", "tcp", "-s", address, "--sport", port, "-j", "DROP")
+                    must(program, "-A", CHAIN, "-p", "tcp", "-d", address, "--dport", port, "-j", "DROP")
+                    must(program, "-A", CHAIN, "-p", "tcp", "-s", address, "--sport", port, "-j", "DROP")
             for hook in _HOOKS:
-                _must(program, "-I", hook, "1", "-j", CHAIN)
+                must(program, "-I", hook, "1", "-j", CHAIN)
 
     def end(self) -> None:
         """The rules are gone; that there are none is fine."""
-        for program in _programs():
+        for program in programs():
             for hook in _HOOKS:
                 for _ in range(_JUMPS_MAX):
-                    if not _try(program, "-C", hook, "-j", CHAIN):
+                    if not attempt(program, "-C", hook, "-j", CHAIN):
                         break
-                    _must(program, "-D", hook, "-j", CHAIN)
-            if _try(program, "-S", CHAIN):
-                _must(program, "-F", CHAIN)
-                _must(program, "-X", CHAIN)
+                    must(program, "-D", hook, "-j", CHAIN)
+            if attempt(program, "-S", CHAIN):
+                must(program, "-F", CHAIN)
+                must(program, "-X", CHAIN)
 
 
 def _addresses(destination: str) -> list[tuple[str, str]]:
@@ -96,8 +95,8 @@ def _share(fault: Fault) -> tuple[str, ...]:
     return ("-m", "statistic", "--mode", "random", "--probability", f"{fault.extent.loss_percent / 100:.2f}")
 
 
-def _programs() -> tuple[str, ...]:
-    """ip6tables fails where the kernel has no IPv6; there is nothing to cut then."""
+def programs() -> tuple[str, ...]:
+    """What rules are made with: ip6tables fails where the kernel has no IPv6; there is nothing to cut then."""
     return ("iptables", "ip6tables") if _IPV6.exists() and _IPV6.read_text() else ("iptables",)
 
 
@@ -113,9 +112,11 @@ def outward_links() -> list[str]:
     ]
 
 
-def _try(program: str, *arguments: str) -> bool:
+def attempt(program: str, *arguments: str) -> bool:
+    """Whether the firewall took the command."""
     return run([program, "-w", _LOCK_S, *arguments], check=False).returncode == 0
 
 
-def _must(program: str, *arguments: str) -> None:
+def must(program: str, *arguments: str) -> None:
+    """The same, for one that has to work. Raises UNAVAILABLE."""
     run([program, "-w", _LOCK_S, *arguments])

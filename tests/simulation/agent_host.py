@@ -19,6 +19,7 @@ from agent.core.messages import (
     ImagePulled,
     Observe,
     ProbeSucceeded,
+    PublishEdge,
     PullImage,
     RemoveContainer,
     SnapshotAccepted,
@@ -48,6 +49,8 @@ class AgentHost:
         self.count = 0
         self.dead_until = 0.0
         self.leases: dict[str, float] = {}
+        self.generation = 0
+        self.ready: frozenset[str] = frozenset()
         self.wake_at: float | None = None
         self.boot(0.0)
 
@@ -57,7 +60,7 @@ class AgentHost:
 
     def boot(self, now: float) -> None:
         """A fresh agent, with what it wrote down; containers are as they are."""
-        self.machine = Machine(leases=self.leases)
+        self.machine = Machine(generation=self.generation, presumed_ready=self.ready, leases=self.leases)
         self.work: list[tuple[float, Event]] = []
         self.beats: dict[int, float] = {}
         self.next_beat = 0.0
@@ -109,6 +112,8 @@ class AgentHost:
                 self.work.append((soon, ContainerRemoved(container_id)))
             case StartProbing(container_id, purpose):
                 self.work.append((soon, ProbeSucceeded(container_id, purpose)))
+            case PublishEdge(generation, _, ready):
+                self.generation, self.ready = generation, ready
             case WakeAt(at):
                 self.wake_at = at
             case _:

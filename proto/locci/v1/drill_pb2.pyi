@@ -246,7 +246,7 @@ class DrillSpec(_message.Message):
 
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
-        """LINK_SLOW: so much later packets leave; at most 10 s. The hosts' kernels need netem for it."""
+        """LINK_SLOW: so much later packets leave; at most 10 s."""
 
     @_builtins.property
     def blocked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -77,7 +77,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.gone: list[str] = []
         self.resource_types: list[str] = []
         self.accepted = self.applied = 0
-        self.sessions = 0
+        self.sessions = self.beats = 0
 
     def want(self, *resources: resource_pb2.Resource) -> int:
         """From now on the node is to hold these; the revision of that."""
@@ -128,6 +128,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
                 self.events.extend(event.type for event in status.events)
                 self.accepted, self.applied = status.accepted_revision, status.applied_revision
             case "heartbeat":
+                self.beats += 1
                 self.usage.update({used.resource: used for used in message.heartbeat.usage})
             case "nack":
                 self.nacks.append(message.nack)
@@ -242,9 +243,15 @@ class Rig:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, **environment: str) -> None:
-        """Starts the agent."""
-        argv = self.host.command(own_program("locci-agent"), "run", "--config", str(self.folder / "agent.toml"))
+    def start(self, *, boot_id: str = "", **environment: str) -> None:
+        """Starts the agent; with `boot_id` the kernel seems to have been booted anew, under that id."""
+        command = [own_program("locci-agent"), "run", "--config", str(self.folder / "agent.toml")]
+        if boot_id:
+            file = self.folder / "boot_id"
+            file.write_text(f"{boot_id}\n")
+            script = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+            command = ["unshare", "-m", "sh", "-c", script, str(file), *command]
+        argv = self.host.command(*command)
         env = clean_environment() | environment
         with (self.folder / "agent.log").open("ab") as output:
             self._process = subprocess.Popen(argv, stdout=output, stderr=output, env=env)

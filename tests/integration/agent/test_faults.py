@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import duration_pb2
 
 from agent.adapters.ballast import NAME
 from agent.adapters.firewall import CHAIN
 from agent.adapters.shaper import HANDLE
+from agent.faults import JOURNAL_NAME
 from lab.machine import clean_environment
 from lab.preflight import own_program
 from locci.v1 import drill_pb2, resource_pb2
@@ -83,6 +87,36 @@ async def test_what_a_killed_agent_left_is_undone_and_not_begun_again(rig: Rig) 
     assert await is_clean(rig)
 
 
+async def test_after_a_boot_of_the_host_the_record_on_disk_says_what_to_undo(rig: Rig) -> None:
+    """The power goes while two faults are in effect and a third waits for its time. What the kernel held is gone by
+    itself; what is on disk is not, and nothing of it all is begun again although it is still wanted."""
+    later = fault(3, 600, drill_pb2.FAULT_KIND_CLOCK_JUMP, clock_offset=duration_pb2.Duration(seconds=60))
+    later.fault.start_offset.FromSeconds(300)
+    rig.start()
+    rig.control_plane.want(
+        fault(1, 600, drill_pb2.FAULT_KIND_OUTBOUND_CUT),
+        fault(2, 600, drill_pb2.FAULT_KIND_DISK_FULL, ballast_bytes=2**20),
+        named(later),
+    )
+    ballast = rig.state / NAME
+    await until(lambda: is_cut(rig), "the links are cut")
+    await eventually(ballast.exists, "the disk is taken")
+    await rig.kill()
+    for program in ("iptables", "ip6tables"):
+        await output(rig, program, "-w", "5", "-F")
+        await output(rig, program, "-w", "5", "-X")
+    assert ballast.exists()
+    rig.start(boot_id="0f0e0d0c-0b0a-4909-8807-060504030201")
+    await eventually(lambda: not ballast.exists(), "the next agent gives the space back")
+    await eventually(lambda: rig.control_plane.events.count("FaultEnded") == 2, "both ends are told")
+    await eventually(lambda: "FaultSkipped" in rig.control_plane.events, "what had waited is never begun")
+    kept = json.loads((rig.state / JOURNAL_NAME).read_text())
+    assert (kept["active"], sorted(kept["ended"])) == ([], ["faults/cut/1", "faults/cut/2", "faults/cut/3"])
+    await asyncio.sleep(1.5)
+    assert await is_clean(rig)
+    assert not ballast.exists()
+
+
 async def test_a_stopped_agent_leaves_nothing(rig: Rig) -> None:
     rig.start()
     rig.control_plane.want(fault(1, 600, drill_pb2.FAULT_KIND_NODE_CUT))
@@ -148,6 +182,59 @@ async def test_each_other_fault_is_done_and_undone_also_after_a_kill(rig: Rig) -
     finally:
         program.kill()
         program.wait(10)
+
+
+_CONNECT = """
+import socket, sys, time
+began = time.monotonic()
+try:
+    socket.create_connection((sys.argv[1], 1), 5)
+except ConnectionRefusedError:
+    print(time.monotonic() - began)
+"""
+
+
+async def round_trip_s(rig: Rig) -> float:
+    """From the host to what is outside of it and back: the refusal of a connection."""
+    return float(await output(rig, sys.executable, "-c", _CONNECT, rig.host.outside))
+
+
+async def test_packets_are_late_only_while_the_agent_makes_them_so(rig: Rig) -> None:
+    rig.start()
+    rig.control_plane.want(
+        fault(1, 600, drill_pb2.FAULT_KIND_LINK_SLOW, delay=duration_pb2.Duration(nanos=300_000_000))
+    )
+
+    async def late() -> bool:
+        return await round_trip_s(rig) > 0.3
+
+    await until(late, "packets are late")
+    assert 0.3 <= min([await round_trip_s(rig) for _ in range(3)]) < 0.6
+    heard = rig.control_plane.beats
+    await eventually(lambda: rig.control_plane.beats > heard + 3, "heartbeats go on, later")
+    await rig.kill()
+    assert await round_trip_s(rig) < 0.25, "nobody holds packets back any more"
+    rig.start()
+
+    async def whole() -> bool:
+        rules = await output(rig, "iptables", "-w", "5", "-t", "mangle", "-S")
+        return CHAIN not in rules and HANDLE not in await output(rig, "tc", "qdisc", "show", "dev", "eth0")
+
+    await until(whole, "the next agent undoes it")
+    await eventually(lambda: "FaultEnded" in rig.control_plane.events, "its end is told")
+    rig.control_plane.want(
+        fault(2, 3, drill_pb2.FAULT_KIND_LINK_SLOW, rate_kbit=1_000, delay=duration_pb2.Duration(nanos=200_000_000))
+    )
+    await until(late_and_narrow(rig), "packets are late and few")
+    await until(whole, "it ends by its time limit")
+    assert await round_trip_s(rig) < 0.15
+
+
+def late_and_narrow(rig: Rig) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return await round_trip_s(rig) > 0.2 and HANDLE in await output(rig, "tc", "qdisc", "show", "dev", "eth0")
+
+    return holds
 
 
 async def test_one_fault_is_forbidden_and_one_cannot_be_begun(rig: Rig) -> None:

@@ -306,6 +306,24 @@ async def test_guards_call_a_run_off_when_clients_fail_or_regions_fall(rig: Rig)
     await until(lambda: "faults/cut/1" not in rig.hosts["eu-1"].resources, "the target is told", PATIENCE_S)
 
 
+async def test_a_run_is_called_off_when_too_few_regions_serve(rig: Rig) -> None:
+    """The only region besides the target loses its replica while the fault is in effect."""
+    await fleet(rig)
+    await declare(rig, 600, drill_pb2.FAULT_KIND_NODE_CUT)
+    await begin(rig)
+    eu, us = rig.hosts["eu-1"], rig.hosts["us-1"]
+    await until(lambda: "faults/cut/1" in eu.resources, "the target is asked")
+    eu.tell("FaultBegan", "drills/cut/runs/1", "it began")
+    await in_state(rig, RUN.STATE_FAULTY)
+    us.behave = lambda replica: (False, "it answers 500")
+    us.act()
+    row = await in_state(rig, RUN.STATE_RECOVERING)
+    assert "nowhere else is a healthy replica of the hostname's app" in row.abort_reason
+    await until(lambda: "faults/cut/1" not in eu.resources, "the target is told", PATIENCE_S)
+    events = await rig.events.ListEvents(event_pb2.ListEventsRequest(type="DrillRunRecovering"))
+    assert "called off: nowhere else" in events.events[0].message
+
+
 async def test_the_oldest_runs_go_when_there_are_many(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("control_plane.drills.RUNS_KEPT", 2)
     await declare(rig, 3, drill_pb2.FAULT_KIND_REGION_CUT)

@@ -129,3 +129,39 @@ def test_packets_that_are_lost_withdraw_nobody(deployed: Deployed) -> None:
     withdrawn = deployed.events("EndpointWithdrawn")
     assert len(withdrawn) == before, withdrawn
     deployed.wait_healthy()
+
+
+def test_a_run_is_called_off_when_another_region_is_lost(deployed: Deployed) -> None:
+    """A drill wants two other regions to serve; while it goes on the network of one of them fails for real."""
+    deployed.wait_healthy()
+    fleet, drill = deployed.fleet, "/v1/drills/guarded-eu"
+    spec = {
+        "fault": "FAULT_KIND_LINK_LOSSY",
+        "target": "nodes/eu-1",
+        "hostname": HOSTNAME,
+        "loss_percent": 5,
+        "fault_duration": "300s",
+        "min_healthy_regions": 2,
+    }
+    fleet.api.call("POST", "/v1/drills", {"spec": spec}, query={"drill_id": "guarded-eu"})
+    runs: list[str] = []
+    begun = lambda: runs.append(fleet.api.call("POST", f"{drill}:run", {})["name"]) is None  # noqa: E731
+    wait_for(begun, "it cannot begin", timeout_s=120)
+    firewall = lambda: fleet.story.on(deployed.host("eu-1"), "iptables", "-w", "5", "-S")  # noqa: E731
+    wait_for(lambda: "LOCCI-DRILL" in firewall(), "the fault does not begin", timeout_s=30)
+
+    def state() -> str:
+        return str(fleet.api.call("GET", f"/v1/{runs[-1]}")["state"])
+
+    wait_for(lambda: state() == "STATE_FAULTY", "the run does not go on", timeout_s=30)
+    with locked(fleet.name):
+        links.partition(fleet.name, fleet.layout, "us")
+    try:
+        wait_for(lambda: state() == "STATE_RECOVERING", "the guard does not call it off", timeout_s=30)
+        measured = fleet.api.call("GET", f"/v1/{runs[-1]}")
+        assert "are in 1 other region(s), fewer than 2" in measured["abort_reason"], measured
+        wait_for(lambda: "LOCCI-DRILL" not in firewall(), "the agent does not undo the fault", timeout_s=15)
+    finally:
+        with locked(fleet.name):
+            links.heal(fleet.name, fleet.layout, "us")
+    deployed.wait_healthy()

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from agent.core.vantage import PATIENCE_S, PROBE_PAUSE_S, PROBES, Sight, probe_timeout_s
 from routing.core.evidence import Target
 from routing.core.failover import (
     ChangeRotation,
@@ -69,6 +70,17 @@ def answer_s(path: Path, rng: random.Random) -> float:
                     return handshake_s + request_s + 2 * path.round_trip_s
             return NEVER
     return NEVER
+
+
+def look(path: Path, sight: Sight, rng: random.Random) -> tuple[float, str]:
+    """An edge's look at another region's, begun now: how long it takes, and why the other is not in order."""
+    timeout_s = probe_timeout_s(sight)
+    for number in range(PROBES):
+        takes_s = answer_s(path, rng)
+        if takes_s <= timeout_s:
+            launched_s = (PATIENCE_S + (number - 1) * PROBE_PAUSE_S) if number else 0.0
+            return launched_s + takes_s, "connection refused" if path.refuses else ""
+    return PATIENCE_S + (PROBES - 1) * PROBE_PAUSE_S + timeout_s, "no answer"
 
 
 class Probing:

@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.core.vantage import LOOK_INTERVAL_S, PATIENCE_S, PROBE_PAUSE_S, PROBES, Sight, probe_timeout_s
+from agent.core.vantage import LOOK_INTERVAL_S, Sight
 from routing.core.evidence import Target
 from routing.core.failover import ChangeRotation, Command, Event, Failover, FeedChanged, ReportBrake, TableAccepted
 from routing.core.model import Condition, ForeignEvidence, Hostname, Region, RoutingTable, TargetKey
 from routing.core.steering import Client, decide
-from tests.simulation.routing.probing import Path, Probing, Server, answer_s
+from tests.simulation.routing.probing import Path, Probing, Server, look
 from tests.simulation.timeline import Timeline
 from tests.unit.routing.tables import EVERYWHERE, regions
 
@@ -130,16 +130,8 @@ class World:
     def _look(self, region: str, node: str) -> None:
         there = next(r.id for r in self.regions.values() for edge in r.edges if edge.node == node)
         path = self._way(region, there, node)
-        timeout_s = probe_timeout_s(self.sights.get((f"{region}-1", node), Sight()))
-        failed_s, good_s = PATIENCE_S + (PROBES - 1) * PROBE_PAUSE_S + timeout_s, float("inf")
-        for number in range(PROBES):
-            launched_s = (PATIENCE_S + (number - 1) * PROBE_PAUSE_S) if number else 0.0
-            takes_s = answer_s(path, self.rng)
-            if takes_s <= timeout_s:
-                good_s = min(good_s, launched_s + takes_s)
-                break
-        reason = "connection refused" if path.refuses else "" if good_s < failed_s else "no answer"
-        ended = self.now + min(good_s, failed_s)
+        takes_s, reason = look(path, self.sights.get((f"{region}-1", node), Sight()), self.rng)
+        ended = self.now + takes_s
         self.at(ended, lambda: self._looked(region, node, reason, path.round_trip_s))
         self.at(max(ended, self.now + LOOK_INTERVAL_S), lambda: self._look(region, node))
 
