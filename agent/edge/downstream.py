@@ -11,7 +11,7 @@ from agent.edge import cached, responses
 from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
 from agent.edge.core import cache_status, trailers
 from agent.edge.core.cache_status import Forward
-from agent.edge.core.entry import RENDER_BODY_BYTES_MAX, StoredResponse, Variants
+from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.core.headers import HeaderList, encode_head
 from agent.edge.core.http_rules import NO_HTTP_RULES
 from agent.edge.core.request_head import Refused, RequestHead, switches
@@ -161,15 +161,15 @@ class ClientConnection(Leaving):
         now = state.wall()
         if now >= entry.fresh_until or entry.status != 200 or entry.checked != state.purge_round:
             return False
-        rendered = entry.rendered if entry.rendered_second == int(now) else entry.render(now)
         size = len(entry.body)
         if size > PIECE_BYTES:
             return False
         request_id = state.request_id()
-        if size <= RENDER_BODY_BYTES_MAX:
-            self.transport.write(b"HTTP/1.1 200 OK\r\nX-Request-Id: %b%b" % (request_id, rendered))
+        head_bytes = entry.plain_head(now, request_id)
+        if size <= COALESCED_BYTES_MAX:
+            self.transport.write(head_bytes + entry.body)
         else:
-            self.transport.writelines((b"HTTP/1.1 200 OK\r\nX-Request-Id: %b%b" % (request_id, rendered), entry.body))
+            self.transport.writelines((head_bytes, entry.body))
         counters = state.counters
         counters.plain_hits += 1
         counters.body_bytes_sent_total += size

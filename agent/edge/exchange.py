@@ -6,7 +6,7 @@ import asyncio
 import functools
 from typing import TYPE_CHECKING, Final, Protocol
 
-from agent.edge import cached, quick_head
+from agent.edge import cached, quick
 from agent.edge.body import ReplayBody
 from agent.edge.core import cache_status, conditional, freshness, http_date, trailers
 from agent.edge.core import headers as fields_rules
@@ -129,7 +129,7 @@ class Exchange:
         state = self._state
         way = Way(head, state.table)
         route = state.route(head.host)
-        if quick_head.rewritten is None or route is None or client.peer or not _SHORT_WAY.isdisjoint(head.fields):
+        if quick.rewritten is None or route is None or client.peer or not _SHORT_WAY.isdisjoint(head.fields):
             return way
         secure = client.scheme == b"https"
         ruled = (route.hsts_s and secure) or (route.redirect and not secure) or route.http is not NO_HTTP_RULES
@@ -142,8 +142,9 @@ class Exchange:
             return way
         if len(steady) == 1:
             way.candidate = way.several[0]
-            way.idle = self.pool.idle(steady[0].address)
-        way.route, way.cached = route, route.cache
+        way.pool, way.kept = self.pool, self.pool.kept
+        way.route, way.app, way.cached = route, route.app, route.cache
+        way.request = Request(head, b"", None, b"", 0.0)
         way.why = Forward.URI_MISS if route.cache else Forward.BYPASS
         way.member = cache_status.forwarded(way.why)
         way.prefix, way.traced = self._fields(client, head, client.scheme, route.http)

@@ -12,8 +12,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from agent.edge import cached, quick_head
-from agent.edge.access_log import text_of
+from agent.edge import cached, quick
 from agent.edge.core.balance import Endpoint, pick
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse
@@ -27,8 +26,10 @@ from agent.edge.responder import Request, Responder
 from agent.edge.responses import is_ours
 
 if TYPE_CHECKING:
-    from agent.edge.access_log import AccessLog
+    import random
+
     from agent.edge.listener import Listener
+    from agent.edge.pool import Pool
     from agent.edge.upstream import UpstreamConnection
 
 
@@ -36,14 +37,16 @@ class Way:
     """What requests with one head of one client have in common under one table."""
 
     __slots__ = (
+        "app",
         "cached",
         "candidate",
         "endpoints",
         "head",
-        "idle",
-        "log_text",
+        "kept",
         "member",
+        "pool",
         "prefix",
+        "request",
         "route",
         "several",
         "table",
@@ -56,6 +59,9 @@ class Way:
         self.table = table
         self.route: Route | None = None
         """None when they have to go another way."""
+        self.app = ""
+        self.request: Request | None = None
+        """What they look like at first, but for key, id and time."""
         self.cached = False
         """Only while responses are known not to be stored."""
         self.candidate: Candidate | None = None
@@ -63,16 +69,27 @@ class Way:
         self.several: tuple[Candidate, ...] = ()
         self.endpoints: tuple[Endpoint, ...] = ()
         """Theirs."""
-        self.idle: list[UpstreamConnection] = []
-        """Its connections."""
+        self.kept: dict[str, list[UpstreamConnection]] = {}
+        """Connections of the pool, by address."""
+        self.pool: Pool | None = None
         self.why = Forward.BYPASS
         self.member = b""
         self.prefix = b""
         """The head for the endpoint, but for ids."""
         self.traced = False
         """The client has a trace of its own."""
-        self.log_text = ""
-        """Of their lines in the access log, once there was one."""
+
+    def choose(self, now: float, rng: random.Random) -> Candidate | None:
+        """One of several candidates; None while one of them is in trouble."""
+        for endpoint in self.endpoints:
+            if endpoint.ejections:
+                return None
+        return self.several[pick(self.endpoints, now, rng.random())]
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        """Gives a connection that is ready for the next request back."""
+        assert self.pool is not None
+        self.pool.keep(connection)
 
 
 def with_ids(prefix: bytes, request_id: bytes, trace: bytes) -> bytes:
@@ -147,17 +164,11 @@ class Express(RequestReader, Responder):
             return False
         if way.cached and not state.is_uncacheable(key):
             return self._recalled(head, key, way.route)
-        candidate, now = way.candidate, self._loop.time()
-        if candidate is not None:
-            idle = way.idle
-        else:
-            for endpoint in way.endpoints:
-                if endpoint.ejections:
-                    return False
-            candidate = way.several[pick(way.endpoints, now, state.rng.random())]
-            idle = listener.exchange.pool.idle(candidate.endpoint.address)
-        if candidate.endpoint.ejections:
+        now = self._loop.time()
+        candidate = way.candidate or way.choose(now, state.rng)
+        if candidate is None or candidate.endpoint.ejections:
             return False
+        idle = way.kept.get(candidate.endpoint.address)
         while idle:
             connection = idle.pop()
             if connection.ready(now):
@@ -222,7 +233,7 @@ class Express(RequestReader, Responder):
     def first(self, data: bytes) -> bool:
         """The first bytes of the response. True when they were seen to; otherwise the usual way begins with them."""
         way, request, connection, transport = self._way, self._active, self._endpoint_connection, self._transport
-        state, rewritten = self._state, quick_head.rewritten
+        state, rewritten = self._state, quick.rewritten
         assert way is not None
         assert request is not None
         assert connection is not None
@@ -257,17 +268,11 @@ class Express(RequestReader, Responder):
         connection.rest(now)
         self._listener.exchange.pool.keep(connection)
         if state.access_log is not None:
-            self._note(state.access_log, way, status, size, took_s, request.id)
+            state.access_log.record(self.address, way.head, status, size, took_s, way.member, request.id, way.app)
         transport.write(out)
         if self._queue:
             self.gone_on()
         return True
-
-    def _note(self, log: AccessLog, way: Way, status: int, size: int, took_s: float, request_id: bytes) -> None:
-        text = way.log_text
-        if not text:
-            way.log_text = text = text_of(self.address, way.head, way.route.app if way.route else "")
-        log.add(text, way.member, status, size, took_s, request_id)
 
     def progress(self) -> None:
         """The endpoint has failed before it answered."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from agent.edge.access_log import text_of
 from agent.edge.core import http2_request
 from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.core.headers import HeaderList
@@ -38,14 +37,12 @@ _LENGTHS: Final = [bytes((length,)) for length in range(127)]
 class Known:
     """What a header block without a body means on a connection, as long as the table is the same."""
 
-    __slots__ = ("head", "key", "table", "text")
+    __slots__ = ("head", "key", "table")
 
     def __init__(self, table: Table, head: RequestHead, key: bytes):
         self.table = table
         self.head = head
         self.key = key
-        self.text = ""
-        """What hits have in common in the access log."""
 
 
 class Http2Connection(asyncio.Protocol):
@@ -173,8 +170,7 @@ class Http2Connection(asyncio.Protocol):
         counters.plain_hits += 1
         counters.body_bytes_sent_total += size
         if state.access_log is not None:
-            known.text = known.text or text_of(self.address, head, "")
-            state.access_log.add(known.text, b"locci; hit", 200, size, 0.0, request_id)
+            state.access_log.hit(self.address, head, size, request_id)
         self._gathered += size
         if self._gathered > GATHERED_BYTES_MAX:
             self._write()

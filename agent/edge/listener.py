@@ -17,6 +17,7 @@ from agent.edge.handover import ALONE, Handover
 from agent.edge.http2 import Http2Connection
 from agent.edge.listening import address_of
 from agent.edge.peers import PeerTls
+from agent.edge.quick_path import install
 from agent.edge.state import EdgeState
 
 HANDSHAKE_S: Final = 5.0
@@ -25,6 +26,7 @@ TLS_BUFFER_BYTES: Final = 128 * 1024
 
 
 Connection = ClientConnection | Http2Connection
+install()
 
 
 class Negotiated(asyncio.Protocol):

@@ -22,12 +22,13 @@ class Pool:
         self._loop = loop
         self._connect_timeout_s = connect_timeout_s
         self._tls = tls
-        self._idle: dict[str, list[UpstreamConnection]] = {}
+        self.kept: dict[str, list[UpstreamConnection]] = {}
+        """Idle connections by address, the last used last."""
         self._all: weakref.WeakSet[UpstreamConnection] = weakref.WeakSet()
 
     def take(self, address: str, now: float, *, idempotent: bool = True) -> UpstreamConnection | None:
         """A kept connection, the last used first."""
-        idle = self._idle.get(address)
+        idle = self.kept.get(address)
         limit = IDLE_S_MAX if idempotent else IDLE_S_MAX_UNSAFE
         while idle:
             connection = idle.pop()
@@ -72,18 +73,11 @@ class Pool:
         connection.rest(self._loop.time())
         self.keep(connection)
 
-    def idle(self, address: str) -> list[UpstreamConnection]:
-        """What is kept for an address, the last used last. The list stays the same as long as the address is known."""
-        idle = self._idle.get(address)
-        if idle is None:
-            idle = self._idle[address] = []
-        return idle
-
     def keep(self, connection: UpstreamConnection) -> None:
         """For the next request, which it is ready for."""
-        idle = self._idle.get(connection.address)
+        idle = self.kept.get(connection.address)
         if idle is None:
-            idle = self.idle(connection.address)
+            idle = self.kept[connection.address] = []
         idle.append(connection)
         if len(idle) > IDLE_PER_ENDPOINT_MAX:
             idle.pop(0).close()
@@ -91,23 +85,23 @@ class Pool:
     def sweep(self, known: set[str]) -> None:
         """Closes what idles for too long or leads to an endpoint that is gone; fails what does not move."""
         now = self._loop.time()
-        for address in list(self._idle):
+        for address in list(self.kept):
             limit = IDLE_S_MAX if address in known else 0.0
             keep = []
-            for connection in self._idle[address]:
+            for connection in self.kept[address]:
                 if connection.reusable and now - connection.idle_since < limit:
                     keep.append(connection)
                 else:
                     connection.close()
-            self._idle[address][:] = keep
+            self.kept[address][:] = keep
             if address not in known:
-                del self._idle[address]
+                del self.kept[address]
         for connection in list(self._all):
             connection.expire(now)
 
     def forget_peers(self) -> None:
         """Closes every idle connection: after our certificate changed."""
-        for idle in self._idle.values():
+        for idle in self.kept.values():
             for connection in idle:
                 connection.close()
             idle.clear()

@@ -4,13 +4,9 @@
  * nominated field, folding, odd white space, a head that is not whole) is left to the parser and the rules in Python,
  * which give the same bytes for what is taken here. RFC 9112 sections 4 to 6, RFC 9110 section 7.6.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <string.h>
+#include "quick.h"
 
 #define LENGTH_DIGITS_MAX 15
-#define DIGITS 20
 
 /* 1: may stand in a field's name; 2: may stand in a value or a reason. */
 static unsigned char kinds[256];
@@ -75,20 +71,6 @@ static enum fate fate_of(const unsigned char *name, size_t length) {
     }
     return KEPT;
 }
-
-struct span {
-    const unsigned char *at;
-    size_t size;
-};
-
-struct head {
-    int status;
-    int64_t length; /* of the body; -1: not known */
-    struct span via, cache_status;
-    int has_date;
-    size_t kept; /* bytes of what is kept, line ends included */
-    const unsigned char *body;
-};
 
 /* What a reader needs to know of a line: where its value begins and ends. NULL when the line is not simple. */
 static const unsigned char *end_of_value(const unsigned char *at, const unsigned char *end) {
@@ -177,9 +159,10 @@ static const unsigned char *read_fields(struct head *head, const unsigned char *
 
 #define START 13 /* HTTP/1.1 200_ */
 
-static int read_head(struct head *head, const unsigned char *data, size_t size, const unsigned char **fields) {
-    const unsigned char *end = data + size;
-    if (size < START + 4 || memcmp(data, "HTTP/1.1 ", 9) || data[12] != ' ')
+int head_read(struct head *head, struct span whole) {
+    const unsigned char *data = whole.at, *end = data + whole.size;
+    *head = (struct head){.length = -1, .end = end};
+    if (whole.size < START + 4 || memcmp(data, "HTTP/1.1 ", 9) || data[12] != ' ')
         return 0;
     for (int i = 9; i < 12; i++)
         if (data[i] < '0' || data[i] > '9')
@@ -190,15 +173,9 @@ static int read_head(struct head *head, const unsigned char *data, size_t size, 
     const unsigned char *reason_end = end_of_value(data + START, end);
     if (!reason_end || reason_end == data + START)
         return 0;
-    *fields = reason_end + 2;
-    head->length = -1;
-    head->body = read_fields(head, *fields, end, NULL);
+    head->fields = reason_end + 2;
+    head->body = read_fields(head, head->fields, end, NULL);
     return head->body && head->length >= 0 && end - head->body <= head->length;
-}
-
-static unsigned char *put(unsigned char *to, const void *from, size_t size) {
-    memcpy(to, from, size);
-    return to + size;
 }
 
 static unsigned char *put_list(unsigned char *to, const char *name, struct span before, struct span last) {
@@ -215,16 +192,6 @@ static size_t size_of_list(const char *name, struct span before, struct span las
     return strlen(name) + (before.size ? before.size + 2 : 0) + last.size + 2;
 }
 
-/* Writes a number's digits to the end of `digits`; returns them. */
-static struct span decimal(char digits[DIGITS], int64_t number) {
-    int at = DIGITS;
-    do {
-        digits[--at] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number);
-    return (struct span){(const unsigned char *)digits + at, (size_t)(DIGITS - at)};
-}
-
 /* The fields that are ours, with what comes before the value and the value. */
 struct own {
     const char *name;
@@ -234,57 +201,49 @@ struct own {
 
 static const struct span NOTHING = {NULL, 0}, OURS = {(const unsigned char *)"1.1 locci", 9};
 
-static PyObject *rewritten(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+PyObject *head_written(struct head *head, struct span data, struct span member, struct span id, struct span date) {
+    char digits[DIGITS];
+    struct own own[OWN_MAX];
+    int owned = 0;
+    if (!head->has_date)
+        own[owned++] = (struct own){"Date: ", NOTHING, date};
+    own[owned++] = (struct own){"Via: ", head->via, OURS};
+    own[owned++] = (struct own){"Cache-Status: ", head->cache_status, member};
+    own[owned++] = (struct own){"X-Request-Id: ", NOTHING, id};
+    own[owned++] = (struct own){"Content-Length: ", NOTHING, decimal(digits, head->length)};
+    size_t line = (size_t)(head->fields - data.at), body = (size_t)(head->end - head->body);
+    size_t room = line + head->kept + 2 + body;
+    for (int i = 0; i < owned; i++)
+        room += size_of_list(own[i].name, own[i].before, own[i].last);
+    PyObject *out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+    if (!out)
+        return NULL;
+    unsigned char *to = put((unsigned char *)PyBytes_AS_STRING(out), data.at, line);
+    read_fields(head, head->fields, head->end, &to);
+    for (int i = 0; i < owned; i++)
+        to = put_list(to, own[i].name, own[i].before, own[i].last);
+    to = put(to, "\r\n", 2);
+    put(to, head->body, body);
+    return out;
+}
+
+PyObject *quick_rewritten(PyObject *self, PyObject *const *args, Py_ssize_t count) {
     (void)self;
     if (count != 4 || !PyBytes_Check(args[0]) || !PyBytes_Check(args[1]) || !PyBytes_Check(args[2]) ||
         !PyBytes_Check(args[3])) {
         PyErr_SetString(PyExc_TypeError, "rewritten(data, member, request_id, date) takes four times bytes");
         return NULL;
     }
-    struct span given[4];
-    for (int i = 0; i < 4; i++) {
-        given[i].at = (const unsigned char *)PyBytes_AS_STRING(args[i]);
-        given[i].size = (size_t)PyBytes_GET_SIZE(args[i]);
-    }
-    const unsigned char *data = given[0].at, *end = data + given[0].size, *fields = NULL;
-    struct head head = {0};
-    if (!read_head(&head, data, given[0].size, &fields))
+    struct head head;
+    if (!head_read(&head, span_of(args[0])))
         Py_RETURN_NONE;
-    char digits[DIGITS];
-    struct own own[OWN_MAX];
-    int owned = 0;
-    if (!head.has_date)
-        own[owned++] = (struct own){"Date: ", NOTHING, given[3]};
-    own[owned++] = (struct own){"Via: ", head.via, OURS};
-    own[owned++] = (struct own){"Cache-Status: ", head.cache_status, given[1]};
-    own[owned++] = (struct own){"X-Request-Id: ", NOTHING, given[2]};
-    own[owned++] = (struct own){"Content-Length: ", NOTHING, decimal(digits, head.length)};
-    size_t line = (size_t)(fields - data), body = (size_t)(end - head.body), room = line + head.kept + 2 + body;
-    for (int i = 0; i < owned; i++)
-        room += size_of_list(own[i].name, own[i].before, own[i].last);
-    PyObject *out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+    PyObject *out = head_written(&head, span_of(args[0]), span_of(args[1]), span_of(args[2]), span_of(args[3]));
     if (!out)
         return NULL;
-    unsigned char *to = put((unsigned char *)PyBytes_AS_STRING(out), data, line);
-    read_fields(&head, fields, end, &to);
-    for (int i = 0; i < owned; i++)
-        to = put_list(to, own[i].name, own[i].before, own[i].last);
-    to = put(to, "\r\n", 2);
-    put(to, head.body, body);
-    return Py_BuildValue("(NiLn)", out, head.status, (long long)head.length, (Py_ssize_t)body);
+    return Py_BuildValue("(NiLn)", out, head.status, (long long)head.length, (Py_ssize_t)(head.end - head.body));
 }
 
-static PyMethodDef methods[] = {
-    {"rewritten", (PyCFunction)(void (*)(void))rewritten, METH_FASTCALL,
-     "rewritten(data, member, request_id, date): what a client gets for these first bytes of a response, its status,\n"
-     "the length of its body, and how much of that is in it already; None for what is not of the common kind."},
-    {NULL, NULL, 0, NULL},
-};
-
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_quick_head", NULL, -1, methods, NULL, NULL, NULL, NULL};
-
-PyMODINIT_FUNC PyInit__quick_head(void) {
+void head_setup(void) {
     fill_kinds();
     fill_lengths();
-    return PyModule_Create(&module);
 }

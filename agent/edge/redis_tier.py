@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agent.edge import quick
 from agent.edge.core import entry_codec, resp
 from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.core.entry_codec import Striped
@@ -138,7 +139,7 @@ class RedisTier:
         if not self._works(reply) or not isinstance(reply, bytes):
             self._give(key, None)
         else:
-            found = entry_codec.decode(key, reply)
+            found = _decode(key, reply)
             if isinstance(found, Striped):
                 self._gather(key, found.keys(key), [])
                 return
@@ -160,7 +161,7 @@ class RedisTier:
             if len(parts) < len(stripes):
                 self._gather(key, stripes, parts)
                 return
-            found = entry_codec.decode(key, b"".join(parts))
+            found = _decode(key, b"".join(parts))
             if found is None or isinstance(found, Striped):
                 self._counters.tier_garbage_total += 1
                 found = None
@@ -233,6 +234,11 @@ class RedisTier:
         self._queue.clear()
         await self._reader.close()
         await self._writer.close()
+
+
+def _decode(key: bytes, data: bytes) -> Decoded | Striped:
+    whole = quick.decode(key, data) if quick.decode is not None else None
+    return entry_codec.decode(key, data) if whole is None else whole
 
 
 def _found(entry: Decoded, variants: Variants | None) -> Found | None:

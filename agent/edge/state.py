@@ -41,10 +41,44 @@ UNCACHEABLE_S = 5.0
 class EdgeState:
     """Tables, cache, counters. Everything here has a bound."""
 
+    __slots__ = (
+        "_date",
+        "_heads",
+        "_request_numbers",
+        "_request_prefix",
+        "_uncacheable",
+        "access_log",
+        "asked",
+        "clients_connected",
+        "clock",
+        "counters",
+        "draining",
+        "endpoints",
+        "fill_bytes",
+        "fills",
+        "forgotten",
+        "https_port",
+        "loans",
+        "monotonic",
+        "part_fills",
+        "purge_round",
+        "rates",
+        "retiring",
+        "rng",
+        "round_trips",
+        "settings",
+        "store",
+        "table",
+        "tier",
+        "upstream_timeout_s",
+        "wall",
+    )
+
     def __init__(self, settings: EdgeSettings, clock: Clock, rng: random.Random, tier: SecondTier | None):
         self.settings = settings
         self.clock = clock
         self.wall = clock.wall
+        self.monotonic = clock.monotonic
         self.rng = rng
         self.tier = tier
         self.counters = Counters()
@@ -144,7 +178,7 @@ class EdgeState:
                     assert_never(never)
             if entry.edits != route.http.response:
                 entry.edits = route.http.response
-                entry.rendered_second = entry.block_second = -1
+                entry.block_second = -1
                 entry.fixed = b""
             if route.http is not NO_HTTP_RULES and route.http.stops(without_port(host), b"/" + path):
                 return entry  # looked at again each time, since requests for it are answered by the app's rules
@@ -225,7 +259,7 @@ class EdgeState:
     def is_uncacheable(self, key: bytes) -> bool:
         """Whether the key's last response could not be stored: its requests then do not wait for each other."""
         until = self._uncacheable.get(key)
-        return until is not None and self.clock.monotonic() < until
+        return until is not None and self.monotonic() < until
 
     def mark_uncacheable(self, key: bytes) -> None:
         """Remembers for a few seconds that responses of the key cannot be stored."""

@@ -15,8 +15,6 @@ from agent.edge.core.partial import Parts, Place
 
 OVERHEAD_BYTES: Final = 1200
 """About what the objects around a small entry take."""
-RENDER_BODY_BYTES_MAX: Final = 16 * 1024
-"""Bodies up to this are kept a second time behind a rendered head, so that a hit is one write."""
 VIEW_BYTES_MIN: Final = 256 * 1024
 STRETCH_BYTES: Final = 150
 """About what the objects around a stretch of a body take."""
@@ -42,7 +40,7 @@ _NOT_UPDATED: Final = frozenset((b"content-encoding", b"content-range", b"conten
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A whole response, or parts of one. All but `fixed`, `rendered`, `block`, seconds, `edits` is constant."""
+    """A whole response, or parts of one. All but `fixed`, `block`, its second, `checked`, `edits` is constant."""
 
     status: int
     reason: bytes
@@ -59,8 +57,6 @@ class StoredResponse:
     last_modified: bytes = b""
     fixed: bytes = b""
     """The fields of its head that stay the same from second to second, as they are sent."""
-    rendered_second: int = -1
-    rendered: bytes = b""
     block_second: int = -1
     block: bytes = b""
     """The fields of a plain hit over HTTP/2 in this second."""
@@ -127,17 +123,18 @@ class StoredResponse:
 
     def _rest_of_head(self, now: float, status_member: bytes) -> bytes:
         """What follows the first line of the head, its line break included."""
-        if not self.fixed:
-            self.fixed = encode_head(b"", self._lasting())[:-2]
-        age = int(self.age_s(now))
-        return b"%bAge: %d\r\nVia: 1.1 locci\r\nCache-Status: %b\r\n\r\n" % (self.fixed, age, status_member)
+        fixed, age = self.fixed or self.fix(), int(self.age_s(now))
+        return b"%bAge: %d\r\nVia: 1.1 locci\r\nCache-Status: %b\r\n\r\n" % (fixed, age, status_member)
 
-    def render(self, now: float) -> bytes:
-        """What follows the first line of a plain hit, line break included: fields and, when it is small, the body."""
-        head = self._rest_of_head(now, cache_status.hit(int(self.ttl_s(now))))
-        self.rendered = head + self.body if len(self.body) <= RENDER_BODY_BYTES_MAX else head
-        self.rendered_second = int(now)
-        return self.rendered
+    def fix(self) -> bytes:
+        """Makes `fixed`."""
+        self.fixed = encode_head(b"", self._lasting())[:-2]
+        return self.fixed
+
+    def plain_head(self, now: float, request_id: bytes) -> bytes:
+        """The head of a plain hit."""
+        rest = self._rest_of_head(now, cache_status.hit(int(self.ttl_s(now))))
+        return b"HTTP/1.1 200 OK\r\nX-Request-Id: %b%b" % (request_id, rest)
 
     def render_block(self, now: float) -> bytes:
         """A plain hit's fields for HTTP/2, up to the length of the request's id, which is the last."""
@@ -202,12 +199,11 @@ def restore(entry: StoredResponse) -> StoredResponse:
     entry.last_modified = fields.get(b"last-modified", b"")
     if not entry.verdict.validate_always:
         entry.fresh_until = entry.response_time - entry.initial_age_s + entry.verdict.lifetime_s
-    copies = 2 if len(entry.body) <= RENDER_BODY_BYTES_MAX else 1
     head = sum([len(name) + len(value) + 120 for name, value in entry.headers])
-    entry.cost_bytes = OVERHEAD_BYTES + copies * (len(entry.body) + head) + 2 * head
+    entry.cost_bytes = OVERHEAD_BYTES + len(entry.body) + 3 * head
     if entry.parts is not None:
         entry.cost_bytes += entry.parts.size + STRETCH_BYTES * len(entry.parts.stretches)
-    entry.rendered_second = entry.block_second = -1
+    entry.block_second = -1
     entry.fixed = b""
     return entry
 

@@ -28,8 +28,8 @@ _HEAD: Final = struct.Struct(">HBQQQQddHH")
 _MAX_MARKER: Final = 4096
 
 
-def _sum(key: bytes, content: bytes) -> bytes:
-    """The key is part of it: an entry that lies under another's key is garbage too."""
+def sum_of(key: bytes, content: bytes) -> bytes:
+    """The checksum of what lies under a key. The key is part of it: an entry that lies under another's key is garbage too."""
     return hashlib.blake2b(content, digest_size=_DIGEST, key=hashlib.blake2b(key, digest_size=32).digest()).digest()
 
 
@@ -52,13 +52,13 @@ def encode(key: bytes, entry: StoredResponse) -> bytes:
         len(entry.headers),
     )
     content = b"".join((head, struct.pack(f">{len(pieces)}I", *map(len, pieces)), *pieces, entry.body))
-    return MAGIC + _sum(key, content) + content
+    return MAGIC + sum_of(key, content) + content
 
 
 def encode_marker(key: bytes, variants: Variants) -> bytes:
     """Says that the key has variants."""
     content = b"\n".join((variants.nonce, *variants.names))
-    return MARKER_MAGIC + _sum(key, content) + content
+    return MARKER_MAGIC + sum_of(key, content) + content
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,13 @@ def divide(key: bytes, value: bytes, nonce: bytes) -> list[tuple[bytes, bytes]]:
     parts = [value[at : at + STRIPE_BYTES] for at in range(0, len(value), STRIPE_BYTES)]
     striped = Striped(nonce, len(parts))
     content = b"%b\n%d" % (nonce, striped.count)
-    return [*zip(striped.keys(key), parts, strict=True), (key, STRIPED_MAGIC + _sum(key, content) + content)]
+    return [*zip(striped.keys(key), parts, strict=True), (key, STRIPED_MAGIC + sum_of(key, content) + content)]
 
 
 def decode(key: bytes, data: bytes) -> StoredResponse | Variants | Striped | None:
     """An entry, a marker, what leads to stripes, or None for whatever is neither whole nor ours."""
     magic, digest, content = data[:4], data[4 : 4 + _DIGEST], data[4 + _DIGEST :]
-    if magic not in (MAGIC, MARKER_MAGIC, STRIPED_MAGIC) or digest != _sum(key, content):
+    if magic not in (MAGIC, MARKER_MAGIC, STRIPED_MAGIC) or digest != sum_of(key, content):
         return None
     if magic == STRIPED_MAGIC:
         nonce, _, count = content.partition(b"\n")
@@ -115,7 +115,7 @@ def _entry(content: bytes) -> StoredResponse | None:
             pieces[0],
             list(zip(pieces[first::2], pieces[first + 1 :: 2], strict=True)),
             content[ends[-1] :],
-            _verdict(lifetime, flags, while_revalidate, if_error),
+            verdict_of(lifetime, flags, while_revalidate, if_error),
             time,
             age,
             tuple(pieces[2:first]),
@@ -126,6 +126,6 @@ def _entry(content: bytes) -> StoredResponse | None:
 
 
 @functools.lru_cache(1024)
-def _verdict(lifetime_s: int, flags: int, while_revalidate_s: int, if_error_s: int) -> Verdict:
-    """Most entries share one of a few."""
+def verdict_of(lifetime_s: int, flags: int, while_revalidate_s: int, if_error_s: int) -> Verdict:
+    """The verdict of an entry; most share one of a few."""
     return Verdict(True, "", lifetime_s, bool(flags & 1), bool(flags & 2), while_revalidate_s, if_error_s)

@@ -16,7 +16,9 @@ SMALL_SHARE: Final = 0.1
 LARGEST_SHARE: Final = 0.625
 
 
-class _Node(Generic[T]):
+class Node(Generic[T]):
+    """A value in the store."""
+
     __slots__ = ("cost", "frequency", "in_main", "key", "live", "value")
 
     def __init__(self, key: bytes, value: T, cost: int):
@@ -31,15 +33,27 @@ class _Node(Generic[T]):
 class MemoryStore(Generic[T]):
     """Holds values of a known cost within `budget_bytes`. One above five eighths of the budget is not taken."""
 
+    __slots__ = (
+        "_ghosts",
+        "_main",
+        "_nodes",
+        "_small",
+        "_small_bytes",
+        "budget_bytes",
+        "evicted",
+        "largest_bytes",
+        "used_bytes",
+    )
+
     def __init__(self, budget_bytes: int):
         self.budget_bytes = budget_bytes
         self.largest_bytes = int(budget_bytes * LARGEST_SHARE)
         """A value that costs more is not taken."""
         self.used_bytes = 0
         self.evicted = 0
-        self._nodes: dict[bytes, _Node[T]] = {}
-        self._small: deque[_Node[T]] = deque()
-        self._main: deque[_Node[T]] = deque()
+        self._nodes: dict[bytes, Node[T]] = {}
+        self._small: deque[Node[T]] = deque()
+        self._main: deque[Node[T]] = deque()
         self._small_bytes = 0
         self._ghosts: OrderedDict[int, None] = OrderedDict()
         # By hash: keys may be long, and a ghost that is taken for another only stays a little longer.
@@ -67,7 +81,7 @@ class MemoryStore(Generic[T]):
             self._account(before, cost - before.cost)
             before.value, before.cost = value, cost
         else:
-            node = _Node(key, value, cost)
+            node = Node(key, value, cost)
             self._nodes[key] = node
             node.in_main = self._ghosts.pop(hash(key), self) is None
             (self._main if node.in_main else self._small).append(node)
@@ -97,7 +111,7 @@ class MemoryStore(Generic[T]):
         self._ghosts.clear()
         self.used_bytes = self._small_bytes = 0
 
-    def _account(self, node: _Node[T], change: int) -> None:
+    def _account(self, node: Node[T], change: int) -> None:
         self.used_bytes += change
         if not node.in_main:
             self._small_bytes += change
@@ -136,7 +150,7 @@ class MemoryStore(Generic[T]):
         else:
             self._drop(node)
 
-    def _drop(self, node: _Node[T]) -> None:
+    def _drop(self, node: Node[T]) -> None:
         del self._nodes[node.key]
         self._account(node, -node.cost)
         node.live = False

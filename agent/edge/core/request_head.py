@@ -6,8 +6,9 @@ understand a request differently: framing, Host, target, version (RFC 9112 secti
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.edge.core.headers import Fields, HeaderList, list_members
@@ -21,6 +22,8 @@ _OURS: Final = (b"h2", b"h3", b"http", b"tls", b"ssl", b"quic", b"spdy")
 _NOT_PLAIN: Final = frozenset((*CONDITIONS, b"cache-control", b"expect", b"upgrade", b"locci-purge", b"x-request-id"))
 METHODS_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 METHODS_IDEMPOTENT: Final = METHODS_SAFE | {b"PUT", b"DELETE"}
+QUOTED_BYTES_MAX: Final = 256
+"""A longer target is quoted anew each time."""
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault of ours
@@ -52,6 +55,18 @@ class RequestHead:
     """Lower-case protocol of an upgrade that is asked for, or empty."""
     plain: bool
     """A stored response can be sent as it is: GET over a connection that stays, without conditions or demands."""
+
+    quoted: bytes = field(default=b"", compare=False)
+    """What `quote` said."""
+
+    def quote(self) -> bytes:
+        """Method, host and target as members of a JSON object."""
+        # Method and host are made of harmless characters.
+        target = json.dumps(self.target.decode("latin-1")).encode()
+        quoted = b'"method":"%b","host":"%b","target":%b' % (self.method, self.host, target)
+        if len(self.target) <= QUOTED_BYTES_MAX:
+            self.quoted = quoted
+        return quoted
 
     @property
     def has_body(self) -> bool:

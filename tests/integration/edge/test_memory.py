@@ -46,8 +46,8 @@ for number in range(int(sys.argv[2])):
     key = b"https://hello.test/articles/%d?page=%d" % (number, number % 9)
     state.keep(key, entry, {b"accept-language": b"de"})
     state.stored(key if number % 3 else b"https://hello.test/articles/1", {})
+    entry.fix()
     if number % 1000 == 0:
-        entry.render(now)
         assert state.store.used_bytes <= int(sys.argv[1])
 print(process.memory_info().rss - before, len(state.store), state.store.evicted)
 """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
-from agent.edge import quick_head
+from agent.edge import quick, quick_path
 from tests.fakes.edge_agent import route
 from tests.fakes.origin import Origin, Seen
 from tests.integration.edge.client import Client, fetch, until
@@ -16,12 +17,15 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture(params=["compiled", "parser"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """With the compiled part and without it."""
     if request.param == "parser":
-        monkeypatch.setattr(quick_head, "rewritten", None)
-    elif quick_head.rewritten is None:
+        monkeypatch.setattr(quick, "rewritten", None)
+        quick_path.remove()
+    elif quick.compiled is None:
         pytest.skip("no compiler was there when the project was installed")
+    yield
+    quick_path.install()
 
 
 async def various(seen: Seen) -> None:

@@ -42,7 +42,7 @@ def test_what_is_too_much_is_dropped_and_counted(tmp_path: Path) -> None:
         log.hit(b"10.0.0.1", head(b"/a") if number == 0 else HEAD, 5, b"id")
     log.record(b"10.0.0.1", HEAD, 404, 1, 0.5, b"locci; fwd=miss", b"id", "hello")
     assert log.dropped == 4
-    assert len(log.take()) == LINES_MAX
+    assert log.take().count(b"\n") == LINES_MAX
     log.record(b"10.0.0.1", HEAD, 404, 1, 0.5, b"locci; fwd=miss", b"id", "hello")
     (line,) = lines_of(log, tmp_path / "log")
     assert (line["status"], line["duration_s"], line["app"]) == (404, 0.5, "hello")
