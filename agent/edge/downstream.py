@@ -155,6 +155,11 @@ class ClientConnection(Leaving):
         if len(self._queue) >= QUEUE_MAX:
             self.pause(PAUSE_QUEUE)
 
+    def passed_on(self, head: RequestHead, key: bytes) -> None:
+        """As `arrived`, for a plain GET for which nothing is stored in RAM and that nothing stands in the way of."""
+        if not self._sent_on(head, key):
+            self._start(Request(head, key, None, self._state.request_id(), self._data_at))
+
     def _hit(self, head: RequestHead, entry: StoredResponse) -> bool:
         """Sends a fresh entry as it is; False when it must be looked at more closely."""
         state = self._state
@@ -285,12 +290,12 @@ class ClientConnection(Leaving):
     def keeps_on(self, request: Request) -> bool:
         return request.http is NO_HTTP_RULES and not self.will_close(request)
 
-    def send_whole(self, request: Request, entry: StoredResponse, member: bytes, now: float) -> None:
+    def send_whole(self, request: Request, entry: StoredResponse, now: float) -> None:
         size = len(entry.body)
-        head = b"%bX-Request-Id: %b\r\n\r\n" % (entry.head(now, member)[:-2], request.id)
+        member = cache_status.hit_with(int(entry.ttl_s(now)), "second-tier")
+        head = entry.plain_head(now, request.id, member)
         counters = self._state.counters
-        counters.status(200)
-        counters.hits_total += 1
+        counters.plain_hits += 1
         counters.body_bytes_sent_total += size
         request.cache_status = member
         if size > PIECE_BYTES:

@@ -122,7 +122,7 @@ class Exchange:
         if tier is None or not may_recall(self._state, request):
             return None
         asked = Recall(self, self._state, client, request)
-        return asked if asked.begin(tier) else None
+        return asked if tier.ask(request.key, request.head.fields, asked.answered) else None
 
     def way(self, client: Express, head: RequestHead) -> Way:
         """How plain GETs with that head go on, as long as the table stays."""

@@ -196,7 +196,7 @@ class Express(RequestReader, Responder):
         request = Request(head, key, None, state.request_id(), self._data_at)
         request.app, request.found = route.app, NOTHING
         asked = Recall(self._listener.exchange, state, self, request)
-        if not asked.begin(tier):
+        if not tier.ask(key, head.fields, asked.answered):
             return False
         self._active, self._relay = request, asked
         self.response_begun = False
@@ -209,8 +209,8 @@ class Express(RequestReader, Responder):
         """Whether the connection goes on after the response, and the app has no wishes for it."""
 
     @abc.abstractmethod
-    def send_whole(self, request: Request, entry: StoredResponse, member: bytes, now: float) -> None:
-        """Answers a plain GET with a whole 200, as it is."""
+    def send_whole(self, request: Request, entry: StoredResponse, now: float) -> None:
+        """Answers a plain GET with a whole 200 of the second tier, as it is."""
 
     @abc.abstractmethod
     def put(self, data: bytes) -> bool:

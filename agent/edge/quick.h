@@ -89,7 +89,7 @@ PyObject *quick_decode(PyObject *self, PyObject *const *args, Py_ssize_t count);
     X(HEAD, plain) X(HEAD, quoted) \
     X(WAY, head) X(WAY, table) X(WAY, app) X(WAY, cached) X(WAY, candidate) X(WAY, kept) X(WAY, request) \
     X(WAY, member) X(WAY, prefix) X(WAY, traced) \
-    X(REQUEST, key) X(REQUEST, id) X(REQUEST, started_s) X(CANDIDATE, endpoint) \
+    X(REQUEST, key) X(REQUEST, id) X(REQUEST, started_s) X(REQUEST, app) X(REQUEST, head) X(CANDIDATE, endpoint) \
     X(ENDPOINT, address) X(ENDPOINT, outstanding) X(ENDPOINT, ejections) X(ENDPOINT, server_errors) \
     X(ENDPOINT, trial_until) X(ENDPOINT, latency_s) X(ENDPOINT, answers) X(ENDPOINT, unreachable) \
     X(COUNTERS, plain_hits) X(COUNTERS, plain_passes) X(COUNTERS, misses_total) X(COUNTERS, body_bytes_sent_total) \
@@ -102,7 +102,7 @@ enum slot { SLOTS(AS_SLOT) SLOT_COUNT };
 
 extern PyTypeObject *class_of[CLASS_COUNT];
 extern Py_ssize_t offset_of[SLOT_COUNT];
-extern PyObject *client_in_python, *upstream_in_python; /* what goes on with what is not common */
+extern PyObject *client_in_python, *upstream_in_python, *whole_in_python; /* what goes on with what is not common */
 extern double latency_floor_s, idle_s_max;
 extern Py_ssize_t idle_most;
 
@@ -138,6 +138,7 @@ extern PyObject *name_time, *name_write, *name_writelines, *name_is_closing, *na
 extern PyObject *part_bits; /* how many of a trace are drawn at once: 64 */
 
 int quick_hit(PyObject *client, PyObject *state, PyObject *head, PyObject *node);
+PyObject *quick_send_whole(PyObject *self, PyObject *const *args, Py_ssize_t count);
 int quick_sent_on(PyObject *client, PyObject *state, PyObject *head, PyObject *key, double now);
 int quick_answered(PyObject *upstream, PyObject *client, struct span data);
 
@@ -149,6 +150,7 @@ int call_double(PyObject *callable, double *found);
 int loop_time(PyObject *client, double *found);
 int transport_closes(PyObject *transport); /* 1, 0, or -1 for an error */
 int write_to(PyObject *transport, PyObject *data);
+int go_on(PyObject *client); /* with the next request, when there is one; 0 on success */
 /* The log's lines; NULL when there is no log, or with `ours` 0 when it is kept in Python. */
 PyObject *lines_of(PyObject *state, int *ours);
 /* What the access log says of requests with that head; a new reference. */

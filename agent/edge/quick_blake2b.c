@@ -17,9 +17,11 @@ static const unsigned char order[ROUNDS][16] = {
 static inline uint64_t turned(uint64_t word, int bits) { return word >> bits | word << (64 - bits); }
 
 static inline uint64_t word_at(const unsigned char *at) {
-    uint64_t word = 0;
-    for (int i = 7; i >= 0; i--)
-        word = word << 8 | at[i];
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
     return word;
 }
 
@@ -47,6 +49,7 @@ static void compress(uint64_t state[8], const unsigned char *block, uint64_t see
     v[12] ^= seen;
     if (last)
         v[14] = ~v[14];
+#pragma GCC unroll 12
     for (int round = 0; round < ROUNDS; round++) {
         const unsigned char *s = order[round];
         MIX(0, 4, 8, 12, m[s[0]], m[s[1]]);

@@ -36,7 +36,7 @@ static unsigned char *put_number(unsigned char *to, int64_t number) {
 /* As Python's `%.3f` or `%.6f`, the last digit included. */
 static unsigned char *put_fixed(unsigned char *to, double number, int places) {
     double scale = places == 3 ? 1e3 : 1e6, scaled = number * scale, whole = floor(scaled), rest = scaled - whole;
-    if (scaled >= 0 && scaled < SCALED_MAX && fabs(rest - 0.5) > NEAR_HALF) {
+    if (!signbit(number) && scaled < SCALED_MAX && fabs(rest - 0.5) > NEAR_HALF) {
         int64_t value = (int64_t)whole + (rest > 0.5), unit = (int64_t)scale, part = value % unit;
         to = put_number(to, value / unit);
         *to++ = '.';

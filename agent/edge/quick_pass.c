@@ -341,13 +341,7 @@ static int finish(PyObject *client, const struct coming *coming, PyObject *out) 
     if (add_to_slot(coming->endpoint, ENDPOINT_outstanding, -1) < 0 || rest(coming) < 0 || note(client, coming) < 0 ||
         write_to(coming->transport, out) < 0)
         return -1;
-    PyObject *queue = SLOT(client, CLIENT__queue);
-    int waits = queue ? PyObject_IsTrue(queue) : 0;
-    if (waits <= 0)
-        return waits < 0 ? -1 : 1;
-    PyObject *done = PyObject_CallMethod(client, "gone_on", NULL);
-    Py_XDECREF(done);
-    return done ? 1 : -1;
+    return go_on(client) < 0 ? -1 : 1;
 }
 
 int quick_answered(PyObject *upstream, PyObject *client, struct span data) {

@@ -4,7 +4,7 @@
 #include "quick.h"
 
 PyObject *name_time, *name_write, *name_writelines, *name_is_closing, *name_getrandbits, *part_bits;
-static PyObject *name_arrived;
+static PyObject *name_arrived, *name_passed_on;
 
 /* ---- numbers and time */
 
@@ -74,6 +74,16 @@ int write_to(PyObject *transport, PyObject *data) {
     return done ? 0 : -1;
 }
 
+int go_on(PyObject *client) {
+    PyObject *queue = SLOT(client, CLIENT__queue);
+    int waits = queue ? PyObject_IsTrue(queue) : 0;
+    if (waits <= 0)
+        return waits;
+    PyObject *done = PyObject_CallMethod(client, "gone_on", NULL);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
 PyObject *lines_of(PyObject *state, int *ours) {
     PyObject *log = SLOT(state, STATE_access_log);
     *ours = log == Py_None;
@@ -100,6 +110,8 @@ PyObject *quoted_of(PyObject *head) {
 
 /* ---- from a client */
 
+#define PASSED_ON 2 /* Python must see to it, but it is known that nothing is stored */
+
 /* A request that was asked before, by these very bytes. */
 static int quick(PyObject *client, PyObject *head, PyObject *key, double now) {
     PyObject *state = SLOT(client, CLIENT__state), *queue = SLOT(client, CLIENT__queue);
@@ -114,8 +126,10 @@ static int quick(PyObject *client, PyObject *head, PyObject *key, double now) {
     if (!nodes || !PyDict_Check(nodes))
         return 0;
     PyObject *node = PyDict_GetItemWithError(nodes, key);
-    if (!node)
-        return PyErr_Occurred() ? -1 : quick_sent_on(client, state, head, key, now);
+    if (!node) {
+        int sent = PyErr_Occurred() ? -1 : quick_sent_on(client, state, head, key, now);
+        return sent ? sent : PASSED_ON;
+    }
     if (!IS(node, NODE))
         return 0;
     Py_INCREF(node);
@@ -158,6 +172,9 @@ static PyObject *client_received(PyObject *self, PyObject *const *args, Py_ssize
     if (!done) {
         PyObject *all[4] = {client, head, key, Py_None};
         result = PyObject_VectorcallMethod(name_arrived, all, 4, NULL);
+    } else if (done == PASSED_ON) {
+        PyObject *all[3] = {client, head, key};
+        result = PyObject_VectorcallMethod(name_passed_on, all, 3, NULL);
     } else if (done > 0) {
         result = Py_None;
         Py_INCREF(result);
@@ -190,10 +207,11 @@ static PyObject *upstream_received(PyObject *self, PyObject *const *args, Py_ssi
 
 /* ---- the module */
 
-static PyMethodDef received[] = {
+static PyMethodDef replacing[] = {
     {"client_received", (PyCFunction)(void (*)(void))client_received, METH_FASTCALL, "ClientConnection.data_received"},
     {"upstream_received", (PyCFunction)(void (*)(void))upstream_received, METH_FASTCALL,
      "UpstreamConnection.data_received"},
+    {"send_whole", (PyCFunction)(void (*)(void))quick_send_whole, METH_FASTCALL, "ClientConnection.send_whole"},
 };
 
 static PyMethodDef methods[] = {
@@ -203,8 +221,8 @@ static PyMethodDef methods[] = {
     {"decode", (PyCFunction)(void (*)(void))quick_decode, METH_FASTCALL,
      "decode(key, data): a whole entry without variants out of its stored form; None for what is anything else."},
     {"bind", quick_bind, METH_VARARGS,
-     "bind(classes, client, upstream, model, restore, verdict, latency_floor_s, idle_s_max, idle_most): the classes by\n"
-     "name, methods that see to what is not common, an entry to be copied, functions for what is derived of one, and\n"
+     "bind(classes, client_received, upstream_received, send_whole, model, restore, verdict, latency_floor_s,\n"
+     "idle_s_max, idle_most): the classes by name, methods that see to what is not common, an entry to be copied, functions for what is derived of one, and\n"
      "constants. Raises TypeError for classes that are not made as expected."},
     {NULL, NULL, 0, NULL},
 };
@@ -213,12 +231,12 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_quick", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 /* Functions that become methods of a class in Python. */
-static int add_received(PyObject *module) {
-    for (size_t i = 0; i < sizeof received / sizeof *received; i++) {
-        PyObject *function = PyCFunction_New(&received[i], NULL);
+static int add_replacing(PyObject *module) {
+    for (size_t i = 0; i < sizeof replacing / sizeof *replacing; i++) {
+        PyObject *function = PyCFunction_New(&replacing[i], NULL);
         PyObject *method = function ? PyInstanceMethod_New(function) : NULL;
         Py_XDECREF(function);
-        if (!method || PyModule_AddObject(module, received[i].ml_name, method) < 0) {
+        if (!method || PyModule_AddObject(module, replacing[i].ml_name, method) < 0) {
             Py_XDECREF(method);
             return -1;
         }
@@ -234,11 +252,12 @@ PyMODINIT_FUNC PyInit__quick(void) {
     name_is_closing = PyUnicode_InternFromString("is_closing");
     name_getrandbits = PyUnicode_InternFromString("getrandbits");
     part_bits = PyLong_FromLong(64);
+    name_passed_on = PyUnicode_InternFromString("passed_on");
     name_arrived = PyUnicode_InternFromString("arrived");
     PyObject *module = PyModule_Create(&definition);
-    if (!module || !name_time || !name_write || !name_writelines || !name_is_closing || !name_arrived ||
+    if (!module || !name_time || !name_write || !name_writelines || !name_is_closing || !name_arrived || !name_passed_on ||
         !name_getrandbits || !part_bits ||
-        add_received(module) < 0 || PyType_Ready(&LinesType) < 0 ||
+        add_replacing(module) < 0 || PyType_Ready(&LinesType) < 0 ||
         PyModule_AddObjectRef(module, "Lines", (PyObject *)&LinesType) < 0) {
         Py_XDECREF(module);
         return NULL;

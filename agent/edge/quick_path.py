@@ -40,7 +40,8 @@ CLASSES = {
     "counters": Counters,
     "log": AccessLog,
 }
-_in_python = UpstreamConnection.data_received
+_received = UpstreamConnection.data_received
+_sent = ClientConnection.send_whole
 
 
 def install() -> bool:
@@ -51,7 +52,8 @@ def install() -> bool:
     compiled.bind(
         CLASSES,
         RequestReader.data_received,
-        _in_python,
+        _received,
+        _sent,
         StoredResponse(0, b"", [], b"", verdict_of(0, 0, 0, 0), 0.0, 0.0),
         restore,
         verdict_of,
@@ -62,11 +64,13 @@ def install() -> bool:
     quick.decode = compiled.decode
     setattr(ClientConnection, "data_received", compiled.client_received)  # noqa: B010 - it is a method of mypy's
     setattr(UpstreamConnection, "data_received", compiled.upstream_received)  # noqa: B010
+    setattr(ClientConnection, "send_whole", compiled.send_whole)  # noqa: B010
     return True
 
 
 def remove() -> None:
     """Takes the way in Python."""
     quick.decode = None
+    setattr(ClientConnection, "send_whole", _sent)  # noqa: B010
     setattr(ClientConnection, "data_received", RequestReader.data_received)  # noqa: B010
-    setattr(UpstreamConnection, "data_received", _in_python)  # noqa: B010
+    setattr(UpstreamConnection, "data_received", _received)  # noqa: B010

@@ -6,7 +6,7 @@
 
 PyTypeObject *class_of[CLASS_COUNT];
 Py_ssize_t offset_of[SLOT_COUNT];
-PyObject *client_in_python, *upstream_in_python;
+PyObject *client_in_python, *upstream_in_python, *whole_in_python;
 double latency_floor_s, idle_s_max;
 Py_ssize_t idle_most;
 
@@ -113,15 +113,16 @@ static int find_slots(PyObject *classes) {
 
 PyObject *quick_bind(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *classes, *client, *upstream, *model, *restore, *verdict;
-    if (!PyArg_ParseTuple(args, "O!OOOOOddn", &PyDict_Type, &classes, &client, &upstream, &model, &restore, &verdict,
-                          &latency_floor_s, &idle_s_max, &idle_most) ||
+    PyObject *classes, *client, *upstream, *whole, *model, *restore, *verdict;
+    if (!PyArg_ParseTuple(args, "O!OOOOOOddn", &PyDict_Type, &classes, &client, &upstream, &whole, &model, &restore,
+                          &verdict, &latency_floor_s, &idle_s_max, &idle_most) ||
         find_slots(classes) < 0)
         return NULL;
     if (!IS(model, ENTRY))
         return PyErr_Format(PyExc_TypeError, "the model is no entry");
     keep(&client_in_python, client);
     keep(&upstream_in_python, upstream);
+    keep(&whole_in_python, whole);
     keep(&entry_model, model);
     keep(&restore_in_python, restore);
     keep(&verdict_in_python, verdict);

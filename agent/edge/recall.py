@@ -8,7 +8,7 @@ from agent.edge import cached
 from agent.edge.core import cache_status
 from agent.edge.core.cache_status import Forward
 from agent.edge.core.entry import StoredResponse, Variants
-from agent.edge.ports import Found, SecondTier
+from agent.edge.ports import Found
 from agent.edge.state import EdgeState
 
 if TYPE_CHECKING:
@@ -45,12 +45,8 @@ class Recall:
         self._forgotten = state.forgotten
         self._over = False
 
-    def begin(self, tier: SecondTier) -> bool:
-        """False when it is no use to ask now."""
-        request = self._request
-        return tier.ask(request.key, request.head.fields, self._answered)
-
-    def _answered(self, found: Found | None) -> None:
+    def answered(self, found: Found | None) -> None:
+        """The second tier says what it has."""
         if self._over:
             return
         self._over = True
@@ -65,7 +61,7 @@ class Recall:
         if now < entry.fresh_until and request.head.plain and entry.status == 200 and client.keeps_on(request):
             self._store(entry, found[1])
             state.counters.second_tier_hits_total += 1
-            client.send_whole(request, entry, cache_status.hit_with(int(entry.ttl_s(now)), "second-tier"), now)
+            client.send_whole(request, entry, now)
             return
         request.found = seen = cached.judged(request.head, entry, now)
         if now < entry.fresh_until:

@@ -33,15 +33,6 @@ class LinkError(Exception):
     """There is no reply, and none will come."""
 
 
-class _Asked:
-    __slots__ = ("answered", "deadline")
-
-    def __init__(self, answered: Answered | None, deadline: float):
-        self.answered = answered
-        """None when nobody waits any more."""
-        self.deadline = deadline
-
-
 class RedisLink(asyncio.Protocol):
     """Connects when something is asked; again, after a failure, when something is asked then."""
 
@@ -52,7 +43,10 @@ class RedisLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._replies = resp.Replies()
-        self._pending: deque[_Asked] = deque()
+        self._pending: deque[Answered | None] = deque()
+        """Who waits for the next replies; None for who does not wait any more."""
+        self._deadlines: deque[float] = deque()
+        """Theirs."""
         self._given_up = 0
         """So many at the head of `_pending` nobody waits for."""
         self._unsent: list[bytes] = []
@@ -66,7 +60,8 @@ class RedisLink(asyncio.Protocol):
             self._loop.call_soon(self._tell, answered, error)
             return
         deadline = self._loop.time() + self._timeout_s
-        self._pending.append(_Asked(answered, deadline))
+        self._pending.append(answered)
+        self._deadlines.append(deadline)
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._look)
         if self._transport is not None:
@@ -127,11 +122,15 @@ class RedisLink(asyncio.Protocol):
             for reply in self._replies.feed(data):
                 if not pending:
                     raise resp.NotRedis("a reply that nobody asked for")
-                asked = pending.popleft()
+                answered = pending.popleft()
+                self._deadlines.popleft()
                 if self._given_up:
                     self._given_up -= 1
-                if asked.answered is not None:
-                    self._tell(asked.answered, reply)
+                if answered is not None:
+                    try:
+                        answered(reply)
+                    except Exception:  # a fault of one request must not take the others with it
+                        log.exception("an answer of the second tier could not be used")
                     if self._pending is not pending:
                         return  # it was ended by whom it was told: the rest is nobody's answer
         except resp.NotRedis as error:
@@ -154,22 +153,22 @@ class RedisLink(asyncio.Protocol):
         """Gives up what is late; comes again when the next one would be."""
         self._timer = None
         now = self._loop.time()
-        pending = self._pending
+        pending, deadlines = self._pending, self._deadlines
         late: list[Answered] = []
-        while self._given_up < len(pending) and pending[self._given_up].deadline <= now:
-            asked = pending[self._given_up]
-            if asked.answered is not None:
-                late.append(asked.answered)
-                asked.answered = None
+        while self._given_up < len(pending) and deadlines[self._given_up] <= now:
+            answered = pending[self._given_up]
+            if answered is not None:
+                late.append(answered)
+                pending[self._given_up] = None
             self._given_up += 1
-        if pending and self._given_up and now > pending[0].deadline + HUNG_S:
+        if pending and self._given_up and now > deadlines[0] + HUNG_S:
             self._drop(LinkError("Redis does not answer"))
         elif self._given_up < len(pending):
-            self._timer = self._loop.call_at(pending[self._given_up].deadline, self._look)
+            self._timer = self._loop.call_at(deadlines[self._given_up], self._look)
         elif pending:
-            self._timer = self._loop.call_at(pending[0].deadline + 1.01 * HUNG_S, self._look)
-        for answered in late:
-            self._tell(answered, LinkError("no answer in time"))
+            self._timer = self._loop.call_at(deadlines[0] + 1.01 * HUNG_S, self._look)
+        for each in late:
+            self._tell(each, LinkError("no answer in time"))
 
     def _drop(self, error: LinkError) -> None:
         transport, self._transport = self._transport, None
@@ -182,11 +181,12 @@ class RedisLink(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         pending, self._pending = self._pending, deque()
+        self._deadlines.clear()
         self._unsent.clear()
         self._given_up = 0
-        for asked in pending:
-            if asked.answered is not None:
-                self._tell(asked.answered, error)
+        for answered in pending:
+            if answered is not None:
+                self._tell(answered, error)
 
 
 class _Greeter(asyncio.Protocol):

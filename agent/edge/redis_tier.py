@@ -38,6 +38,9 @@ _BACKOFF: Final = Backoff(0.5, 15.0)
 _NOT_MASTER: Final = ("READONLY", "MASTERDOWN", "LOADING")
 """What a server says after a failover that its clients have not noticed."""
 Decoded = StoredResponse | Variants | None
+Waiting = tuple[Fields, Callable[[Found | None], None], Variants | None]
+"""The request's fields, who is told, and the marker that has led here."""
+_GET: Final = resp.get(PREFIX + b"0" * 64).replace(b"0" * 64, b"%b")
 
 
 @dataclass(slots=True)
@@ -96,7 +99,7 @@ class RedisTier:
         self._breaker = Breaker()
         self._reader = connect(timeout_s)
         self._writer = connect(WRITE_TIMEOUT_S)
-        self._asked: dict[bytes, list[Callable[[Decoded], None]]] = {}
+        self._asked: dict[bytes, list[Waiting]] = {}
         """Who waits for what lies under a key: all that ask at once share one command."""
         self._queue: deque[_Write] = deque()
         self._queued_bytes = 0
@@ -105,17 +108,10 @@ class RedisTier:
     # ---- reading
 
     def ask(self, key: bytes, request: Fields, answered: Callable[[Found | None], None]) -> bool:
-        if not self._breaker.allows(self._now()):
+        if self._breaker.failures and not self._breaker.allows(self._now()):
             self._counters.tier_skipped_total += 1
             return False
-
-        def found(value: Decoded) -> None:
-            if isinstance(value, Variants):
-                self._read(value.key(key, request), lambda entry: answered(_found(entry, value)))
-            else:
-                answered(_found(value, None))
-
-        self._read(key, found)
+        self._read(key, (request, answered, None))
         return True
 
     async def get(self, key: bytes, request: Fields) -> Found | None:
@@ -127,28 +123,44 @@ class RedisTier:
 
         return await future if self.ask(key, request, answered) else None
 
-    def _read(self, key: bytes, then: Callable[[Decoded], None]) -> None:
+    def _read(self, key: bytes, waits: Waiting) -> None:
         waiting = self._asked.get(key)
         if waiting is not None:
-            waiting.append(then)
+            waiting.append(waits)
             return
-        self._asked[key] = [then]
-        self._reader.ask(resp.get(_name(key)), lambda reply: self._came(key, reply))
+        self._asked[key] = [waits]
+        name = hashlib.sha256(key).hexdigest().encode()
+        self._reader.ask(_GET % name, functools.partial(self._came, key))
 
     def _came(self, key: bytes, reply: Any) -> None:
-        if not self._works(reply) or not isinstance(reply, bytes):
+        if type(reply) is not bytes:
+            self._works(reply)
             self._give(key, None)
-        else:
-            found = _decode(key, reply)
-            if isinstance(found, Striped):
-                self._gather(key, found.keys(key), [])
-                return
-            self._counters.tier_garbage_total += found is None
-            self._give(key, found)
+            return
+        if self._breaker.failures:
+            self._breaker.succeeded()
+        found = quick.decode(key, reply) if quick.decode is not None else None
+        if found is None:
+            self._understand(key, reply)
+            return
+        for _, answered, variants in self._asked.pop(key):
+            answered((found, variants))
+
+    def _understand(self, key: bytes, data: bytes) -> None:
+        """Sees to what is not simply a whole entry without variants."""
+        found = entry_codec.decode(key, data)
+        if isinstance(found, Striped):
+            self._gather(key, found.keys(key), [])
+            return
+        self._counters.tier_garbage_total += found is None
+        self._give(key, found)
 
     def _give(self, key: bytes, found: Decoded) -> None:
-        for then in self._asked.pop(key):
-            then(found)
+        for request, answered, variants in self._asked.pop(key):
+            if isinstance(found, Variants) and variants is None:
+                self._read(found.key(key, request), (request, answered, found))
+            else:
+                answered((found, variants) if isinstance(found, StoredResponse) else None)
 
     def _gather(self, key: bytes, stripes: list[bytes], parts: list[bytes]) -> None:
         """Reads a value that lies in stripes, one after the other: each has the time of a whole small value."""
@@ -161,7 +173,7 @@ class RedisTier:
             if len(parts) < len(stripes):
                 self._gather(key, stripes, parts)
                 return
-            found = _decode(key, b"".join(parts))
+            found = entry_codec.decode(key, b"".join(parts))
             if found is None or isinstance(found, Striped):
                 self._counters.tier_garbage_total += 1
                 found = None
@@ -234,12 +246,3 @@ class RedisTier:
         self._queue.clear()
         await self._reader.close()
         await self._writer.close()
-
-
-def _decode(key: bytes, data: bytes) -> Decoded | Striped:
-    whole = quick.decode(key, data) if quick.decode is not None else None
-    return entry_codec.decode(key, data) if whole is None else whole
-
-
-def _found(entry: Decoded, variants: Variants | None) -> Found | None:
-    return (entry, variants) if isinstance(entry, StoredResponse) else None

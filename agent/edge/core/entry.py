@@ -117,24 +117,20 @@ class StoredResponse:
         headers = self.headers if self.edits is None else self.edits.apply(self.headers)
         return headers if self.status == 204 else [*headers, (b"Content-Length", b"%d" % len(self.body))]
 
-    def head(self, now: float, status_member: bytes) -> bytes:
-        """The head of a 200 (or whatever it is) with the whole body, for this second."""
-        return b"HTTP/1.1 %d %b%b" % (self.status, self.reason, self._rest_of_head(now, status_member))
-
-    def _rest_of_head(self, now: float, status_member: bytes) -> bytes:
-        """What follows the first line of the head, its line break included."""
-        fixed, age = self.fixed or self.fix(), int(self.age_s(now))
-        return b"%bAge: %d\r\nVia: 1.1 locci\r\nCache-Status: %b\r\n\r\n" % (fixed, age, status_member)
-
     def fix(self) -> bytes:
         """Makes `fixed`."""
         self.fixed = encode_head(b"", self._lasting())[:-2]
         return self.fixed
 
-    def plain_head(self, now: float, request_id: bytes) -> bytes:
-        """The head of a plain hit."""
-        rest = self._rest_of_head(now, cache_status.hit(int(self.ttl_s(now))))
-        return b"HTTP/1.1 200 OK\r\nX-Request-Id: %b%b" % (request_id, rest)
+    def plain_head(self, now: float, request_id: bytes, member: bytes = b"") -> bytes:
+        """The head of a 200; with our member of Cache-Status when that does not simply say that it is a hit."""
+        member = member or cache_status.hit(int(self.ttl_s(now)))
+        return b"HTTP/1.1 200 OK\r\nX-Request-Id: %b%bAge: %d\r\nVia: 1.1 locci\r\nCache-Status: %b\r\n\r\n" % (
+            request_id,
+            self.fixed or self.fix(),
+            int(self.age_s(now)),
+            member,
+        )
 
     def render_block(self, now: float) -> bytes:
         """A plain hit's fields for HTTP/2, up to the length of the request's id, which is the last."""

@@ -29,7 +29,7 @@ _MAX_MARKER: Final = 4096
 
 
 def sum_of(key: bytes, content: bytes) -> bytes:
-    """The checksum of what lies under a key. The key is part of it: an entry that lies under another's key is garbage too."""
+    """A checksum that the key is part of: an entry that lies under another's key is garbage too."""
     return hashlib.blake2b(content, digest_size=_DIGEST, key=hashlib.blake2b(key, digest_size=32).digest()).digest()
 
 

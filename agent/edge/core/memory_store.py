@@ -84,8 +84,12 @@ class MemoryStore(Generic[T]):
             node = Node(key, value, cost)
             self._nodes[key] = node
             node.in_main = self._ghosts.pop(hash(key), self) is None
-            (self._main if node.in_main else self._small).append(node)
-            self._account(node, cost)
+            self.used_bytes += cost
+            if node.in_main:
+                self._main.append(node)
+            else:
+                self._small.append(node)
+                self._small_bytes += cost
         while self.used_bytes > self.budget_bytes:
             self._evict_one()
         return True
