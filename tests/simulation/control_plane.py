@@ -57,6 +57,9 @@ class Node:
     def __init__(self, name: str, region: str, role: int):
         self.name, self.region, self.role = name, region, role
         self.snapshot = Snapshot()
+        self.followed: Snapshot | None = None
+        """The one that containers follow."""
+        self.checked: Snapshot | None = None
         self.containers: dict[str, float] = {}
         self.started: list[str] = []
         self.images: dict[str, float] = {}
@@ -72,6 +75,9 @@ class Node:
 
     def run(self, now: float) -> None:
         """Containers follow the snapshot."""
+        if self.snapshot is self.followed:
+            return
+        self.followed = self.snapshot
         wanted = self.snapshot.of_type("replicas")
         for name in [n for n in self.containers if n not in wanted]:
             del self.containers[name]
@@ -361,18 +367,23 @@ class Simulation:
 
     def _check(self) -> None:
         for node in self.nodes.values():
-            for name, resource in node.snapshot.of_type("hostnames").items():
-                total = sum(e.healthy_replicas for e in resource.hostname.endpoints)
-                if total:
-                    self.once_served.add((node.name, name))
-                elif (node.name, name) in self.once_served and not resource.hostname.endpoints:
-                    self.violations.append(f"{node.name} holds no endpoint for {name} at {self.clock.now}")
+            if node.snapshot is not node.checked:
+                node.checked = node.snapshot
+                self._check_hostnames(node)
             since = max(node.talks_since, self.in_order_since)
             judged = node.role == node_pb2.NODE_ROLE_EDGE or (node.name, node_pb2.NODE_ROLE_EDGE) not in self.nodes
             if judged and self.clock.now - since > 2.0 and self._is_thought_silent(node):
                 self.violations.append(f"{node.name} is thought to be silent at {self.clock.now}")
         if len(self.observed.sessions) > len(self.nodes):
             self.violations.append("there are sessions of nobody")
+
+    def _check_hostnames(self, node: Node) -> None:
+        for name, resource in node.snapshot.of_type("hostnames").items():
+            total = sum(e.healthy_replicas for e in resource.hostname.endpoints)
+            if total:
+                self.once_served.add((node.name, name))
+            elif (node.name, name) in self.once_served and not resource.hostname.endpoints:
+                self.violations.append(f"{node.name} holds no endpoint for {name} at {self.clock.now}")
 
     def _is_thought_silent(self, node: Node) -> bool:
         condition = self.state.nodes.need(f"nodes/{node.name}").condition
