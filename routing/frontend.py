@@ -18,10 +18,10 @@ from fleet.errors import Code, LocciError
 from routing.adapters import cookie_secret, hot_answers, zone_keys
 from routing.adapters.endpoints import parse_listen
 from routing.adapters.hot_answers import HotAnswers
+from routing.adapters.hot_listener import HotPath, listener_for
 from routing.adapters.tcp import TcpListener
 from routing.adapters.transfers import Permission, Transfers, load_keys
 from routing.adapters.udp import UdpListener, bind_udp, share_by_network
-from routing.adapters.udp_batch import HotPath, listener_for
 from routing.answering import Answering
 from routing.core.answer import Manners
 from routing.core.cookies import CookieJar
@@ -44,6 +44,7 @@ class Counts:
     tcp_rcodes: tuple[int, ...] = (0,) * 16
     silent: int = 0
     unsent: int = 0
+    shed: int = 0
     limited_dropped: int = 0
     limited_slipped: int = 0
     connections: int = 0
@@ -137,7 +138,8 @@ class Frontend:
             tuple(answering.all_udp_rcodes()),
             tuple(answering.tcp_rcodes),
             answering.silent,
-            sum(udp.dropped for udp in self._udp),
+            sum(udp.unsent for udp in self._udp),
+            sum(udp.shed for udp in self._udp),
             answering.limiter.dropped,
             answering.limiter.slipped,
             self._tcp.connections,

@@ -2,12 +2,9 @@
  *
  * It holds no zone and decides nothing: `hot_learn` is told the answers of the responder one by one, and a query that
  * is not common, not learnt or too much for its network is left to Python. Both give the same bytes to the same query.
- * One thread uses a table at a time; nothing here allocates while it answers.
+ * Threads take turns by the lock of the table; nothing here allocates while it answers.
  */
 #define _GNU_SOURCE
-#ifdef __linux__
-#include <sys/socket.h>
-#endif
 #include "hot_held.h"
 
 #define UDP_SIZE 1232
@@ -20,15 +17,19 @@ enum { LEFT = 0, ANSWERED = 1, LIMITED = 2 };
 
 void hot_time(struct hot *hot, uint32_t second, uint32_t cookie_time) {
     static const uint8_t version[4] = {1, 0, 0, 0};
+    pthread_mutex_lock(&hot->lock);
     hot->second = second;
     memcpy(hot->cookie_head, version, 4);
     for (int i = 0; i < 4; i++) hot->cookie_head[4 + i] = (uint8_t)(cookie_time >> (24 - 8 * i));
+    pthread_mutex_unlock(&hot->lock);
 }
 
 void hot_policy(struct hot *hot, uint32_t per_second, const uint8_t *secret) {
+    pthread_mutex_lock(&hot->lock);
     hot->per_second = per_second;
     hot->cookies = secret != NULL;
     if (secret) memcpy(hot->secret, secret, sizeof hot->secret);
+    pthread_mutex_unlock(&hot->lock);
 }
 
 const uint64_t *hot_rcodes(const struct hot *hot) { return hot->rcodes; }
@@ -221,7 +222,7 @@ static size_t answer_one(struct hot *hot, const struct parsed *p, const uint8_t 
 
 /* A batch: query i is at queries + i * slot_bytes and has sizes[i * sizes_step] bytes, its source is at
  * sources + i * source_step. Answers go to answers + i * slot_bytes, their sizes to out_sizes[i * out_step], and what
- * became of each to whats[i]. How many were not answered. */
+ * became of each to whats[i]. How many were not answered. The caller has the lock, or is alone. */
 uint32_t hot_answer(struct hot *hot, uint32_t count, const uint8_t *queries, const uint32_t *sizes, uint32_t sizes_step,
                     const uint8_t *sources, uint32_t source_step, uint32_t source_bytes, uint8_t *answers,
                     uint32_t slot_bytes, uint64_t *out_sizes, uint32_t out_step, uint8_t *whats) {
@@ -243,58 +244,6 @@ uint32_t hot_answer(struct hot *hot, uint32_t count, const uint8_t *queries, con
     return left;
 }
 
-/* Memory and socket of a listener, laid out once by Python. The answer to query i goes out with message i, whose name
- * and control data are those that the query came with. */
-struct hot_io {
-    void *in, *out; /* batch x struct mmsghdr */
-    const uint8_t *queries, *sources;
-    uint8_t *answers, *controls, *whats;
-    uint64_t *out_sizes;
-    uint64_t dropped; /* answers that the kernel did not take */
-    int32_t descriptor;
-    uint32_t batch, slot_bytes, name_bytes, source_step, source_bytes;
-    uint32_t control_bytes, control_step, interface_at, out_step;
-    uint32_t left; /* of the batch that was left to Python, how many were not answered */
-};
-
 #ifdef __linux__
-static void send_all(struct hot_io *io, uint32_t count) {
-    struct mmsghdr *in = io->in, *out = io->out;
-    if (io->control_bytes)
-        for (uint32_t i = 0; i < count; i++) {
-            /* Leaves by the address that was asked, on whatever way the routing table says. */
-            memset(io->controls + (size_t)i * io->control_step + io->interface_at, 0, 4);
-            out[i].msg_hdr.msg_controllen = in[i].msg_hdr.msg_controllen;
-        }
-    for (uint32_t at = 0; at < count;) {
-        int sent = sendmmsg(io->descriptor, out + at, count - at, MSG_DONTWAIT);
-        if (sent <= 0) { io->dropped++; sent = 1; }
-        at += (uint32_t)sent;
-    }
-}
+#include "hot_loop.h"
 #endif
-
-/* Answers what waits at a socket, up to so many batches. How many queries a batch has that is left to Python, its
- * answers not sent; 0 when nothing waits any more or all batches were answered. */
-uint32_t hot_serve(struct hot *hot, struct hot_io *io, uint32_t batches) {
-#ifdef __linux__
-    struct mmsghdr *in = io->in;
-    while (batches--) {
-        for (uint32_t i = 0; i < io->batch; i++) {
-            in[i].msg_hdr.msg_namelen = io->name_bytes;
-            in[i].msg_hdr.msg_controllen = io->control_bytes;
-            in[i].msg_hdr.msg_flags = 0;
-        }
-        int count = recvmmsg(io->descriptor, in, io->batch, MSG_DONTWAIT, NULL);
-        if (count <= 0) return 0;
-        io->left = hot_answer(hot, (uint32_t)count, io->queries, &in->msg_len, sizeof *in / sizeof in->msg_len,
-                              io->sources, io->source_step, io->source_bytes, io->answers, io->slot_bytes,
-                              io->out_sizes, io->out_step, io->whats);
-        if (io->left) return (uint32_t)count;
-        /* More may have come meanwhile: asking the socket costs less than waiting for it again. */
-        send_all(io, (uint32_t)count);
-    }
-#endif
-    (void)hot; (void)io; (void)batches;
-    return 0;
-}

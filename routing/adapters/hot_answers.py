@@ -21,15 +21,26 @@ _HELD_MAX: Final = 200_000
 _RCODES: Final = 16
 
 
-class ListenerMemory(ctypes.Structure):
-    """`struct hot_io`: the memory of a listener, by address, and how it is laid out."""
+class BatchMemory(ctypes.Structure):
+    """`struct hot_batch`: the memory of a batch, by address."""
 
     _fields_ = (
-        *((name, ctypes.c_uint64) for name in ("received", "sent", "queries", "sources", "answers", "controls")),
-        *((name, ctypes.c_uint64) for name in ("whats", "out_sizes", "dropped")),
-        ("descriptor", ctypes.c_int32),
-        *((name, ctypes.c_uint32) for name in ("batch", "slot_bytes", "name_bytes", "source_step", "source_bytes")),
-        *((name, ctypes.c_uint32) for name in ("control_bytes", "control_step", "interface_at", "out_step", "left")),
+        *((name, ctypes.c_uint64) for name in ("received", "sent", "queries", "answers", "names", "controls")),
+        *((name, ctypes.c_uint64) for name in ("whats", "out_sizes")),
+        *((name, ctypes.c_uint32) for name in ("count", "reserved")),
+    )
+
+
+class LoopMemory(ctypes.Structure):
+    """`struct hot_loop`: a socket, its batches, and how they are laid out."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint64) for name in ("table", "receiving", "waiting", "dropped", "shed")),
+        *((name, ctypes.c_int32) for name in ("descriptor", "bell")),
+        *((name, ctypes.c_uint32) for name in ("batches", "batch", "slot_bytes", "name_bytes", "name_step")),
+        *((name, ctypes.c_uint32) for name in ("source_at", "source_bytes", "control_bytes", "control_step")),
+        *((name, ctypes.c_uint32) for name in ("interface_at", "out_step")),
+        *((name, ctypes.c_uint32) for name in ("filling", "taken", "done", "rung", "stopping")),
     )
 
 
@@ -50,8 +61,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     for name, result, arguments in (
         ("hot_new", pointer, (u32, u64)),
         ("hot_free", None, (pointer,)),
-        ("hot_forget", None, (pointer,)),
-        ("hot_places", None, (pointer, pointer)),
+        ("hot_forget", None, (pointer, pointer)),
         ("hot_learn_v6", None, (pointer, text, u32)),
         ("hot_time", None, (pointer, u32, u32)),
         ("hot_policy", None, (pointer, u32, text)),
@@ -62,7 +72,10 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
             u32,
             (pointer, u32, pointer, pointer, u32, pointer, u32, u32, pointer, u32, pointer, u32, pointer),
         ),
-        ("hot_serve", u32, (pointer, pointer, u32)),
+        ("hot_run", None, (pointer,)),
+        ("hot_stop", None, (pointer,)),
+        ("hot_take", ctypes.c_int32, (pointer,)),
+        ("hot_done", None, (pointer,)),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -74,7 +87,7 @@ def _address(memory: memoryview[int]) -> int:
 
 
 class HotAnswers:
-    """What one process has learnt. Not for several threads."""
+    """What one process has learnt. Its methods are for one thread; the loops of listeners have threads of their own."""
 
     def __init__(self, library: ctypes.CDLL, seed: int, held_max: int = _HELD_MAX):
         self._library = library
@@ -85,8 +98,13 @@ class HotAnswers:
         self._rcodes = (ctypes.c_uint64 * _RCODES).from_address(library.hot_rcodes(self._table))
         self.answer = library.hot_answer
         """`hot_answer` of the library; its first argument is `table`."""
-        self.serve = library.hot_serve
-        """`hot_serve` of the library; it takes `table`, the address of a `ListenerMemory` and a number of batches."""
+        self.run, self.stop, self.take, self.done = (
+            library.hot_run,
+            library.hot_stop,
+            library.hot_take,
+            library.hot_done,
+        )
+        """Those of `hot_loop.h`; their argument is the address of a `LoopMemory`."""
 
     @property
     def table(self) -> int:
@@ -106,11 +124,10 @@ class HotAnswers:
 
     def forget(self, places: PlaceMap) -> None:
         """Answers have changed: learn anew, by this map."""
-        self._library.hot_forget(self._table)
-        # Kept, for C reads its memory, and sees what Python adds to it.
-        self._places = places
         table = places.table_v4
-        self._library.hot_places(self._table, None if table is None else _address(table))
+        self._library.hot_forget(self._table, None if table is None else _address(table))
+        # Kept, for C reads its memory, and sees what Python adds to it; the old one no more.
+        self._places = places
 
     def take_policy(self, per_second: int, secret: bytes | None) -> None:
         """How many like answers a second a network gets, 0 for no limit; the secret of cookies, None for none."""

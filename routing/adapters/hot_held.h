@@ -3,9 +3,11 @@
  * Included by hot_answers.c alone. A name and type is one `struct name`; for each kind of client that gets another
  * answer (by its bucket, its slot, its DO bit) there is a `struct answer`. Nothing here allocates but what learns.
  */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define NAME_MAX_BYTES 255
 #define KEY_MAX_BYTES 260
@@ -52,9 +54,11 @@ struct place_v6 {
 };
 
 struct hot {
+    pthread_mutex_t lock; /* over all that follows */
     struct name **slots;
     uint32_t mask, held, held_max;
     size_t held_bytes;
+    uint64_t emptied_ms; /* when all was forgotten last */
     const uint32_t *places; /* by /16, and behind them pages by /24; NULL: every place is alike */
     struct place_v6 *places_v6;
     uint32_t era; /* of the map: what was learnt of IPv6 networks in an earlier one counts no more */
@@ -123,26 +127,50 @@ static uint32_t slot_of(const uint8_t *network, size_t bytes) {
     return ~crc & (SLOTS - 1);
 }
 
-void hot_forget(struct hot *hot) {
-    if (!hot->held) return;
-    for (uint32_t i = 0; i <= hot->mask; i++) {
-        for (struct name *n = hot->slots[i], *next; n; n = next) {
+static uint64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void free_names(struct name **slots, uint32_t mask) {
+    for (uint32_t i = 0; i <= mask; i++) {
+        for (struct name *n = slots[i], *next; n; n = next) {
             next = n->next;
             for (uint32_t j = 0; j <= n->mask; j++) free(n->answers[j]);
             free(n->answers);
             free(n);
         }
-        hot->slots[i] = NULL;
+        slots[i] = NULL;
     }
+}
+
+/* Empties the table; what it held is left to the caller, for to free it takes its time, unless there is no memory for
+ * new slots. */
+static struct name **emptied(struct hot *hot) {
+    hot->emptied_ms = now_ms();
+    if (!hot->held) return NULL;
     hot->held = 0;
     hot->held_bytes = 0;
+    struct name **old = hot->slots, **new = calloc(hot->mask + 1u, sizeof *new);
+    if (new) {
+        hot->slots = new;
+        return old;
+    }
+    free_names(old, hot->mask);
+    return NULL;
+}
+
+static void free_old(struct name **old, uint32_t mask) {
+    if (old) free_names(old, mask);
+    free(old);
 }
 
 void hot_free(struct hot *hot) {
-    if (hot->slots) hot_forget(hot);
-    free(hot->slots);
+    free_old(hot->slots, hot->mask);
     free(hot->limits);
     free(hot->places_v6);
+    pthread_mutex_destroy(&hot->lock);
     free(hot);
 }
 
@@ -151,6 +179,7 @@ struct hot *hot_new(uint32_t held_max, uint64_t seed) {
     while (size < held_max * 2 && size < (1u << 22)) size *= 2;
     struct hot *hot = calloc(1, sizeof *hot);
     if (!hot) return NULL;
+    pthread_mutex_init(&hot->lock, NULL);
     hot->slots = calloc(size, sizeof *hot->slots);
     hot->limits = calloc(LIMIT_SLOTS, sizeof *hot->limits);
     hot->places_v6 = calloc(PLACES_V6, sizeof *hot->places_v6);
@@ -163,13 +192,17 @@ struct hot *hot_new(uint32_t held_max, uint64_t seed) {
     return NULL;
 }
 
-/* The map of IPv4 networks from now on; what was learnt of IPv6 networks counts no more. */
-void hot_places(struct hot *hot, const uint32_t *places) {
+/* Forgets all, and goes by this map from now on; what was learnt of IPv6 networks counts no more. */
+void hot_forget(struct hot *hot, const uint32_t *places) {
+    pthread_mutex_lock(&hot->lock);
+    struct name **old = emptied(hot);
     hot->places = places;
     if (!++hot->era) {
         memset(hot->places_v6, 0, PLACES_V6 * sizeof *hot->places_v6);
         hot->era = 1;
     }
+    pthread_mutex_unlock(&hot->lock);
+    free_old(old, hot->mask);
 }
 
 static uint64_t network_v6(const uint8_t *address) {
@@ -186,7 +219,9 @@ static struct place_v6 *room_v6(const struct hot *hot, uint64_t network) {
 /* All of an IPv6 /48 is at one place: `entry` is what a place of the map holds. */
 void hot_learn_v6(struct hot *hot, const uint8_t *address, uint32_t entry) {
     uint64_t network = network_v6(address);
+    pthread_mutex_lock(&hot->lock);
     *room_v6(hot, network) = (struct place_v6){network, entry, hot->era};
+    pthread_mutex_unlock(&hot->lock);
 }
 
 static uint32_t variant_of(uint32_t by, uint32_t bucket, uint32_t slot, uint32_t dnssec_ok) {
@@ -239,26 +274,32 @@ static int widen(struct name *n) {
     return 1;
 }
 
+static int take(struct hot *hot, const uint8_t *key, uint32_t key_bytes, uint32_t by, uint32_t variant,
+                struct answer *a, size_t bytes) {
+    uint64_t hash = hash_bytes(hot->seed, key, key_bytes);
+    struct name *n = find_name(hot, hash, key, key_bytes);
+    if (n && (n->by != by || find_answer(n, variant))) return 0;
+    if (!n && !(n = add_name(hot, hash, key, key_bytes, by))) return 0;
+    if (!widen(n)) return 0;
+    uint32_t at = spread(variant);
+    while (n->answers[at & n->mask]) at++;
+    n->answers[at & n->mask] = a;
+    n->count++;
+    hot->held_bytes += bytes;
+    return 1;
+}
+
 /* Takes an answer: its key (lower-case name and type), what it depends on (BY_…) and for which bucket, slot and DO bit
- * (RFC 3225) it is, its heads and bodies. 0 when it was taken or was known already, else -1. */
+ * (RFC 3225) it is, its heads and bodies. 1 when it was taken; 0 when it was known, or there is no memory. */
 int hot_learn(struct hot *hot, const uint8_t *key, uint32_t key_bytes, uint32_t by, uint32_t bucket, uint32_t slot,
               uint32_t dnssec_ok, const uint8_t *heads, uint32_t bodies, const uint32_t *sizes, const uint8_t *body) {
-    if (key_bytes < 3 || key_bytes > KEY_MAX_BYTES || !bodies) return -1;
+    if (key_bytes < 3 || key_bytes > KEY_MAX_BYTES || !bodies) return 0;
     size_t total = 0, starts_bytes = (bodies + 1) * sizeof(uint32_t);
     for (uint32_t i = 0; i < bodies; i++) total += sizes[i];
     size_t bytes = sizeof(struct answer) + starts_bytes + 4 * HEAD_BYTES + total;
-    if (hot->held >= hot->held_max || hot->held_bytes + bytes > HELD_BYTES_MAX) hot_forget(hot);
-    uint64_t hash = hash_bytes(hot->seed, key, key_bytes);
+    struct answer *a = malloc(bytes);
+    if (!a) return 0;
     uint32_t variant = variant_of(by, bucket, slot, dnssec_ok);
-    struct name *n = find_name(hot, hash, key, key_bytes);
-    if (n && n->by != by) return -1;
-    if (n && find_answer(n, variant)) return 0;
-    if (!n && !(n = add_name(hot, hash, key, key_bytes, by))) return -1;
-    /* Counted from here, for `hot_forget` finds by this that there is something to free. */
-    hot->held++;
-    hot->held_bytes += bytes;
-    struct answer *a = widen(n) ? malloc(bytes) : NULL;
-    if (!a) return -1;
     uint32_t *starts = (uint32_t *)(a + 1);
     uint8_t *room = (uint8_t *)starts + starts_bytes;
     *a = (struct answer){variant, bodies, heads[1] & 15, room, starts, room + 4 * HEAD_BYTES};
@@ -266,11 +307,16 @@ int hot_learn(struct hot *hot, const uint8_t *key, uint32_t key_bytes, uint32_t 
     for (uint32_t i = 0; i < bodies; i++) starts[i + 1] = starts[i] + sizes[i];
     memcpy(room, heads, 4 * HEAD_BYTES);
     memcpy(room + 4 * HEAD_BYTES, body, total);
-    uint32_t at = spread(variant);
-    while (n->answers[at & n->mask]) at++;
-    n->answers[at & n->mask] = a;
-    n->count++;
-    return 0;
+    pthread_mutex_lock(&hot->lock);
+    struct name **old = NULL;
+    if (hot->held >= hot->held_max || hot->held_bytes + bytes > HELD_BYTES_MAX) old = emptied(hot);
+    /* Counted before it is taken: a name without an answer is to be freed as well. */
+    hot->held++;
+    int taken = take(hot, key, key_bytes, by, variant, a, bytes);
+    pthread_mutex_unlock(&hot->lock);
+    if (!taken) free(a);
+    free_old(old, hot->mask);
+    return taken;
 }
 
 /* Whether the network has had too many like answers within this second. */

@@ -34,6 +34,7 @@ class DnsCollector(Collector):
         yield queries
         yield CounterMetricFamily("locci_dns_ignored", "Packets that were no queries.", value=counts.silent)
         yield CounterMetricFamily("locci_dns_send_errors", "Answers that were not sent.", value=counts.unsent)
+        yield CounterMetricFamily("locci_dns_shed", "Queries that were too many to be looked at.", value=counts.shed)
         limited = CounterMetricFamily("locci_dns_limited", "Answers that were too many.", labels=["outcome"])
         limited.add_metric(["dropped"], counts.limited_dropped)
         limited.add_metric(["slipped"], counts.limited_slipped)

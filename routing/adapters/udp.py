@@ -13,6 +13,7 @@ Respond = Callable[[bytes, bytes, bool], bytes | None]
 """Query, packed address of the client, whether over TCP; the answer or None for silence."""
 
 _ATTACH_REUSEPORT_CBPF: Final = 51
+_RECEIVE_BUFFER_FORCE: Final = 33
 _BATCH: Final = 64
 _RECEIVE_BYTES: Final = 4096
 _KERNEL_BUFFER_BYTES: Final = 4 << 20
@@ -28,7 +29,11 @@ def bind_udp(host: str, port: int, shared: bool = False) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BUFFER_BYTES)
+        try:
+            # Beyond what the system lets everybody have, where that is allowed.
+            listener.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, _KERNEL_BUFFER_BYTES)
+        except OSError:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BUFFER_BYTES)
         listener.bind((host, port))
     except OSError:
         listener.close()
@@ -67,7 +72,16 @@ class UdpListener:
         self._respond = respond
         self._family = listener.family
         self.dropped = 0
+
+    @property
+    def unsent(self) -> int:
         """Answers that the kernel did not take."""
+        return self.dropped
+
+    @property
+    def shed(self) -> int:
+        """Queries that were too many to be looked at."""
+        return 0
 
     @property
     def port(self) -> int:

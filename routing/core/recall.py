@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from routing.core.cookies import CookieJar
-from routing.core.geo import PAGE, PlaceMap
+from routing.core.geo import MIXED, PAGE, PlaceMap
 from routing.core.rate_limit import RateLimiter
 from routing.core.wire import HEADER_BYTES, UDP_SIZE
 from routing.core.zone import Tail
 
 _HELD_MAX: Final = 100_000
-_CUTS_MAX: Final = 4
 _SUBNET_START: Final = b"\0\x08\0\x07\0\x01\x18\0"
 _SUBNET_REPLY: Final = b"\0\x08\0\x07\0\x01\x18"
 _COOKIE_STARTS: Final = {12: b"\0\x0a\0\x08", 28: b"\0\x0a\0\x18"}
@@ -27,25 +26,26 @@ _COOKIES: Final = frozenset(_COOKIE_STARTS.values())
 _COOKIE_REPLY_BYTES: Final = 28
 _CLIENT_BYTES: Final = 8
 _PLACE_BYTES: Final = 3
-_EVERYWHERE: Final = 0
 
-_Template = tuple[int, int, bytes, dict[int, tuple[bytes, ...]]]
-"""How far from the end the client's network and its cookie begin (0: there is none), the name that is limited, and by
-entry of the map (_EVERYWHERE: for every place) what stands between the id and the network, in every rotation."""
+_Made = tuple[bytes, ...]
+"""What stands between the id and the client's network, in every rotation."""
+_Template = tuple[int, int, bytes, _Made | None, dict[int, _Made]]
+"""How far from the end the client's network and its cookie begin (0: there is none), the name that is limited, what is
+given everywhere, or else by entry of the map."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Memory of a batch. `places` are, slot by slot: where its query and its answer begin, where in `received` the
-    size of the query is, where in `sources` the client's address begins, where that of its network ends, and where in
-    `sizes` that of the answer goes."""
+    """Memory of a batch. `places` are, slot by slot: its number, where its query and its answer begin, where in
+    `received` the size of the query is, where in `sources` the client's address begins, where that of its network ends,
+    and where in `sizes` that of the answer goes."""
 
     queries: mmap.mmap
     received: memoryview[int]
     sources: mmap.mmap
     answers: mmap.mmap
     sizes: memoryview[int]
-    places: Sequence[tuple[int, int, int, int, int]]
+    places: Sequence[tuple[int, int, int, int, int, int]]
 
 
 class Recall:
@@ -56,41 +56,39 @@ class Recall:
         self._table = places.table_v4
         self._held = 0
         self._templates: dict[bytes, _Template] = {}
-        self._cuts: dict[int, tuple[int, ...]] = {}
+        self._cuts: dict[int, int] = {}
         """By the length of a query, how many of its last bytes are not looked up."""
+        self._other_cuts: dict[int, tuple[int, ...]] = {}
+        """The same for queries of that length that have another form."""
 
     def answer(self, slots: Slots, count: int, limiter: RateLimiter) -> list[int]:
         """Answers queries like those that were learnt, each counted by `limiter`, in the first `count` slots; which
         slots are left. Everything in locals, nothing computed twice: this is the hot loop."""
         left: list[int] = []
-        queries, received, sources, answers, sizes = (
-            slots.queries,
-            slots.received,
-            slots.sources,
-            slots.answers,
-            slots.sizes,
-        )
-        cuts_of, template_of, table = self._cuts.get, self._templates.get, self._table
+        queries, received, sources = slots.queries, slots.received, slots.sources
+        answers, sizes = slots.answers, slots.sizes
+        cut_of, template_of, table = self._cuts.get, self._templates.get, self._table
         counts, most = limiter.room(), limiter.per_second
-        for slot, (at, size_at, source, network_end, out_at) in enumerate(slots.places[:count]):
+        for slot, at, size_at, source, network_end, out_at in slots.places[:count]:
             end = at + received[size_at]
-            for cut in cuts_of(end - at, ()):
-                template = template_of(queries[at + 2 : end - cut])
-                if template is not None:
-                    break
-            else:
-                left.append(slot)
-                continue
-            network_at, client_at, name, by_entry = template
-            made = by_entry.get(_EVERYWHERE)
-            if made is None:
-                place, of = (end - network_at, queries) if network_at else (source, sources)
-                if table is None or (not network_at and network_end - source != _PLACE_BYTES):
+            cut = cut_of(end - at)
+            template = None if cut is None else template_of(queries[at + 2 : end - cut])
+            if template is None:
+                template = self._of_another_form(queries[at:end])
+                if template is None:
                     left.append(slot)
                     continue
-                entry = table[of[place] << 8 | of[place + 1]]
-                if entry >= PAGE:
-                    entry = table[entry - PAGE + of[place + 2]]
+            network_at, client_at, name, made, by_entry = template
+            if made is None:
+                # As a place is looked up in `PlaceMap.bucket_v4`.
+                if network_at:
+                    place, entry = end - network_at, 0
+                    if table is not None:
+                        entry = table[queries[place] << 8 | queries[place + 1]]
+                        if entry >= PAGE:
+                            entry = table[entry - PAGE + queries[place + 2]]
+                else:
+                    entry = self._entry(sources[source:network_end])
                 made = by_entry.get(entry)
                 if made is None:
                     left.append(slot)
@@ -101,21 +99,32 @@ class Recall:
                 if counted > most:
                     left.append(slot)
                     continue
-            turn = made[queries[at + 1] % len(made)] if len(made) > 1 else made[0]
+            answer = queries[at : at + 2] + (made[queries[at + 1] % len(made)] if len(made) > 1 else made[0])
             if client_at:
                 cookie = self._cookie(queries[end - client_at - 4 : end], sources, source, network_end)
                 if cookie is None:
                     left.append(slot)
                     continue
-                network = queries[end - network_at : end - network_at + 3] if network_at else b""
-                answer = queries[at : at + 2] + turn + network + cookie
+                answer += queries[end - network_at : end - network_at + _PLACE_BYTES] + cookie if network_at else cookie
             elif network_at:
-                answer = queries[at : at + 2] + turn + queries[end - 3 : end]
-            else:
-                answer = queries[at : at + 2] + turn
+                answer += queries[end - _PLACE_BYTES : end]
             size = sizes[out_at] = len(answer)
             answers[at : at + size] = answer
         return left
+
+    def _of_another_form(self, query: bytes) -> _Template | None:
+        for cut in self._other_cuts.get(len(query), ()):
+            template = self._templates.get(query[2 : len(query) - cut])
+            if template is not None:
+                return template
+        return None
+
+    def _entry(self, network: bytes) -> int:
+        """What the map holds for an IPv4 /24; 0 for what is none."""
+        if self._table is None or len(network) != _PLACE_BYTES:
+            return 0
+        entry = self._table[network[0] << 8 | network[1]]
+        return self._table[entry - PAGE + network[2]] if entry >= PAGE else entry
 
     def _cookie(self, option: bytes, sources: mmap.mmap, source: int, network_end: int) -> bytes | None:
         """The option for the answer; None when the query's is none."""
@@ -133,35 +142,33 @@ class Recall:
         if found is None:
             return
         network_at, client_at, cut, ending = found
-        size, entry, scope = len(data), _EVERYWHERE, 0
-        if by_place and self._table is not None:
-            network = data[size - network_at :] if network_at else source
-            if not network_at and len(source) != 4:
-                return
-            entry = self._table[network[0] << 8 | network[1]]
-            if entry >= PAGE:
-                entry = self._table[entry - PAGE + network[2]]
+        size, entry, scope = len(data), 0, 0
+        everywhere = not by_place or self._table is None
+        if not everywhere:
+            entry = self._entry(
+                data[size - network_at : size - network_at + _PLACE_BYTES] if network_at else source[:-1]
+            )
             scope = entry >> 16
-            if entry in (0, 0xFFFF):
+            if entry in (0, MIXED):
                 return
         if network_at:
             ending += bytes((scope,))
         made = tuple(tail.heads[kind] + data[HEADER_BYTES:end] + body + ending for body in tail.bodies)
-        whole = 2 + len(made[0]) + (3 if network_at else 0) + (_COOKIE_REPLY_BYTES if client_at else 0)
+        whole = 2 + len(made[0]) + (_PLACE_BYTES if network_at else 0) + (_COOKIE_REPLY_BYTES if client_at else 0)
         if whole > min(UDP_SIZE, max(512, int.from_bytes(data[end + 3 : end + 5], "big") if data[11] else 512)):
             return
         if self._held >= _HELD_MAX:
             self._templates.clear()
             self._cuts.clear()
+            self._other_cuts.clear()
             self._held = 0
         self._held += len(made)
-        cuts = self._cuts.get(size, ())
-        if cut not in cuts:
-            if len(cuts) >= _CUTS_MAX:
-                return
-            self._cuts[size] = (*cuts, cut)
-        template: _Template = network_at, client_at, data[HEADER_BYTES : end - 5], {}
-        self._templates.setdefault(data[2 : size - cut], template)[3][entry] = made
+        others = self._other_cuts.get(size, ())
+        if self._cuts.setdefault(size, cut) != cut and cut not in others:
+            self._other_cuts[size] = (*others, cut)
+        key, name = data[2 : size - cut], data[HEADER_BYTES : end - 5]
+        template = self._templates.setdefault(key, (network_at, client_at, name, made if everywhere else None, {}))
+        template[4][entry] = made
 
 
 def _ending(data: bytes, end: int) -> tuple[int, int, int, bytes] | None:

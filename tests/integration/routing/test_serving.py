@@ -16,8 +16,9 @@ import dns.message
 import dns.rcode
 import pytest
 
+from routing.adapters.hot_listener import listener_for
 from routing.adapters.udp import UdpListener, bind_udp
-from routing.adapters.udp_batch import BatchListener, listener_for
+from routing.adapters.udp_batch import BatchListener
 from tests.integration.routing.rig import Rig, addresses, eventually
 from tests.unit.routing.adapters.resources import region, whole
 

@@ -22,7 +22,7 @@ def slots_of(queries: list[bytes], source: bytes) -> Slots:
     received = memoryview(bytearray(b"".join(len(query).to_bytes(4, "little") for query in queries))).cast("I")
     sizes = memoryview(bytearray(16 * count)).cast("Q")
     network_end = 3 if len(source) == 4 else 7
-    places = [(number * _SLOT_BYTES, number, 0, network_end, 2 * number + 1) for number in range(count)]
+    places = [(number, number * _SLOT_BYTES, number, 0, network_end, 2 * number + 1) for number in range(count)]
     return Slots(room, received, sources, answers, sizes, places)
 
 

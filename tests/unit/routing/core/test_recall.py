@@ -119,3 +119,15 @@ def test_names_in_mixed_case_fill_nothing() -> None:
     data = query("heLLo", (10, 1, 7), None)
     of.remember(data, SOURCE)
     assert recalled(of, data, SOURCE) is None
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_forms_of_the_same_length_are_recalled_beside_each_other(turned: bool) -> None:
+    long = replace(HOSTNAMES[0], name=f"{'x' * 27}.example.net")
+    of = responder(table(hostnames={h.name: h for h in (*HOSTNAMES, long)}), lookup=place, manners=Manners(jar=JAR))
+    forms = [query("x" * 27, None, None, edns=False), query("hello", (10, 1, 7), None)]
+    assert len(forms[0]) == len(forms[1])
+    for form in reversed(forms) if turned else forms:
+        of.remember(form, bytes((10, 1, 7, 1)))
+    for form in forms:
+        assert recalled(of, form, bytes((10, 1, 7, 9))) == of.respond(form, bytes((10, 1, 7, 9)))
