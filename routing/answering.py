@@ -14,7 +14,7 @@ from routing.adapters import signed_queries
 from routing.adapters.hot_answers import HotAnswers
 from routing.adapters.refusals import Keys
 from routing.core import wire
-from routing.core.answer import Manners, Responder
+from routing.core.answer import NO_NAME, Manners, Responder
 from routing.core.geo import Detail, GeoLookup, PlaceMap, no_geo
 from routing.core.model import Policy, RoutingTable, TargetKey
 from routing.core.overrides import Orders, orders_at
@@ -108,6 +108,11 @@ class Answering(ABC):
         return data[:2] + wire.head(wire.QR | data[2] << 8 & 0x7900 | Rcode.SERVFAIL, (0, 0, 0, 0))
 
     def _respond(self, data: bytes, source: bytes, tcp: bool) -> bytes | None:
+        if not tcp and self.limiter.is_spent(source, NO_NAME) and not self._may_be_sent(data, source):
+            # Not looked for, let alone signed, only to be thrown away.
+            admission = self.limiter.admit(source, NO_NAME)
+            if admission is not _SEND:
+                return self._counted(self.responder.cut_short(data, source) if admission is Admission.SLIP else None)
         if signed_queries.TSIG in data:
             answer = signed_queries.answer(data, source, tcp, self.keys, self.responder.respond, self._clock.wall())
         else:
@@ -121,7 +126,10 @@ class Answering(ABC):
                 self.silent += 1
             return answer
         if answer is not None and self.limiter.per_second:
-            answer = self._limited(data, source, answer)
+            kind = bytes((answer[3] & 15,)) if answer[3] & 15 else self.responder.kind_of(data)
+            admission = self.limiter.admit(source, kind)
+            if admission is not _SEND:
+                answer = self._less(data, source, answer, admission)
         return self._counted(answer)
 
     def recall(self, slots: Slots, count: int) -> Sequence[int]:
@@ -158,12 +166,9 @@ class Answering(ABC):
             return self._counted(self.responder.respond(data, source))
         return self._counted(self.responder.cut_short(data, source) if admission is Admission.SLIP else None)
 
-    def _limited(self, data: bytes, source: bytes, answer: bytes) -> bytes | None:
-        """The answer, unless its network has had too many like it: then less, or nothing."""
-        rcode = answer[3] & 15
-        kind = bytes((rcode,)) if rcode else data[12 : data.find(0, 12)].lower()
-        admission = self.limiter.admit(source, kind)
-        return answer if admission is _SEND else self._less(data, source, answer, admission)
+    def _may_be_sent(self, data: bytes, source: bytes) -> bool:
+        """Whether a query is for a name that exists, or proves that its address is real."""
+        return self.responder.kind_of(data) != NO_NAME or self.responder.has_our_cookie(data, source)
 
     def _less(self, data: bytes, source: bytes, answer: bytes, admission: Admission) -> bytes | None:
         if self.responder.has_our_cookie(data, source):

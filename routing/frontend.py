@@ -97,6 +97,7 @@ class Frontend:
             answering.respond,
             self.transfers.answer,
             connections_max=settings.tcp_connections_max,
+            per_network_max=settings.tcp_connections_per_network,
             idle_s=settings.tcp_idle_s,
         )
 

@@ -26,6 +26,8 @@ class DnsSettings(ProgramSettings):
     metrics_listen: str = "127.0.0.1:7449"
     """Where `/metrics` is served; empty for nowhere."""
     tcp_connections_max: int = Field(default=512, ge=1)
+    tcp_connections_per_network: int = Field(default=64, ge=1)
+    """Open at once from one network (/24, /56); one more ends the one that was idle longest."""
     tcp_idle_s: float = Field(default=10.0, gt=0)
     workers: int = Field(default=1, ge=0, le=256)
     """Processes that answer, sharing the addresses; 0 for one on each processor. The first probes and decides, the

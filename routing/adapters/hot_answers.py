@@ -139,21 +139,18 @@ class HotAnswers:
 
     def learn(self, lesson: Lesson) -> None:
         """Answers the like of this from now on."""
-        bodies = lesson.tail.bodies
-        sizes = (ctypes.c_uint32 * len(bodies))(*map(len, bodies))
-        by = _BY_PLACE * lesson.by_place | _BY_SLOT * lesson.by_slot | _BY_DNSSEC * (lesson.dnssec_ok is not None)
         if lesson.by_place and lesson.network_v6:
             self._library.hot_learn_v6(self._table, lesson.network_v6, lesson.scope << 16 | (lesson.bucket + 1))
-        self._library.hot_learn(
-            self._table,
-            lesson.key,
-            len(lesson.key),
-            by,
-            lesson.bucket,
-            lesson.slot,
-            bool(lesson.dnssec_ok),
-            b"".join(lesson.tail.heads),
-            len(bodies),
-            sizes,
-            b"".join(bodies),
-        )
+        self._library.hot_learn(self._table, *lesson_arguments(lesson))
+
+
+def lesson_arguments(
+    lesson: Lesson,
+) -> tuple[bytes, int, int, int, int, bool, bytes, int, ctypes.Array[ctypes.c_uint32], bytes]:
+    """What `hot_learn` takes behind the table."""
+    bodies = lesson.tail.bodies
+    sizes = (ctypes.c_uint32 * len(bodies))(*map(len, bodies))
+    by = _BY_PLACE * lesson.by_place | _BY_SLOT * lesson.by_slot | _BY_DNSSEC * (lesson.dnssec_ok is not None)
+    heads = b"".join(lesson.tail.heads)
+    where = by, lesson.bucket, lesson.slot, bool(lesson.dnssec_ok)
+    return lesson.key, len(lesson.key), *where, heads, len(bodies), sizes, b"".join(bodies)

@@ -95,6 +95,8 @@ static void keep_one(const struct hot_loop *loop, struct hot_batch *to, const st
     to->whats[j] = from->whats[i];
 }
 
+static int is_stopping(const struct hot_loop *loop) { return __atomic_load_n(&loop->stopping, __ATOMIC_ACQUIRE) != 0; }
+
 static void ring(struct hot_loop *loop) {
     static const uint64_t one = 1;
     if (loop->rung) return;
@@ -110,7 +112,7 @@ static void keep(struct hot_loop *loop, struct hot_batch *from, uint32_t count) 
     for (uint32_t i = 0; i < count; i++) {
         if (from->whats[i] == ANSWERED) continue;
         struct hot_batch *to;
-        while (!(to = room(loop)) && !loop->stopping && now_ms() - hot->emptied_ms < FRESH_MS) {
+        while (!(to = room(loop)) && !is_stopping(loop) && now_ms() - hot->emptied_ms < FRESH_MS) {
             ring(loop);
             pthread_mutex_unlock(&hot->lock);
             poll(NULL, 0, PAUSE_MS);
@@ -126,7 +128,7 @@ static void keep(struct hot_loop *loop, struct hot_batch *from, uint32_t count) 
 /* Serves until `hot_stop`. */
 void hot_run(struct hot_loop *loop) {
     struct hot_batch *batch = loop->receiving;
-    while (!__atomic_load_n(&loop->stopping, __ATOMIC_ACQUIRE)) {
+    while (!is_stopping(loop)) {
         int count = receive(loop);
         if (count <= 0) {
             /* Nothing came for a while, or an ICMP error of an earlier answer. */

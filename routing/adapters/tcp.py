@@ -19,14 +19,18 @@ _BUFFER_MAX: Final = 4 * 65_537
 class TcpListener:
     """Counts and bounds the connections of all TCP sockets of the program."""
 
-    def __init__(self, respond: Respond, transfer: Transfer, *, connections_max: int, idle_s: float):
+    def __init__(
+        self, respond: Respond, transfer: Transfer, *, connections_max: int, per_network_max: int, idle_s: float
+    ):
         self.respond = respond
         self.transfer = transfer
         self.idle_s = idle_s
         self._connections_max = connections_max
+        self._per_network_max = per_network_max
         self._servers: list[asyncio.Server] = []
         # In the order of their last whole query: the one that was idle longest comes first.
         self._connections: dict[_Connection, None] = {}
+        self._by_network: dict[bytes, dict[_Connection, None]] = {}
 
     @property
     def connections(self) -> int:
@@ -52,19 +56,31 @@ class TcpListener:
             connection.abort()
 
     def opened(self, connection: _Connection) -> None:
-        """Makes room by ending the connection that was idle longest (RFC 7766, section 6.2.2)."""
-        if len(self._connections) >= self._connections_max:
+        """Makes room by ending the connection that was idle longest (RFC 7766, section 6.2.2): of those of the same
+        network (/24, /56) when that has too many, so that nobody's crowd puts an end to others."""
+        neighbours = self._by_network.setdefault(connection.network, {})
+        if len(neighbours) >= self._per_network_max:
+            next(iter(neighbours)).abort()
+        elif len(self._connections) >= self._connections_max:
             next(iter(self._connections)).abort()
         self._connections[connection] = None
+        self._by_network.setdefault(connection.network, {})[connection] = None
 
     def used(self, connection: _Connection) -> None:
         """A whole query came in."""
         if self._connections.pop(connection, 0) is None:
             self._connections[connection] = None
+            neighbours = self._by_network[connection.network]
+            del neighbours[connection]
+            neighbours[connection] = None
 
     def closed(self, connection: _Connection) -> None:
         """It is gone."""
-        self._connections.pop(connection, None)
+        if self._connections.pop(connection, 0) is None:
+            neighbours = self._by_network[connection.network]
+            del neighbours[connection]
+            if not neighbours:
+                del self._by_network[connection.network]
 
 
 class _Connection(asyncio.Protocol):
@@ -75,6 +91,8 @@ class _Connection(asyncio.Protocol):
         self._source = b""
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
+        self._unsent = 0
+        self.network = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes, so there is nothing to check here.
@@ -85,6 +103,7 @@ class _Connection(asyncio.Protocol):
             return
         family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
         self._source = socket.inet_pton(family, peer[0].partition("%")[0])
+        self.network = self._source[:3] if family == socket.AF_INET else self._source[:7]
         self._listener.opened(self)
         self._rest()
 
@@ -137,6 +156,7 @@ class _Connection(asyncio.Protocol):
         if len(buffer) > _BUFFER_MAX:
             self.abort()
         elif answered:
+            self._unsent = transport.get_write_buffer_size() + 1
             self._listener.used(self)
             self._rest()
 
@@ -144,4 +164,13 @@ class _Connection(asyncio.Protocol):
         """Half a query does not keep a connection: only whole ones put its end off."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._listener.idle_s, self.abort)
+        self._timer = asyncio.get_running_loop().call_later(self._listener.idle_s, self._expire)
+
+    def _expire(self) -> None:
+        """Ends it, unless it is taking in what it has asked for: a transfer may be long."""
+        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if unsent and unsent < self._unsent:
+            self._unsent = unsent
+            self._rest()
+        else:
+            self.abort()

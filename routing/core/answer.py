@@ -20,11 +20,13 @@ from routing.core.model import Family, Policy, Region, TargetKey
 from routing.core.overrides import Orders
 from routing.core.recall import Recall
 from routing.core.steering import SLOTS, Client, Decision, Outcome, decide, depends_on_place, slot_of, ttl_s
-from routing.core.wire import ExtendedError, Query, Rcode, Subnet
+from routing.core.wire import HEADER_BYTES, ExtendedError, Query, Rcode, Subnet
 from routing.core.zone import CompiledZone, Entry, Names, Tail
 
 _FAMILIES: Final = {wire.A: Family.IPV4, wire.AAAA: Family.IPV6}
 _TCP_SIZE: Final = 65_535
+NO_NAME: Final = bytes((Rcode.NXDOMAIN,))
+"""What answers to names that do not exist are counted as."""
 _NO_ADDRESS: Final = zone.tail(Rcode.NOERROR, (b"",))
 """Stands for NODATA, whose records depend on the name."""
 _ALIASES_MAX: Final = 8
@@ -399,6 +401,12 @@ class Responder:
         ending = b"" if query.edns is None else wire.opt(query.edns, Rcode.NOERROR)
         head = zone.truncated(query.edns is not None, bool(data[2] & 1))
         return data[:2] + head + data[12 : query.end] + ending
+
+    def kind_of(self, data: bytes) -> bytes:
+        """What an answer with NOERROR, or with NXDOMAIN, is counted as: by its name, but all names that do not exist
+        together, whether they are denied or a wildcard stands for them: anybody can make up any number of those."""
+        name = data[HEADER_BYTES : data.find(0, HEADER_BYTES) + 1].lower()
+        return name[:-1] if name in self._entries else NO_NAME
 
     def has_our_cookie(self, data: bytes, source: bytes) -> bool:
         """Whether the query proves that its source address is real."""

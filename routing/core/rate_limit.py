@@ -58,6 +58,13 @@ class RateLimiter:
         count = counts[key] = counts.get(key, 0) + 1
         return Admission.SEND if count <= self.per_second else self.exceed(source)
 
+    def is_spent(self, source: bytes, kind: bytes) -> bool:
+        """Whether the next answer of the kind would be one too many."""
+        if not self.per_second:
+            return False
+        key = (source[:_V4_BYTES] if len(source) == 4 else source[:_V6_BYTES]) + kind
+        return self._counts.get(key, 0) >= self.per_second
+
     def room(self) -> dict[bytes, int]:
         """The counts of this second, by network and kind, with room for a batch more."""
         if len(self._counts) >= _ENTRIES_MAX:
