@@ -31,7 +31,7 @@ KINDS: Final = {
 `secret` are for one user."""
 _OWN: Final = ("private", "secret", "signed")
 _SIZES: Final = {"large": 300_000}
-_PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 20.0
 _FINE: Final = (200, 206, 304, 500, 502, 503, 504)
 
 
@@ -196,7 +196,7 @@ class Visitor:
     async def _one(self, question: Question) -> str:
         client = await self._connected()
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(PATIENCE_S):
                 body = b"x" * 100 if question.method == "POST" else None
                 response = await client.get(question.target, question.method, body, **_names(question.headers))
         except TimeoutError:

@@ -24,10 +24,13 @@ from tests.fakes.origin import Origin as Server
 from tests.integration.edge.client import until
 from tests.integration.edge.conftest import Edge, MakeEdge
 from tests.integration.edge.soak import Origin, Visitor
+from tests.integration.edge.soak_h2 import H2Visitor
+from tests.integration.edge.test_client_tls import material
 from tests.integration.edge.test_peers import AUTHORITY, peer
 from tests.integration.edge.test_second_tier import Redis
 
 VISITORS = 12
+H2_VISITORS = 4
 GROWTH_BYTES_MAX = 48 * 2**20
 POOLED_MAX = 32
 """Connections that two edges may keep to Redis and to each other when nothing goes on."""
@@ -152,6 +155,10 @@ async def test_a_soak(make_edge: MakeEdge, tmp_path: Path) -> None:
             for number in range(VISITORS):
                 visitor = Visitor(edges[number % 4 == 3].port, random.Random(rng.random()), seen)
                 group.create_task(visitor.visit(lambda: time.monotonic() > end or going.done()))
+            for number in range(H2_VISITORS):
+                edge = edges[number % 4 == 3]
+                second = H2Visitor(edge.worker.https_ports[0], random.Random(rng.random()), seen)
+                group.create_task(second.visit(lambda: time.monotonic() > end or going.done()))
             group.create_task(_measure(process, servers, sizes, end))
         over.set()
         await going
@@ -161,7 +168,10 @@ async def test_a_soak(make_edge: MakeEdge, tmp_path: Path) -> None:
         for edge in edges:
             left = iter(range(300))
             await Visitor(edge.port, rng, calm).visit(lambda left=left: next(left, None) is None, manners=1.0)
-        assert set(calm) <= {"200", "206", "304"}, calm
+            left = iter(range(50))
+            second = H2Visitor(edge.worker.https_ports[0], rng, calm)
+            await second.visit(lambda left=left: next(left, None) is None, manners=1.0)
+        assert set(calm) <= {"200", "206", "304", "h2 200", "h2 206", "h2 304"}, calm
         for edge in edges:
             await at_rest(edge)
         for server in servers:
@@ -174,6 +184,7 @@ async def test_a_soak(make_edge: MakeEdge, tmp_path: Path) -> None:
     print(f"{sum(seen.values())} requests {dict(seen)}; {dict(troubles.counts)}; {counters}")
     print("memory, MiB: " + " ".join(str(size >> 20) for size in sizes[:: max(1, len(sizes) // 20)]))
     assert seen["200"] > seconds * 10
+    assert seen["h2 200"] > seconds
     third = sizes[len(sizes) // 3 :]
     assert max(third[-3:]) - min(third[:3]) < GROWTH_BYTES_MAX, sizes
 
@@ -182,6 +193,7 @@ async def _edge(make_edge: MakeEdge, path: Path, node: str, region: str, tier: R
     edge = await make_edge(
         node,
         peer_listen="127.0.0.1:0",
+        https_listen=["127.0.0.1:0"],
         connect_timeout_s=0.5,
         upstream_timeout_s=1.0,
         ram_cache_bytes=2 * 2**20,
@@ -191,6 +203,7 @@ async def _edge(make_edge: MakeEdge, path: Path, node: str, region: str, tier: R
     edge.fields = {
         "node": node, "region": region, "identity_dir": str(identity.path), "trust_domain": TRUST_DOMAIN,
     }  # fmt: skip
+    edge.certificates = [material("hello", "hello.test")]
     await edge.serve()
     await until(lambda: edge.worker.peer_port > 0)
     return edge
