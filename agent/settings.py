@@ -38,8 +38,10 @@ class AgentSettings(ProgramSettings):
     """Where versions are installed side by side, for `locci-agent supervise`."""
     edge_reload_command: list[str] = Field(default=["systemctl", "reload", "--no-block", "locci-edge.service"])
     """Has the edge of this host take a new version after an upgrade; empty when something else sees to that."""
-    dns_reload_command: list[str] = Field(default_factory=list)
-    """The same for a DNS server on this host."""
+    dns_reload_command: list[str] = Field(
+        default=["systemctl", "try-reload-or-restart", "--no-block", "locci-dns.service"]
+    )
+    """The same for a DNS server on this host; does nothing where none runs."""
     release_source: Path = Path("/etc/locci/release-source")
     """Holds the address or folder from which versions are fetched; without it, only installed ones are switched to."""
     restart_commands: dict[str, list[str]] = Field(default_factory=dict)

@@ -275,7 +275,7 @@ start() {
     systemctl enable --quiet "$unit"
     if [ -n "$before" ] && [ "$before" != "$version" ] && systemctl is-active --quiet "$unit"; then
       # The edge takes the new version without a dropped connection.
-      case "$unit" in locci-edge*) systemctl reload-or-restart "$unit" ;; *) systemctl restart "$unit" ;; esac
+      case "$unit" in locci-edge* | locci-dns*) systemctl reload-or-restart "$unit" ;; *) systemctl restart "$unit" ;; esac
     else
       systemctl start "$unit"
     fi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
 from collections.abc import Mapping
@@ -18,10 +19,12 @@ from fleet.identity import IdentityDirectory
 from fleet.rpc.link import NodeLink
 from fleet.snapshot import SnapshotFile
 from locci.v1 import node_pb2
+from routing import successor
 from routing.adapters import explanation, host_facts, local_socket
 from routing.adapters.endpoints import parse_listen
 from routing.adapters.feed import Feed
 from routing.adapters.geo_database import GeoDatabase
+from routing.adapters.handover import Handover, Pairs
 from routing.adapters.metrics import DnsCollector, serve_metrics
 from routing.adapters.prober import Prober
 from routing.adapters.table import RESOURCE_TYPES
@@ -29,7 +32,7 @@ from routing.adapters.transfers import Notifier
 from routing.adapters.verdict_file import VerdictFile
 from routing.core.cadence import Cadence
 from routing.core.failover import ChangeRotation, Command, Failover, LookAround
-from routing.core.model import RoutingTable
+from routing.core.model import RoutingTable, TargetKey
 from routing.engine import Engine
 from routing.frontend import Counts, Frontend, explained, hot_of, limiter_of, manners_of
 from routing.settings import DnsSettings
@@ -40,12 +43,15 @@ log = structlog.get_logger()
 _GEO_CHECK_S: Final = 5.0
 _FEED_CHECK_S: Final = 0.2
 _TIME_S: Final = 0.2
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class DnsApp:
     """The running program. `start` returns when it answers; `run` also keeps up with the world until cancelled."""
 
-    def __init__(self, settings: DnsSettings, clock: Clock | None = None):
+    def __init__(self, settings: DnsSettings, clock: Clock | None = None, handed: Handover = Handover()):  # noqa: B008
+        """`handed` are the sockets at which another process answered so far, or still does."""
+        self._handed = handed
         self.settings = settings
         self.ports: list[int] = []
         """The ports that are listened to, for UDP and TCP alike, in the order of the settings."""
@@ -80,9 +86,41 @@ class DnsApp:
         self._notifier = Notifier([parse_listen(text, "notify") for text in settings.notify])
         self.workers = Workers(settings, facts.node, self.engine, self._clock)
         self._local: asyncio.Server | None = None
+        self.settled = asyncio.Event()
+        """All processes answer; nobody else does for them."""
 
     async def start(self) -> None:
         """Serves the last accepted table from disk. Raises LocciError when it cannot listen."""
+        await self._take_table()
+        for text in self.settings.listen:
+            pair = self._handed.of(0).get(text)
+            shared = self.workers.count
+            listening = (
+                self._frontend.listen(text, shared=shared) if pair is None else self._frontend.adopt(pair, shared)
+            )
+            self.ports.append(await listening)
+        Handover({n: p for n, p in self._handed.slots.items() if not 0 < n < self.workers.count}).close()
+        self._local = await local_socket.serve(self.settings.socket, self._on_request)
+        revision, compiled = self.engine.table.revision, self.engine.hot is not None
+        log.info("dns_serving", ports=self.ports, revision=revision, compiled=compiled, workers=self.workers.count)
+
+    async def bridge(self) -> None:
+        """Answers at all that was handed over, from what is on disk, while one process leaves and another comes. It
+        probes, and does nothing else. Returns when nobody needs it any more."""
+        await self._take_table()
+        for pairs in self._handed.slots.values():
+            for pair in pairs.values():
+                await self._frontend.adopt(pair)
+        self._handed.close()
+        os.write(self._handed.ready, b"1")
+        keeping = [asyncio.create_task(self._watch_time()), asyncio.create_task(self._watch_geo())]
+        await successor.gone(self._handed.lifeline)
+        await self._frontend.leave()
+        for task in keeping:
+            task.cancel()
+        await self.close()
+
+    async def _take_table(self) -> None:
         if self._geo is not None:
             await asyncio.to_thread(self._geo.refresh)
             if self._geo.lookup is not None:
@@ -90,11 +128,6 @@ class DnsApp:
         self.engine.on_command(self._on_command)
         self.engine.on_command(self._feed.on_command)
         self._feed.accepted(self._link.snapshot)
-        for text in self.settings.listen:
-            self.ports.append(await self._frontend.listen(text, shared=self.workers.count))
-        self._local = await local_socket.serve(self.settings.socket, self._on_request)
-        revision, compiled = self.engine.table.revision, self.engine.hot is not None
-        log.info("dns_serving", ports=self.ports, revision=revision, compiled=compiled, workers=self.workers.count)
 
     async def run(self) -> None:
         """Follows the control plane, the geo database and the health of edges until cancelled; then closes all."""
@@ -111,11 +144,34 @@ class DnsApp:
                 tasks.create_task(self._watch_geo())
                 tasks.create_task(self._watch_time())
                 tasks.create_task(self._save_verdicts())
-                tasks.create_task(self.workers.run(self.ports))
+                tasks.create_task(self.workers.run(self.ports, self._handed))
+                tasks.create_task(self._see_off())
         finally:
             await self.close()
             if runner is not None:
                 await runner.cleanup()
+
+    def handover(self) -> Handover:
+        """All sockets, for another process: new descriptors."""
+        mine: dict[int, Pairs] = {0: self._frontend.pairs(self.settings.listen)}
+        theirs = {
+            n: {text: (os.dup(u), os.dup(t)) for text, (u, t) in p.items()} for n, p in self.workers.pairs().items()
+        }
+        return Handover(mine | theirs)
+
+    async def leave(self) -> None:
+        """Stops to answer, where another process does now."""
+        await self._frontend.leave()
+        await asyncio.to_thread(self._verdicts.save, self._in_rotation())
+
+    async def _see_off(self) -> None:
+        """When all processes answer, who bridged need not any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(successor.READY_S):
+                while len(self.workers.processes()) < self.workers.count - 1:
+                    await self._clock.sleep(_FEED_CHECK_S)
+        await successor.see_off(self._handed)
+        self.settled.set()
 
     async def close(self) -> None:
         """Stops to answer and to probe."""
@@ -175,21 +231,70 @@ class DnsApp:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            verdicts = {key: state.verdict.in_rotation for key, state in self.engine.brain.targets.items()}
-            await asyncio.to_thread(self._verdicts.save, verdicts)
+            await asyncio.to_thread(self._verdicts.save, self._in_rotation())
+
+    def _in_rotation(self) -> dict[TargetKey, bool]:
+        return {key: state.verdict.in_rotation for key, state in self.engine.brain.targets.items()}
 
 
-async def serve(settings: DnsSettings) -> None:
-    """Runs until SIGTERM or SIGINT. Raises LocciError when it cannot start."""
-    app = DnsApp(settings)
+async def serve(settings: DnsSettings, config: Path | None = None, handed: Handover = Handover()) -> list[str]:  # noqa: B008
+    """Runs until SIGTERM or SIGINT, and returns nothing; or until SIGHUP, and returns the command to become.
+
+    Raises LocciError when it cannot start.
+    """
+    for number in handed.descriptors():
+        # They had to outlive `execve`; workers get their own only.
+        os.set_inheritable(number, False)
+    app = DnsApp(settings, handed=handed)
     await app.start()
     running = asyncio.create_task(app.run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.cancel)
+    renewing = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, renewing.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    command: list[str] = []
+    while not command and not running.done():
+        asked = asyncio.create_task(renewing.wait())
+        await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if renewing.is_set() and not running.done():
+            renewing.clear()
+            command = await _renew(app, config, running)
     with contextlib.suppress(asyncio.CancelledError):
         await running
-    log.info("dns_stopped")
+    log.info("dns_becomes_its_successor" if command else "dns_stopped")
+    return command
+
+
+async def _renew(app: DnsApp, config: Path | None, running: asyncio.Task[None]) -> list[str]:
+    """The command to become, while a bridge answers; nothing when the new program does not get so far."""
+    settled = asyncio.create_task(app.settled.wait())
+    await asyncio.wait((running, settled), return_when=asyncio.FIRST_COMPLETED)
+    settled.cancel()
+    if running.done():
+        return []
+    handed = app.handover()
+    try:
+        bridge = await successor.bridge(config, handed)
+    except LocciError as error:
+        handed.close()
+        log.error("not reloaded: this process goes on as it is", reason=error.message)
+        return []
+    if running.done():
+        bridge.end()
+        return []
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    await app.leave()
+    running.cancel()
+    return bridge.successor(config, handed)
+
+
+async def bridge(settings: DnsSettings, handed: Handover) -> None:
+    """Answers for another process until that says that it is no longer needed. Raises LocciError."""
+    alone = settings.model_copy(update={"workers": 1})
+    await DnsApp(alone, handed=handed).bridge()
 
 
 def _make_directory(path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import secrets
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,7 @@ from fleet.clock import Clock
 from fleet.errors import Code, LocciError
 from routing.adapters import cookie_secret, hot_answers, zone_keys
 from routing.adapters.endpoints import parse_listen
+from routing.adapters.handover import Pair
 from routing.adapters.hot_answers import HotAnswers
 from routing.adapters.hot_listener import HotPath, listener_for
 from routing.adapters.tcp import TcpListener
@@ -34,6 +37,8 @@ log = structlog.get_logger()
 _PORT_TRIES: Final = 20
 _ALONE_TRIES: Final = 10
 _ALONE_S: Final = 0.2
+_LEAVE_S: Final = 2.0
+_LEAVE_LOOK_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +126,37 @@ class Frontend:
                         raise
                     continue
                 break
-        if shared > 1 and port is None and not share_by_network(listener, shared):
+        if port is None:
+            self._share(listener, shared)
+        self._answer_at(listener)
+        return found
+
+    def _share(self, listener: socket.socket, shared: int) -> None:
+        if shared > 1 and not share_by_network(listener, shared):
             per_second = -(-self._answering.limiter.per_second // shared)
             self._answering.limit(per_second)
             log.warning("limit_split", reason="this kernel cannot share sockets by network", per_second=per_second)
+
+    def _answer_at(self, listener: socket.socket) -> int:
         hot, answering = self._answering.hot, self._answering
         path = None if hot is None else HotPath(hot, answering.respond_and_teach, answering.respond_limited)
         udp = listener_for(listener, answering.respond, path, answering.recall)
         udp.start(asyncio.get_running_loop())
         self._udp.append(udp)
-        return found
+        return udp.port
+
+    async def adopt(self, pair: Pair, shared: int = 1) -> int:
+        """The same at sockets that another process has bound, and may go on to answer at."""
+        udp_number, tcp_number = pair
+        listener = socket.socket(fileno=os.dup(udp_number))
+        await self._tcp.adopt(socket.socket(fileno=os.dup(tcp_number)))
+        self._share(listener, shared)
+        return self._answer_at(listener)
+
+    def pairs(self, texts: Sequence[str]) -> dict[str, Pair]:
+        """Its sockets, for another process: new descriptors, in the order of the addresses."""
+        numbers = zip((udp.fileno() for udp in self._udp), self._tcp.filenos(), strict=True)
+        return {text: (os.dup(udp), os.dup(tcp)) for text, (udp, tcp) in zip(texts, numbers, strict=True)}
 
     def counts(self) -> Counts:
         """What this process has counted."""
@@ -145,6 +171,20 @@ class Frontend:
             answering.limiter.slipped,
             self._tcp.connections,
         )
+
+    async def leave(self) -> None:
+        """Stops to answer, where another process does now: nothing that was asked here is left without its answer."""
+        loop = asyncio.get_running_loop()
+        for udp in self._udp:
+            udp.close(loop)
+        self._udp = []
+        self._tcp.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                # One that the loop has accepted already is there a moment later.
+                await asyncio.sleep(_LEAVE_LOOK_S)
+                while self._tcp.connections:
+                    await asyncio.sleep(_LEAVE_LOOK_S)
 
     def close(self) -> None:
         """Stops to answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from fleet.errors import Code, LocciError, invalid
 from fleet.identity import IdentityDirectory
 from fleet.settings import load
 from routing.adapters import local_socket
+from routing.adapters.handover import Handover
 from routing.settings import DnsSettings
 
 _EXIT_CODES: Final = {Code.INVALID_ARGUMENT: 2, Code.PERMISSION_DENIED: 3}
@@ -39,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="settings, TOML")
     parser.add_argument("--config", type=Path, help="settings, TOML")
     commands = parser.add_subparsers(dest="command")
-    commands.add_parser("run", parents=[common], help="answer DNS until stopped (the default)")
+    run = commands.add_parser("run", parents=[common], help="answer DNS until stopped (the default)")
+    for option in ("--adopt", "--bridge"):
+        run.add_argument(option, type=Handover.decode, help=argparse.SUPPRESS)
     join = commands.add_parser("join", parents=[common], help="join a fleet with a token")
     join.add_argument("--server", required=True, help="the control plane, as in https://control.example.net:7443")
     join.add_argument("--token", required=True, help="a join token; its roles must include dns")
@@ -68,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     settings = load(DnsSettings, options.config)
     match options.command:
         case None | "run":
-            _serve(settings)
+            _serve(settings, options)
         case "join":
             _join(settings, options)
         case "status":
@@ -83,13 +87,17 @@ def _run(options: argparse.Namespace) -> None:
 # What only some commands need is imported by them: `status` and `explain` must not take seconds on a busy host.
 
 
-def _serve(settings: DnsSettings) -> None:
+def _serve(settings: DnsSettings, options: argparse.Namespace) -> None:
+    """SIGHUP brings a new version of the program, and new settings, without a lost query."""
     import uvloop
 
-    from routing.app import serve
+    from routing.app import bridge, serve
 
     telemetry.configure_logging("locci-dns", level=settings.log_level)
-    uvloop.run(serve(settings))
+    if (handed := getattr(options, "bridge", None)) is not None:
+        uvloop.run(bridge(settings, handed))
+    elif command := uvloop.run(serve(settings, options.config, getattr(options, "adopt", None) or Handover())):
+        os.execv(command[0], command)  # noqa: S606
 
 
 def _check(settings: DnsSettings, options: argparse.Namespace) -> None:

@@ -7,9 +7,10 @@ import contextlib
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvloop
@@ -18,6 +19,7 @@ from fleet import telemetry
 from fleet.clock import SystemClock
 from routing.adapters import worker_channel as channel
 from routing.adapters.geo_database import GeoDatabase
+from routing.adapters.handover import Handover
 from routing.adapters.table import TableReader
 from routing.answering import Answering, Standing
 from routing.frontend import Frontend, hot_of, limiter_of, manners_of
@@ -48,8 +50,9 @@ class Follower(Answering):
 class Worker:
     """One worker over its channel."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        self._reader, self._writer = reader, writer
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, told: socket.socket):
+        """`told` is where its sockets are put, for a successor."""
+        self._reader, self._writer, self._told = reader, writer, told
         self._clock = SystemClock()
         self._tables = TableReader()
 
@@ -69,8 +72,7 @@ class Worker:
                 await self._refresh(geo, follower)
             # Nothing is answered before there is a table to answer by.
             await self._take_one(follower)
-            for text, port in zip(settings.listen, setup["ports"], strict=True):
-                await frontend.listen(text, port, setup["processes"])
+            await self._listen(frontend, settings, setup)
             tasks = [asyncio.create_task(self._count(frontend)), asyncio.create_task(self._keep_time(follower))]
             if geo is not None:
                 tasks.append(asyncio.create_task(self._watch_geo(geo, follower)))
@@ -80,9 +82,26 @@ class Worker:
             finally:
                 for task in tasks:
                     task.cancel()
+        except asyncio.IncompleteReadError:
+            # The first process goes. When another takes its place, nothing that was asked here is left unanswered.
+            await frontend.leave()
+            raise
         finally:
             frontend.close()
             self._writer.close()
+
+    async def _listen(self, frontend: Frontend, settings: DnsSettings, setup: Mapping[str, Any]) -> None:
+        for text, port in zip(settings.listen, setup["ports"], strict=True):
+            if text in setup["pairs"]:
+                udp, tcp = setup["pairs"][text]
+                await frontend.adopt((udp, tcp))
+            else:
+                await frontend.listen(text, port, setup["processes"])
+        handed = Handover({0: setup["pairs"]})
+        handed.close()
+        left = Handover({0: frontend.pairs(settings.listen)})
+        channel.put_sockets(self._told, list(left.descriptors()))
+        left.close()
 
     async def _take_one(self, follower: Follower) -> None:
         kind, document, more = await channel.read_frame(self._reader)
@@ -111,10 +130,10 @@ class Worker:
             await self._refresh(geo, follower)
 
 
-async def follow(descriptor: int) -> None:
+async def follow(descriptor: int, told: int) -> None:
     """Runs until the first process closes the channel, or SIGTERM or SIGINT."""
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
-    running = asyncio.create_task(Worker(reader, writer).run())
+    running = asyncio.create_task(Worker(reader, writer, socket.socket(fileno=told)).run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.cancel)
@@ -123,4 +142,4 @@ async def follow(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(follow(int(sys.argv[1])))
+    uvloop.run(follow(*map(int, sys.argv[1:])))

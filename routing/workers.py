@@ -17,6 +17,7 @@ from fleet.backoff import Backoff
 from fleet.clock import Clock
 from fleet.snapshot import Snapshot
 from routing.adapters import worker_channel as channel
+from routing.adapters.handover import Handover, Pairs
 from routing.answering import Answering, Standing
 from routing.frontend import Counts
 from routing.settings import DnsSettings
@@ -44,6 +45,9 @@ class Workers:
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._pids: dict[int, int] = {}
         self._counts: dict[int, Counts] = {}
+        self._told_sockets: dict[int, socket.socket] = {}
+        """Where each worker has put its sockets: they are taken out for a successor, and go with the worker."""
+        self._sockets: dict[int, Pairs] = {}
         self._past = Counts()
         if self.count > 1:
             answering.swapped = self._swapped
@@ -62,11 +66,21 @@ class Workers:
             self._snapshot = channel.snapshot_to_bytes(snapshot)
             self._tell(self._table())
 
-    async def run(self, ports: Sequence[int]) -> None:
-        """Keeps the workers until it is cancelled; then they have ended."""
+    def pairs(self) -> dict[int, Pairs]:
+        """The sockets of the workers that answer, by the worker's number."""
+        for number in self._counts.keys() - self._sockets.keys():
+            numbers = channel.take_sockets(self._told_sockets[number])
+            if len(numbers) == 2 * len(self._settings.listen):
+                found = zip(numbers[::2], numbers[1::2], strict=True)
+                self._sockets[number] = dict(zip(self._settings.listen, found, strict=True))
+        return dict(self._sockets)
+
+    async def run(self, ports: Sequence[int], handed: Handover = Handover()) -> None:  # noqa: B008
+        """Keeps the workers until it is cancelled; then they have ended. Their first ones go on at what was handed
+        over."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(1, self.count):
-                tasks.create_task(self._keep(number, ports))
+                tasks.create_task(self._keep(number, ports, handed.of(number)))
 
     def _swapped(self) -> None:
         standing = self._answering.standing()
@@ -85,28 +99,36 @@ class Workers:
             else:
                 writer.write(content)
 
-    async def _keep(self, number: int, ports: Sequence[int]) -> None:
+    async def _keep(self, number: int, ports: Sequence[int], pairs: Pairs) -> None:
         attempt, rng = 0, random.Random()
         while True:
             began = self._clock.monotonic()
-            code = await self._run_one(number, ports)
+            code = await self._run_one(number, ports, pairs)
+            pairs = {}
             attempt = 0 if self._clock.monotonic() - began > _STABLE_S else attempt + 1
             log.warning("worker_ended", worker=number, exit_code=code)
             await self._clock.sleep(_BACKOFF.delay_s(attempt, rng.random()))
 
-    async def _run_one(self, number: int, ports: Sequence[int]) -> int:
-        """Starts a worker and hears it until it ends; its exit code."""
+    async def _run_one(self, number: int, ports: Sequence[int], pairs: Pairs) -> int:
+        """Starts a worker and hears it until it ends; its exit code. It has the sockets then, and this process not."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        sockets, told = socket.socketpair()
+        given = [descriptor for pair in pairs.values() for descriptor in pair]
+        with theirs, told:
+            numbers = (theirs.fileno(), told.fileno())
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "routing.worker", str(theirs.fileno()), pass_fds=(theirs.fileno(),)
+                *(sys.executable, "-m", "routing.worker", *map(str, numbers)), pass_fds=(*numbers, *given)
             )
+        for descriptor in given:
+            os.close(descriptor)
+        self._told_sockets[number] = sockets
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             setup = {
                 "settings": self._settings.model_dump(mode="json"),
                 "node": self._node,
                 "ports": list(ports),
+                "pairs": {text: list(pair) for text, pair in pairs.items()},
                 "processes": self.count,
                 "responses_per_second": self._answering.limiter.per_second,
             }
@@ -121,6 +143,8 @@ class Workers:
         finally:
             self._writers.pop(number, None)
             self._past += _closed(self._counts.pop(number, Counts()))
+            self._told_sockets.pop(number).close()
+            Handover({number: self._sockets.pop(number, {})}).close()
             writer.close()
             await _ended(process)
 

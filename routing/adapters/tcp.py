@@ -27,6 +27,7 @@ class TcpListener:
         self.idle_s = idle_s
         self._connections_max = connections_max
         self._per_network_max = per_network_max
+        self.leaving = False
         self._servers: list[asyncio.Server] = []
         # In the order of their last whole query: the one that was idle longest comes first.
         self._connections: dict[_Connection, None] = {}
@@ -47,6 +48,24 @@ class TcpListener:
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
+
+    async def adopt(self, bound: socket.socket) -> None:
+        """Begins to answer at a socket that listens already."""
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(lambda: _Connection(self), sock=bound, backlog=512))
+
+    def filenos(self) -> list[int]:
+        """The descriptors of the sockets that listen, in the order in which they began to."""
+        return [server.sockets[0].fileno() for server in self._servers]
+
+    def leave(self) -> None:
+        """Another process answers from now on: what was asked here gets its answer, and then connections end."""
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        self.leaving = True
+        for connection in tuple(self._connections):
+            connection.leave()
 
     def close(self) -> None:
         """Ends all connections and listeners."""
@@ -93,6 +112,7 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._unsent = 0
         self.network = b""
+        self._asked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes, so there is nothing to check here.
@@ -130,6 +150,11 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Whatever was asked has been answered: the default closes the connection."""
 
+    def leave(self) -> None:
+        """Ends when what was written has gone out; one that has not asked so far is about to, and gets its answer."""
+        if self._asked and self._transport is not None:
+            self._transport.close()
+
     def abort(self) -> None:
         """Ends at once."""
         if self._transport is not None:
@@ -157,8 +182,11 @@ class _Connection(asyncio.Protocol):
             self.abort()
         elif answered:
             self._unsent = transport.get_write_buffer_size() + 1
+            self._asked = True
             self._listener.used(self)
             self._rest()
+            if self._listener.leaving:
+                transport.close()
 
     def _rest(self) -> None:
         """Half a query does not keep a connection: only whole ones put its end off."""

@@ -88,6 +88,10 @@ class UdpListener:
         """The port that it is bound to."""
         return int(self._socket.getsockname()[1])
 
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins to answer."""
         loop.add_reader(self._socket.fileno(), self._readable)

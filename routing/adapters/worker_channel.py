@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fleet.snapshot import Snapshot
@@ -21,6 +23,8 @@ STANDING: Final = b"D"
 COUNTS: Final = b"C"
 """From a worker: what it has counted so far; the first says that it answers."""
 
+_SOCKETS_MAX: Final = 128
+
 Frame = tuple[bytes, dict[str, Any], bytes]
 
 
@@ -36,6 +40,19 @@ async def read_frame(reader: asyncio.StreamReader) -> Frame:
     text = await reader.readexactly(int.from_bytes(head[1:5], "big"))
     more = await reader.readexactly(int.from_bytes(head[5:9], "big"))
     return head[:1], json.loads(text), more
+
+
+def put_sockets(told: socket.socket, numbers: Sequence[int]) -> None:
+    """Leaves sockets for whoever has the other end; they stay open for as long as that does."""
+    socket.send_fds(told, [b"S"], numbers)
+
+
+def take_sockets(told: socket.socket) -> list[int]:
+    """What was left there; nothing when there is none."""
+    with contextlib.suppress(BlockingIOError):
+        _, numbers, _, _ = socket.recv_fds(told, 1, _SOCKETS_MAX, socket.MSG_DONTWAIT)
+        return numbers
+    return []
 
 
 def standing_to_json(standing: Standing) -> dict[str, Any]:
