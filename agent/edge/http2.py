@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from agent.edge.core import http2_request
+from agent.edge.core import http2_priority, http2_request
 from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.core.headers import HeaderList
 from agent.edge.core.hpack_decoding import Block
 from agent.edge.core.http2_connection import Connection
 from agent.edge.core.http2_frames import ErrorCode
+from agent.edge.core.http2_priority import Priority
 from agent.edge.core.request_head import Refused, RequestHead
 from agent.edge.core.routing import Table
 from agent.edge.http2_stream import Stream
@@ -67,6 +68,8 @@ class Http2Connection(asyncio.Protocol):
         self._used_at = 0.0
         self._leaves_at = 0.0
         self._unread = Unread()
+        self._priorities: dict[int, Priority] = {}
+        """Of streams that have one, open or not."""
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -101,6 +104,7 @@ class Http2Connection(asyncio.Protocol):
             stream.abandon()
         self._streams.clear()
         self._ready.clear()
+        self._priorities.clear()
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -226,6 +230,8 @@ class Http2Connection(asyncio.Protocol):
             key = state.key(self._listener.scheme, head.host, head.target)
             if not head.chunked:
                 self._core.expect(number, head.content_length)
+        if b"priority" in head.fields and number not in self._priorities:
+            self.prioritised(number, head.fields[b"priority"])
         request = Request(head, key, None if ended else stream.open_body(), state.request_id(), self._used_at)
         request.wait_s, self._wait_s = self._wait_s, 0.0
         if state.rates is not None and not request.wait_s:
@@ -255,6 +261,13 @@ class Http2Connection(asyncio.Protocol):
             stream.abandon()
             self._forget(stream)
 
+    def prioritised(self, number: int, value: bytes) -> None:
+        """How urgent a stream is that is open, or will be."""
+        priorities = self._priorities
+        priorities[number] = http2_priority.read(value)
+        while len(priorities) - len(self._streams) > http2_priority.REMEMBERED_MAX:
+            del priorities[next(iter(priorities))]
+
     def leaves(self) -> None:
         """The client makes no new requests."""
         if not self._streams:
@@ -279,6 +292,7 @@ class Http2Connection(asyncio.Protocol):
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
         self._ready.pop(stream.number, None)
+        self._priorities.pop(stream.number, None)
         if self._core.refuses and not self._streams and self.now() >= self._leaves_at:
             self._end()
 
@@ -331,14 +345,23 @@ class Http2Connection(asyncio.Protocol):
         self._write()
 
     def _round(self) -> bool:
-        """One frame of each stream that may send one; False when none may."""
+        """One frame of each stream whose turn it is; False when none may send."""
+        if self._priorities and len(self._ready) > 1:
+            said = self._priorities
+            waiting = [(number, said.get(number, http2_priority.UNSAID)) for number in self._ready]
+            return http2_priority.send_round(waiting, self._emit)
         moved = False
-        for number, stream in list(self._ready.items()):
-            if stream.waits_to_send and stream.emit():
-                moved = True
-            if not stream.waits_to_send:
-                self._ready.pop(number, None)
-                self._settle(stream)
+        for number in list(self._ready):
+            moved = self._emit(number) or moved
+        return moved
+
+    def _emit(self, number: int) -> bool:
+        """Sends one frame of a stream; False when its windows do not allow any."""
+        stream = self._ready[number]
+        moved = stream.waits_to_send and stream.emit()
+        if not stream.waits_to_send:
+            self._ready.pop(number, None)
+            self._settle(stream)
         return moved
 
     def _write(self) -> None:

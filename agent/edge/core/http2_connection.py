@@ -65,6 +65,10 @@ class User(Protocol):
         """A stream was reset, by either side: nothing more is taken or wanted."""
         ...
 
+    def prioritised(self, number: int, value: bytes) -> None:
+        """The client has said how urgent a stream is, that it may have yet to open (RFC 9218 section 7)."""
+        ...
+
     def leaves(self) -> None:
         """The client makes no new requests; it still wants what it has asked for (section 6.8)."""
         ...
@@ -102,6 +106,7 @@ class Connection(Streams):
             Setting.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
             Setting.MAX_HEADER_LIST_SIZE: block_bytes_max,
+            Setting.NO_RFC7540_PRIORITIES: 1,
         }
         self.out.append(http2_frames.settings(wanted))
         self.out.append(http2_frames.window_update(0, CONNECTION_WINDOW_BYTES - WINDOW_DEFAULT))
@@ -339,6 +344,19 @@ class Connection(Streams):
         else:
             self._useless()
 
+    def _priority_update(self, flags: int, number: int, payload: bytes) -> None:
+        """RFC 9218 section 7.1. Streams with even numbers are pushes, and there are none."""
+        if number:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY_UPDATE of a stream")
+        if len(payload) < 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY_UPDATE of less than 4 bytes")
+        of = _U32.unpack_from(payload)[0] & NUMBER_MASK
+        if of % 2 == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY_UPDATE of a stream that a client cannot open")
+        self._useless()
+        if of > self.newest or of in self._streams:
+            self._user.prioritised(of, payload[4:])
+
     def _fault_anywhere(self, number: int, code: ErrorCode, reason: str) -> None:
         """A fault on a stream that may not be open yet, and then cannot be reset."""
         if number > self.newest:
@@ -461,4 +479,5 @@ _BY_KIND: Final[dict[int, Callable[[Connection, int, int, bytes], None]]] = {
     Kind.GOAWAY: Connection._goaway,
     Kind.WINDOW_UPDATE: Connection._window_update,
     Kind.CONTINUATION: Connection._continuation,
+    Kind.PRIORITY_UPDATE: Connection._priority_update,
 }

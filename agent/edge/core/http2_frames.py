@@ -31,6 +31,8 @@ class Kind(enum.IntEnum):
     GOAWAY = 0x7
     WINDOW_UPDATE = 0x8
     CONTINUATION = 0x9
+    PRIORITY_UPDATE = 0x10
+    """RFC 9218 section 7.1."""
 
 
 class Flag(enum.IntFlag):
@@ -52,6 +54,8 @@ class Setting(enum.IntEnum):
     INITIAL_WINDOW_SIZE = 0x4
     MAX_FRAME_SIZE = 0x5
     MAX_HEADER_LIST_SIZE = 0x6
+    NO_RFC7540_PRIORITIES = 0x9
+    """RFC 9218 section 2.1."""
 
 
 class ErrorCode(enum.IntEnum):
@@ -135,5 +139,7 @@ def read_settings(payload: bytes) -> Settings:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
         if name == Setting.MAX_FRAME_SIZE and not FRAME_BYTES_MAX <= value <= FRAME_BYTES_LIMIT:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
+        if name == Setting.NO_RFC7540_PRIORITIES and value > 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "NO_RFC7540_PRIORITIES is neither 0 nor 1")
         found[name] = value
     return Settings(found.get(Setting.HEADER_TABLE_SIZE), found.get(Setting.INITIAL_WINDOW_SIZE))

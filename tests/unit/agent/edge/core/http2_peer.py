@@ -92,6 +92,7 @@ class Peer:
     ended: set[int] = field(default_factory=set)
     gone: set[int] = field(default_factory=set)
     left: bool = False
+    priorities: dict[int, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.connection = Connection(self, self.header_bytes_max)
@@ -145,8 +146,11 @@ class Peer:
     def broken(self, number: int) -> None:
         self.gone.add(number)
 
+    def prioritised(self, number: int, value: bytes) -> None:
+        self.priorities[number] = value
+
     def leaves(self) -> None:
         self.left = True
 
 
-TABLE_SIZE, PUSH, STREAMS, WINDOW, FRAME_SIZE, LIST_SIZE = (int(setting) for setting in Setting)
+TABLE_SIZE, PUSH, STREAMS, WINDOW, FRAME_SIZE, LIST_SIZE, NO_OLD_PRIORITIES = (int(setting) for setting in Setting)

@@ -260,7 +260,7 @@ def test_what_the_server_says_first() -> None:
     (kind, flags, number, payload), update = Peer().hello
     assert (kind, flags, number) == (SETTINGS, 0, 0)
     said = dict(struct.iter_unpack(">HI", payload))
-    assert said == {3: STREAMS_MAX, 4: STREAM_WINDOW_BYTES, 6: 32768}
+    assert said == {3: STREAMS_MAX, 4: STREAM_WINDOW_BYTES, 6: 32768, 9: 1}
     assert update == (WINDOW_UPDATE, 0, 0, struct.pack(">I", CONNECTION_WINDOW_BYTES - 65535))
 
 
