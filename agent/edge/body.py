@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from agent.edge.core.headers import HeaderList
 from agent.edge.core.request_head import Refused
 
 BUFFER_HIGH_BYTES: Final = 64 * 1024
@@ -28,12 +29,15 @@ class BodyReader:
         "complete",
         "discarding",
         "size",
+        "trailers",
     )
 
     def __init__(self, pause: Callable[[], None], resume: Callable[[], None]):
         self._chunks: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Refused | None = None
+        self.trailers: HeaderList = []
+        """What came behind it, at most a few more than are passed on."""
         self._pause = pause
         self._resume = resume
         self._paused = False
@@ -110,6 +114,11 @@ class ReplayBody:
         self._kept_bytes = 0
         self._position = 0
         self.replayable = True
+
+    @property
+    def trailers(self) -> HeaderList:
+        """What came behind it, once it was read to its end."""
+        return self._reader.trailers
 
     def rewind(self) -> None:
         """The next read begins at the start."""

@@ -65,6 +65,8 @@ class Outgoing:
             chunked = self.content_length is None
             length = b"%d" % (self.content_length or 0)
             extra.append((b"Transfer-Encoding", b"chunked") if chunked else (b"Content-Length", length))
+            if chunked and b"trailer" in self.fields and (names := trailers.announced_to_app(self.fields)):
+                extra.append((b"Trailer", names))
         elif self.method in (b"POST", b"PUT", b"PATCH"):
             extra.append((b"Content-Length", b"0"))
         if self.upgrade:
@@ -340,7 +342,7 @@ class Fetcher:
         pump: asyncio.Task[None] | None = None
         if request.body is not None:
             request.body.rewind()
-            pump = asyncio.create_task(_send_body(connection, request.body, chunked=request.content_length is None))
+            pump = asyncio.create_task(_send_body(connection, request.body, request))
         try:
             await _head_or_refusal(connection, pump)
         except BaseException:
@@ -415,8 +417,9 @@ async def _head_or_refusal(connection: UpstreamConnection, pump: asyncio.Task[No
         head.cancel()
 
 
-async def _send_body(connection: UpstreamConnection, body: ReplayBody, *, chunked: bool) -> None:
+async def _send_body(connection: UpstreamConnection, body: ReplayBody, request: Outgoing) -> None:
+    chunked = request.content_length is None
     while data := await body.read():
         await connection.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
     if chunked:
-        await connection.write(b"0\r\n\r\n")
+        await connection.write(encode_head(b"0", trailers.of_request(body.trailers, request.fields)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from agent.edge.core import http2_priority, http2_request
+from agent.edge.core import http2_priority, http2_request, trailers
 from agent.edge.core.entry import StoredResponse, Variants
 from agent.edge.core.headers import HeaderList
 from agent.edge.core.hpack_decoding import Block
@@ -248,8 +248,14 @@ class Http2Connection(asyncio.Protocol):
         else:
             self.credit(number, cost)
 
+    def trailing(self, number: int, fields: list[tuple[bytes, bytes]]) -> None:
+        """What came behind a body."""
+        stream = self._streams.get(number)
+        if stream is not None and stream.body is not None:
+            stream.body.trailers.extend(fields[: trailers.FIELDS_MAX + 1])
+
     def whole(self, number: int) -> None:
-        """The end of a body; trailers that came with it are dropped (RFC 9110 section 6.5.1)."""
+        """The end of a body."""
         stream = self._streams.get(number)
         if stream is not None:
             stream.heard()

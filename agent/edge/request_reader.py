@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 import httptools
 
 from agent.edge.body import BodyReader
+from agent.edge.core import trailers
 from agent.edge.core.headers import ONLY_FROM_PEERS, HeaderList, fields_of
 from agent.edge.core.request_head import Refused, RequestHead, check, switches
 from agent.edge.state import EdgeState
@@ -186,7 +187,9 @@ class RequestReader(asyncio.Protocol, abc.ABC):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_done:
-            return  # a trailer: dropped (RFC 9110 section 6.5.1)
+            if self._body is not None and len(self._body.trailers) <= trailers.FIELDS_MAX:
+                self._body.trailers.append((name, value))
+            return
         self._headers.append((name, value))
         if len(self._headers) > self._state.settings.max_headers:
             self._stop(Refused(431, "there are too many header fields"))

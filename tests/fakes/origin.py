@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -19,6 +19,7 @@ class Seen:
     body: bytes
     writer: asyncio.StreamWriter
     reader: asyncio.StreamReader
+    trailers: list[str] = field(default_factory=list)
 
     async def answer(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
         """Sends a response with a length."""
@@ -85,11 +86,12 @@ class Origin:
         for line in lines:
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        body = b""
+        body, trailers = b"", list[str]()
         if headers.get("transfer-encoding") == "chunked":
             while size := int(await reader.readuntil(b"\r\n"), 16):
                 body += (await reader.readexactly(size + 2))[:-2]
-            await reader.readexactly(2)
+            while line := (await reader.readuntil(b"\r\n"))[:-2]:
+                trailers.append(line.decode("latin-1"))
         elif "content-length" in headers:
             body = await reader.readexactly(int(headers["content-length"]))
-        return Seen(method, target, headers, head, body, writer, reader)
+        return Seen(method, target, headers, head, body, writer, reader, trailers)

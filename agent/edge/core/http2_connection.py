@@ -61,6 +61,10 @@ class User(Protocol):
         """A request's body has come to its end."""
         ...
 
+    def trailing(self, number: int, fields: list[tuple[bytes, bytes]]) -> None:
+        """The trailers of a request came, whose end follows at once (section 8.1)."""
+        ...
+
     def broken(self, number: int) -> None:
         """A stream was reset, by either side: nothing more is taken or wanted."""
         ...
@@ -270,6 +274,7 @@ class Connection(Streams):
         else:
             stream.heard_all = True
             if not self._heard_all(number):
+                self._user.trailing(number, block.fields)
                 self._user.whole(number)
 
     def expect(self, number: int, length: int) -> None:

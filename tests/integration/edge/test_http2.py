@@ -262,6 +262,8 @@ async def test_trailers_of_a_request_are_taken(edge: Edge, origin: Origin) -> No
         client.h2.send_headers(number, [("x-checksum", "1")], end_stream=True)
         await client.flush()
         assert (await client.read(number)).body == b"POST /up abc"
+    assert origin.seen[-1].headers["trailer"] == "x-checksum"
+    assert origin.seen[-1].trailers == ["x-checksum: 1"]
 
 
 async def test_a_client_that_asks_is_not_idle(make_edge: MakeEdge, origin: Origin) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.fakes.edge_agent import FakeAgent, config, route
 from tests.fakes.origin import Origin, Seen
 from tests.fakes.ports import free_port
 from tests.integration.edge.client import Client, fetch, until
+from tests.integration.edge.test_client_tls import material
+from tests.integration.edge.test_tickets import answered, trusting
 
 PACKAGE = Path(agent.__file__).parent
 CLIENTS = 6
@@ -246,6 +249,34 @@ async def test_workers_end_with_their_supervisor(installed: Installed) -> None:
     await installed.process.wait()
     for hello in installed.agent.hellos:
         await until(lambda pid=hello.pid: not Path(f"/proc/{pid}").exists(), 30)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("installed", [2], indirect=True)
+async def test_tls_sessions_are_resumed_by_any_worker_and_by_the_next_version(installed: Installed) -> None:
+    secure_port = free_port()
+    assert installed.agent.config is not None
+    installed.agent.config.certificates.append(material("hello", "hello.test"))
+    installed.write(https_listen=[f"127.0.0.1:{secure_port}"])
+    await installed.reload("reloaded")
+    await until(lambda: len(installed.agent.acks) == 4, 60)
+    context = trusting(ssl.TLSVersion.TLSv1_3)
+
+    async def resumed(session: ssl.SSLSession, workers: int) -> None:
+        """By so many processes: each writes its own beginning of ids."""
+        found: set[str] = set()
+        async with asyncio.timeout(30):
+            while len(found) < workers:
+                again, answer, _ = await asyncio.to_thread(answered, context, secure_port, session)
+                assert again
+                found.add(answer.partition("X-Request-Id: ")[2][:16])
+
+    _, _, session = await asyncio.to_thread(answered, context, secure_port, None)
+    assert session is not None
+    await resumed(session, 2)
+    installed.install("2.0.0")
+    await installed.reload("reloaded")
+    await until(lambda: installed.versions.count("2.0.0") == 2, 60)
+    await resumed(session, 2)
 
 
 @pytest.mark.parametrize("installed", [2], indirect=True)

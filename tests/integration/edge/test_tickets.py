@@ -40,8 +40,10 @@ def trusting(version: ssl.TLSVersion) -> ssl.SSLContext:
     return context
 
 
-def visit(context: ssl.SSLContext, port: int, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
-    """Whether a visit resumed the session, and the session for the next."""
+def answered(
+    context: ssl.SSLContext, port: int, session: ssl.SSLSession | None
+) -> tuple[bool, str, ssl.SSLSession | None]:
+    """Whether a visit resumed the session, what was answered, and the session for the next."""
     with socket.create_connection(("127.0.0.1", port), 30) as sock:
         tls = context.wrap_socket(sock, server_hostname="hello.test", session=session)
         tls.sendall(b"GET / HTTP/1.1\r\nHost: hello.test\r\nConnection: close\r\n\r\n")
@@ -49,7 +51,13 @@ def visit(context: ssl.SSLContext, port: int, session: ssl.SSLSession | None) ->
         while chunk := tls.recv(65536):
             data += chunk
         assert data.startswith(b"HTTP/1.1 200 ")
-        return bool(tls.session_reused), tls.session
+        return bool(tls.session_reused), data.decode("latin-1"), tls.session
+
+
+def visit(context: ssl.SSLContext, port: int, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+    """Whether a visit resumed the session, and the session for the next."""
+    reused, _, session = answered(context, port, session)
+    return reused, session
 
 
 @pytest.mark.parametrize("version", VERSIONS)

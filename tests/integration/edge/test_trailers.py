@@ -89,3 +89,30 @@ async def test_over_http_2_they_come_in_a_header_block_of_their_own(make_edge: M
             assert (answer.status, answer.body, answer.trailers) == (200, b"abc", {"x-sum": "6"})
             answer = await client.get(f"/{number}")
             assert (answer.status, answer.body, answer.trailers) == (200, b"abc", {})
+
+
+UPLOAD = b"POST /up HTTP/1.1\r\nHost: hello.test\r\nTransfer-Encoding: chunked\r\n%b\r\n3\r\nabc\r\n0\r\n%b\r\n"
+
+
+@pytest.mark.parametrize(
+    ("announced", "sent", "expected"),
+    [
+        (b"Trailer: X-Sum\r\n", b"X-Sum: 6\r\n", ("x-sum", ["X-Sum: 6"])),
+        (b"Trailer: X-Sum, X-Two\r\n", b"x-two: 2\r\nX-Sum: 6\r\n", ("x-sum, x-two", ["x-two: 2", "X-Sum: 6"])),
+        (b"", b"X-Sum: 6\r\n", (None, [])),
+        (b"Trailer: X-Sum\r\n", b"X-Other: 6\r\n", ("x-sum", [])),
+        (b"Trailer: Host, X-Forwarded-For, Cookie, X_Sum, Authorization\r\n", b"Host: x\r\nCookie: a\r\n", (None, [])),
+        (b"Trailer: X-Original-URL, X-Real-IP, Content-Length\r\n", b"X-Real-IP: 1\r\n", (None, [])),
+        (b"Trailer: X-Sum\r\n", b"X-Sum: 1\r\n" * 40, ("x-sum", [])),
+    ],
+)
+async def test_those_of_a_request_reach_the_app(
+    edge: Edge, origin: Origin, announced: bytes, sent: bytes, expected: tuple[str | None, list[str]]
+) -> None:
+    async with await Client.open(edge.port) as client:
+        for _ in range(2):
+            await client.send(UPLOAD % (announced, sent))
+            assert (await client.read()).status == 200
+    for seen in origin.seen:
+        assert (seen.body, seen.headers.get("trailer"), seen.trailers) == (b"abc", *expected)
+    assert origin.connections == 1

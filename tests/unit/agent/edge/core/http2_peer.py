@@ -93,6 +93,7 @@ class Peer:
     gone: set[int] = field(default_factory=set)
     left: bool = False
     priorities: dict[int, bytes] = field(default_factory=dict)
+    trailers: dict[int, list[tuple[bytes, bytes]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.connection = Connection(self, self.header_bytes_max)
@@ -142,6 +143,9 @@ class Peer:
         self.ended.add(number)
         if self.answers:
             self.answer(number)
+
+    def trailing(self, number: int, fields: list[tuple[bytes, bytes]]) -> None:
+        self.trailers[number] = fields
 
     def broken(self, number: int) -> None:
         self.gone.add(number)
