@@ -33,6 +33,7 @@ from agent.adapters.upgrade_status import UpgradeStatus, is_supervised
 from agent.caretaker import Caretaker
 from agent.core.conditions import HostFigures
 from agent.core.model import PullFailure
+from agent.fault_guard import FaultGuard
 from agent.faults import JOURNAL_NAME, FaultKeeper
 from agent.metrics import Metrics, serve_metrics
 from agent.outbox import Outbox
@@ -126,7 +127,8 @@ class Agent:
             kill_containers=lambda: kill_containers(settings.docker_host, self._node),
             control_plane=lambda: control_plane_of(identity.facts()),
         )
-        self._faults = FaultKeeper(journal, breaker, self._shell.record)
+        guard = FaultGuard(settings.state_dir, settings.restart_commands)
+        self._faults = FaultKeeper(journal, breaker, self._shell.record, guard.ensure)
         self._shell.want_faults = self._faults.want
         self._caretaker = self._make_caretaker(engine)
         self._metrics.link_connected.set_function(lambda: float(self._link.connected))

@@ -30,7 +30,15 @@ Severity = Literal["info", "warning", "error"]
 class FaultKeeper:
     """The faults of one host."""
 
-    def __init__(self, journal: FaultJournal, breaker: Breaker, record: Callable[[RecordEvent], None]):
+    def __init__(
+        self,
+        journal: FaultJournal,
+        breaker: Breaker,
+        record: Callable[[RecordEvent], None],
+        guard: Callable[[], None] = lambda: None,
+    ):
+        """`guard` is called when a fault is written down and about to begin."""
+        self._guard = guard
         self._journal = journal
         self._breaker = breaker
         self._record = record
@@ -50,7 +58,7 @@ class FaultKeeper:
                 await asyncio.sleep(_RETRY_S)
         while True:
             journal = self._journal.journal
-            due = plan(self._wanted, journal, Moment(self._boot_id, _uptime_s(), time.time()))
+            due = plan(self._wanted, journal, Moment(self._boot_id, uptime_s(), time.time()))
             if due:
                 if not all([await self._step(step) for step in due]):
                     await asyncio.sleep(_RETRY_S)
@@ -111,6 +119,7 @@ class FaultKeeper:
         fault = active.fault
         try:
             self._journal.write(self._journal.journal.begun(active))
+            self._guard()
             self._breaker.begin(fault)
         except (LocciError, OSError) as error:
             end(self._journal, self._breaker, fault)
@@ -154,6 +163,6 @@ def _event(kind: str, severity: Severity, fault: Fault, what: str) -> RecordEven
     return RecordEvent(kind, severity, (subject,), f"the fault {fault.kind.value} of {subject} {what}", details)
 
 
-def _uptime_s() -> float:
+def uptime_s() -> float:
     """Seconds since the boot; it goes on while the host is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

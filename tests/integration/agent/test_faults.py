@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -117,6 +119,32 @@ async def test_after_a_boot_of_the_host_the_record_on_disk_says_what_to_undo(rig
     assert not ballast.exists()
 
 
+@pytest.mark.parametrize("kind", [drill_pb2.FAULT_KIND_NODE_CUT, drill_pb2.FAULT_KIND_LINK_SLOW])
+async def test_an_agent_that_hangs_keeps_no_fault_in_effect(rig: Rig, kind: drill_pb2.FaultKind.ValueType) -> None:
+    """Stopped where it is, it ends nothing; packets that it would have let go wait for it. Somebody else undoes it."""
+    slow = {"delay": duration_pb2.Duration(nanos=100_000_000)} if kind == drill_pb2.FAULT_KIND_LINK_SLOW else {}
+
+    async def broken() -> bool:
+        mangled = await output(rig, "iptables", "-w", "5", "-t", "mangle", "-S")
+        return CHAIN in mangled or bool(await rules(rig)) or HANDLE in await output(rig, "tc", "qdisc", "show")
+
+    async def whole() -> bool:
+        return not await broken()
+
+    rig.start()
+    rig.control_plane.want(fault(1, 3, kind, **slow))
+    await until(lambda: late(rig) if slow else is_cut(rig), "the fault is in effect as a whole")
+    os.kill(rig.pid, signal.SIGSTOP)
+    try:
+        await until(whole, "it is undone beside the agent")
+        assert await round_trip_s(rig) < 1.0
+    finally:
+        os.kill(rig.pid, signal.SIGCONT)
+    await eventually(lambda: "FaultEnded" in rig.control_plane.events, "the agent tells its end")
+    assert rig.log.count('"kind": "FaultBegan"') == 1
+    assert await whole()
+
+
 async def test_a_stopped_agent_leaves_nothing(rig: Rig) -> None:
     rig.start()
     rig.control_plane.want(fault(1, 600, drill_pb2.FAULT_KIND_NODE_CUT))
@@ -199,16 +227,17 @@ async def round_trip_s(rig: Rig) -> float:
     return float(await output(rig, sys.executable, "-c", _CONNECT, rig.host.outside))
 
 
+async def late(rig: Rig, seconds: float = 0.1) -> bool:
+    return await round_trip_s(rig) > seconds
+
+
 async def test_packets_are_late_only_while_the_agent_makes_them_so(rig: Rig) -> None:
     rig.start()
     rig.control_plane.want(
         fault(1, 600, drill_pb2.FAULT_KIND_LINK_SLOW, delay=duration_pb2.Duration(nanos=300_000_000))
     )
 
-    async def late() -> bool:
-        return await round_trip_s(rig) > 0.3
-
-    await until(late, "packets are late")
+    await until(lambda: late(rig, 0.3), "packets are late")
     assert 0.3 <= min([await round_trip_s(rig) for _ in range(3)]) < 0.6
     heard = rig.control_plane.beats
     await eventually(lambda: rig.control_plane.beats > heard + 3, "heartbeats go on, later")
