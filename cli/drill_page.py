@@ -138,7 +138,8 @@ def _marks(run: Json) -> str:
 
 def _words(run: Json) -> str:
     rows = ""
-    for word in run.get("said", []):
+    # A host that was cut off told it only afterwards.
+    for word in sorted(run.get("said", []), key=lambda word: str(word.get("time", ""))):
         node = str(word.get("node", "")).rpartition("/")[2]
         rows += f"<tr><td class=n>{_(_clock(str(word.get('time', ''))))}</td>"
         rows += f'<th scope="row">{_(node)}</th><td>{_(str(word.get("text", "")))}</td></tr>'

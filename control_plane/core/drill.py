@@ -286,16 +286,23 @@ def _suffered(run: Run, index: int, seen: StepSight, after_s: float) -> Run:
             run = _marked(run, index, "rolled-back", after_s, "the release before it is in effect again")
         return run
     if seen.vantages and seen.against and not run.has("detected", index):
-        run = _marked(run, index, "detected", after_s, f"{seen.against} of {seen.vantages} DNS servers saw it")
+        run = _marked(run, index, "detected", after_s, f"seen by {seen.against} of {_servers(seen.vantages)}")
     if seen.vantages and seen.out == seen.vantages and not run.has("withdrawn", index):
-        run = _marked(run, index, "withdrawn", after_s, f"{seen.out} DNS servers answer without it")
+        run = _marked(run, index, "withdrawn", after_s, f"{_servers(seen.out, 'answer')} without it")
     return run
+
+
+def _servers(count: int, do: str = "") -> str:
+    """So many DNS servers, and what they do."""
+    if count == 1:
+        return f"1 DNS server {do}s" if do else "1 DNS server"
+    return f"{count} DNS servers {do}".rstrip()
 
 
 def _restored(run: Run, index: int, seen: StepSight, after_s: float) -> Run:
     if not seen.is_back or run.has("restored", index):
         return run
-    again = "the release before it serves" if seen.rolled_back else f"{seen.back} DNS servers answer with it again"
+    again = "the release before it serves" if seen.rolled_back else f"{_servers(seen.back, 'answer')} with it again"
     return _marked(run, index, "restored", after_s, again)
 
 

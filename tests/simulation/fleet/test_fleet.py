@@ -83,6 +83,7 @@ def unsettled(fleet: Fleet, watch: Watch) -> Iterator[str]:
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"fleet-{seed}-")
 async def test_a_fleet_keeps_its_promises_and_recovers(seed: int) -> None:
     fleet = Fleet(seed)
+    fleet.quiet = True
     await fleet.begin()
     watch = Watch(fleet)
     await fleet.play(12)
@@ -92,6 +93,7 @@ async def test_a_fleet_keeps_its_promises_and_recovers(seed: int) -> None:
     if seed % 2:
         # All that follows befalls a drill that goes on, where it could begin.
         await fleet.drill("eu" if seed % 4 == 1 else "ap")
+    fleet.quiet = False
     await disturb_for(fleet, FAULTS_S)
     await calm(fleet)
     end = fleet.time.now + CONVERGED_S
