@@ -18,6 +18,7 @@ from typing import Final
 from agent.edge.core import proxy_header
 from agent.edge.core.proxy_header import Source
 from agent.edge.counters import Counters
+from agent.edge.tls import TlsConnection
 from fleet.errors import invalid
 
 ACCEPTS_AT_ONCE: Final = 64
@@ -99,15 +100,26 @@ class Acceptor:
             if self._trusted and self._is_trusted(peer):
                 async with asyncio.timeout(GREETING_S):
                     address = (await self._greeting(connection)).address or b""
-            limit = self._handshake_s if self._tls is not None else None
-            await self._loop.connect_accepted_socket(
-                lambda: self._make(address), connection, ssl=self._tls, ssl_handshake_timeout=limit
-            )
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(lambda: self._make(address), connection)
+            else:
+                await self._shake_hands(self._tls, connection, address)
         except ValueError:
             self._counters.refused_total += 1
             connection.close()
         except (OSError, TimeoutError, asyncio.CancelledError):
             connection.close()
+
+    async def _shake_hands(self, context: ssl.SSLContext, connection: socket.socket, address: bytes) -> None:
+        """Raises OSError, of which TimeoutError and SSLError are some."""
+        tls = TlsConnection(self._loop, context, lambda: self._make(address))
+        await self._loop.connect_accepted_socket(lambda: tls, connection)
+        try:
+            async with asyncio.timeout(self._handshake_s):
+                await tls.shaken
+        except BaseException:
+            tls.give_up()
+            raise
 
     def _is_trusted(self, peer: str) -> bool:
         address = ipaddress.ip_address(peer.partition("%")[0])
