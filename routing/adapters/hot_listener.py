@@ -4,7 +4,6 @@ for Python, which is rung for when there is some."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import os
 import socket
@@ -23,8 +22,9 @@ _WAITING: Final = 64
 """Batches that may wait for Python."""
 _TAKEN_MAX: Final = 4
 """So many at once, then the event loop looks at the others."""
-_LOOK_S: Final = 1
-"""So often the thread looks whether it is to end when nothing comes."""
+_LOOK_MS: Final = 200
+"""So often the thread looks whether it is to end when nothing comes. It is not woken by `shutdown`: the socket may be
+shared with a successor, for which it would end as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +111,13 @@ class HotListener(BatchListener):
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins to answer."""
         self._socket.setblocking(True)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _LOOK_S, 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 1000 * _LOOK_MS))
         loop.add_reader(self._bell, self._rung)
         self._thread.start()
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ends, after an answer to all that has come so far."""
         self._hot.answers.stop(self._address)
-        with contextlib.suppress(OSError):
-            # It says that nothing is connected here, and wakes the thread.
-            self._socket.shutdown(socket.SHUT_RD)
         self._thread.join()
         loop.remove_reader(self._bell)
         while self._answer_waiting():
