@@ -20,6 +20,8 @@ from agent.edge.loans import Loans
 from agent.edge.upstream import Early
 
 WINDOW_BYTES: Final = 1024 * 1024
+LAG_S: Final = 10.0
+"""While others wait for more, a reader takes a window of the body in so long, or is left behind."""
 READ_BYTES: Final = 256 * 1024
 """A reader who is behind gets about so much at a time."""
 
@@ -52,11 +54,14 @@ class FillBroken(Exception):  # noqa: N818
 class Reader:
     """One client's place in a fill."""
 
-    __slots__ = ("_fill", "position")
+    __slots__ = ("_fill", "behind", "position", "taken_bytes")
 
     def __init__(self, fill: Fill):
         self._fill = fill
         self.position = 0
+        self.taken_bytes = 0
+        self.behind = False
+        """It was too slow for the others: it gets no more."""
 
     @property
     def available(self) -> bool:
@@ -102,6 +107,9 @@ class Fill:
         self.leader: Reader | None = None
         self._base = 0
         self._producer: asyncio.Future[None] | None = None
+        self._measured_at = -LAG_S
+        self._taken: dict[Reader, int] = {}
+        """What each had had when that was measured."""
         self._chunks: list[bytes | memoryview] = []
         self._bytes = 0
         self._done = False
@@ -147,12 +155,12 @@ class Fill:
 
     def available(self, reader: Reader) -> bool:
         """Whether there is something that the reader has not had, or an end."""
-        return self._done or self._broken or reader.position < self._base + len(self._chunks)
+        return self._done or self._broken or reader.behind or reader.position < self._base + len(self._chunks)
 
     async def next(self, reader: Reader) -> bytes:
         """What the reader has not had; b"" at the end. Raises FillBroken when there will be no end."""
-        while reader.position >= self._base + len(self._chunks):
-            if self._broken:
+        while reader.behind or reader.position >= self._base + len(self._chunks):
+            if self._broken or reader.behind:
                 raise FillBroken
             if self._done:
                 return b""
@@ -169,23 +177,40 @@ class Fill:
             last += 1
         data = b"".join(self._chunks[first:last])
         reader.position = self._base + last
+        reader.taken_bytes += size
         self._wake_producer()
         return data
 
     async def trim(self) -> bool:
         """For a body that is too large to be kept: forgets what all have read, and waits for the slowest.
 
-        False when nobody reads any more.
+        One that takes hardly anything while others wait for more is left behind. False when nobody reads any more.
         """
+        loop = asyncio.get_running_loop()
         while self.readers:
             low = min(reader.position for reader in self.readers)
             del self._chunks[: low - self._base]
             self._base = low
             if sum(map(len, self._chunks)) <= WINDOW_BYTES:
                 return True
-            self._producer = asyncio.get_running_loop().create_future()
-            await self._producer
+            now = loop.time()
+            if now - self._measured_at > LAG_S:
+                self._leave_behind()
+                self._measured_at = now
+                self._taken = {reader: reader.taken_bytes for reader in self.readers}
+            self._producer = loop.create_future()
+            await asyncio.wait((self._producer,), timeout=LAG_S)
         return False
+
+    def _leave_behind(self) -> None:
+        head = self._base + len(self._chunks)
+        if not any(reader.position == head for reader in self.readers):
+            return  # nobody waits for more
+        for reader in list(self.readers):
+            taken = reader.taken_bytes - self._taken.get(reader, -WINDOW_BYTES)
+            if reader.position != head and taken < WINDOW_BYTES:
+                reader.behind = True
+                self.readers.discard(reader)
 
     def _wake_producer(self) -> None:
         if self._producer is not None and not self._producer.done():

@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from agent.edge import fill
 from tests.fakes.edge_agent import FakeAgent, config, route
 from tests.fakes.origin import Origin, Seen
 from tests.fakes.ports import free_port
 from tests.integration.edge.client import Client, until
+from tests.integration.edge.conftest import MakeEdge
 from tests.integration.edge.test_client_tls import material
 
 MIB = 2**20
@@ -131,3 +133,30 @@ async def test_clients_that_take_nothing(worker: Process, kind: str, secure: boo
     print(f"{before:.0f} MiB before, {most:.0f} MiB with {CLIENTS} clients")
     # What is stored, fetched (64 MiB at least) and lent, and a copy on its way; what waits for each client.
     assert most - before < 4 * 64 + CLIENTS * 2
+
+
+async def test_who_takes_nothing_of_an_endless_body_is_left_behind(
+    make_edge: MakeEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill, "LAG_S", 0.2)
+    both_wait = asyncio.Event()
+
+    async def endless(seen: Seen) -> None:
+        await both_wait.wait()
+        await large(seen)
+
+    origin = await Origin(endless).start()
+    edge = await make_edge()
+    await edge.serve(route("hello", ["hello.test"], [origin.address], object_bytes_max=MIB))
+    slow = Client(*await asyncio.open_connection("127.0.0.1", edge.port, limit=1024))
+    await slow.send(b"GET /chunks HTTP/1.1\r\nHost: hello.test\r\n\r\n")
+    await until(lambda: bool(edge.worker.state.fills))
+    async with await Client.open(edge.port) as quick, asyncio.timeout(60):
+        await quick.send(b"GET /chunks HTTP/1.1\r\nHost: hello.test\r\n\r\n")
+        await until(lambda: edge.counters.fills_joined_total == 1)
+        both_wait.set()
+        assert (await quick.read()).body == BODY[:0x40000] * 96
+    assert len(origin.seen) == 1
+    assert not (await slow.read()).whole
+    slow.writer.close()
+    await origin.stop()
