@@ -109,7 +109,7 @@ class FaultKeeper:
                 told = self._breaker.told(step.fault.part)
                 return _event("FaultEnded", "info", step.fault, f"was undone: {step.reason}{told}")
             case Skip():
-                self._journal.write(self._journal.journal.closed(step.fault.name))
+                self._journal.write(self._journal.journal.closed(step.fault))
                 kind = "FaultRefused" if step.fault.refused else "FaultSkipped"
                 return _event(kind, "warning", step.fault, f"was not begun: {step.reason}")
             case _:
@@ -130,7 +130,7 @@ class FaultKeeper:
 def end(journal: FaultJournal, breaker: Breaker, fault: Fault) -> None:
     """Undoes a fault and writes that down. Raises LocciError or OSError; it may be repeated."""
     breaker.end(fault.part)
-    journal.write(journal.journal.closed(fault.name))
+    journal.write(journal.journal.closed(fault))
 
 
 def end_leftover(state_dir: Path, breaker: Breaker) -> list[str]:

@@ -98,6 +98,12 @@ class Fault:
     """It begins so long after the first of its run."""
 
     @property
+    def mark(self) -> str:
+        """Tells it from another of the same name: a drill that is declared anew, or a control plane that is restored
+        from a backup, counts its runs from the beginning."""
+        return f"{self.name} {self.begin_before:.3f}"
+
+    @property
     def part(self) -> Part:
         """What it takes hold of."""
         return _PARTS.get(self.kind, Part.FIREWALL)
@@ -114,7 +120,7 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Since when a fault is wanted, on the clock that counts from the boot `boot_id`."""
+    """Since when the fault of this mark is wanted, on the clock that counts from the boot `boot_id`."""
 
     name: str
     since: float
@@ -127,7 +133,7 @@ class Journal:
 
     active: tuple[Active, ...] = ()
     ended: tuple[str, ...] = ()
-    """Names of faults that are not to be begun again, oldest first."""
+    """Marks of faults that are not to be begun again, oldest first; agents of before wrote names."""
     accepted: tuple[Accepted, ...] = ()
     """Those that wait for their time: an agent that is started anew begins them when it would have."""
 
@@ -139,10 +145,14 @@ class Journal:
         """With one fault more in effect."""
         return replace(self, active=(*self.active, active))
 
-    def closed(self, name: str) -> Journal:
+    def has_ended(self, fault: Fault) -> bool:
+        """Whether the fault is not to be begun again."""
+        return fault.mark in self.ended or fault.name in self.ended
+
+    def closed(self, fault: Fault) -> Journal:
         """With this fault over."""
-        active = tuple(other for other in self.active if other.fault.name != name)
-        kept = (*(other for other in self.ended if other != name), name)[-ENDED_MAX:]
+        active = tuple(other for other in self.active if other.fault.mark != fault.mark)
+        kept = (*(other for other in self.ended if other != fault.mark), fault.mark)[-ENDED_MAX:]
         return replace(self, active=active, ended=kept)
 
 
@@ -190,16 +200,18 @@ class Moment:
 
 def plan(wanted: Collection[Fault], journal: Journal, now: Moment) -> list[Step]:
     """What is due now: every end, of which one that cannot be done yet holds nothing else up, and one other step."""
-    names = {fault.name for fault in wanted}
+    marks = {fault.mark for fault in wanted}
     due: list[Step] = [
-        End(active.fault, reason) for active in journal.active if (reason := _why_end(active, names, now))
+        End(active.fault, reason) for active in journal.active if (reason := _why_end(active, marks, now))
     ]
     if (accepted := _accepted(wanted, journal, now)) != journal.accepted:
         return [*due, Note(accepted)]
     known = {one.name: one for one in accepted}
-    held = {active.fault.name for active in journal.active} | set(journal.ended)
+    held = {active.fault.mark for active in journal.active}
     for fault in sorted(wanted, key=lambda fault: (fault.offset_s, fault.name)):
-        if fault.name not in held and (step := _first_step(fault, known[fault.name], journal, now)) is not None:
+        if fault.mark in held or journal.has_ended(fault):
+            continue
+        if (step := _first_step(fault, known[fault.mark], journal, now)) is not None:
             return [*due, step]
     return due
 
@@ -207,8 +219,8 @@ def plan(wanted: Collection[Fault], journal: Journal, now: Moment) -> list[Step]
 def _accepted(wanted: Collection[Fault], journal: Journal, now: Moment) -> tuple[Accepted, ...]:
     """Of those that are wanted and have not ended, since when; the first time counts."""
     known = {one.name: one for one in journal.accepted}
-    names = sorted({fault.name for fault in wanted} - set(journal.ended))
-    return tuple(known.get(name) or Accepted(name, now.uptime_s, now.boot_id) for name in names)
+    marks = sorted({fault.mark for fault in wanted if not journal.has_ended(fault)})
+    return tuple(known.get(mark) or Accepted(mark, now.uptime_s, now.boot_id) for mark in marks)
 
 
 def _first_step(fault: Fault, accepted: Accepted, journal: Journal, now: Moment) -> Begin | Skip | None:
@@ -231,6 +243,6 @@ def _why_end(active: Active, wanted: set[str], now: Moment) -> str:
         return "the host was booted anew"
     if now.uptime_s >= active.until:
         return "its time is over"
-    if active.fault.name not in wanted:
+    if active.fault.mark not in wanted:
         return "it was called off"
     return ""

@@ -68,17 +68,16 @@ async def test_a_cut_ends_by_itself_while_nobody_is_in_reach(rig: Rig) -> None:
 
 
 async def test_what_a_killed_agent_left_is_undone_and_not_begun_again(rig: Rig) -> None:
+    first = fault(1, 600, drill_pb2.FAULT_KIND_OUTBOUND_CUT)
     rig.start()
-    rig.control_plane.want(fault(1, 600, drill_pb2.FAULT_KIND_OUTBOUND_CUT))
+    rig.control_plane.want(first)
     await until(lambda: is_cut(rig), "the links are cut")
     await rig.kill()
     assert await is_cut(rig)
     rig.start()
     await until(lambda: is_clean(rig), "the next agent undoes it")
     await eventually(lambda: "FaultEnded" in rig.control_plane.events, "its end is told")
-    rig.control_plane.want(
-        fault(1, 600, drill_pb2.FAULT_KIND_OUTBOUND_CUT), fault(2, 600, drill_pb2.FAULT_KIND_INBOUND_CUT)
-    )
+    rig.control_plane.want(first, fault(2, 600, drill_pb2.FAULT_KIND_INBOUND_CUT))
     await until(lambda: is_cut(rig), "the second run begins; the first does not")
     assert f"-A {CHAIN} -o eth0 -j DROP" not in await rules(rig)
     await rig.kill()
@@ -113,7 +112,8 @@ async def test_after_a_boot_of_the_host_the_record_on_disk_says_what_to_undo(rig
     await eventually(lambda: rig.control_plane.events.count("FaultEnded") == 2, "both ends are told")
     await eventually(lambda: "FaultSkipped" in rig.control_plane.events, "what had waited is never begun")
     kept = json.loads((rig.state / JOURNAL_NAME).read_text())
-    assert (kept["active"], sorted(kept["ended"])) == ([], ["faults/cut/1", "faults/cut/2", "faults/cut/3"])
+    ended = sorted(mark.split()[0] for mark in kept["ended"])
+    assert (kept["active"], ended) == ([], ["faults/cut/1", "faults/cut/2", "faults/cut/3"])
     await asyncio.sleep(1.5)
     assert await is_clean(rig)
     assert not ballast.exists()
@@ -151,6 +151,21 @@ async def test_a_stopped_agent_leaves_nothing(rig: Rig) -> None:
     await until(lambda: is_cut(rig), "the links are cut")
     await rig.stop()
     assert await is_clean(rig)
+
+
+async def test_the_first_run_of_a_drill_that_was_declared_anew_begins(rig: Rig) -> None:
+    first = fault(1, 600, drill_pb2.FAULT_KIND_INBOUND_CUT)
+    rig.start()
+    rig.control_plane.want(first)
+    await until(lambda: is_cut(rig), "the links are cut")
+    await rig.kill()
+    rig.start()
+    await until(lambda: is_clean(rig), "the next agent undoes it")
+    again = fault(1, 3, drill_pb2.FAULT_KIND_INBOUND_CUT)
+    again.fault.begin_before.seconds = first.fault.begin_before.seconds + 7
+    rig.control_plane.want(named(again))
+    await until(lambda: is_cut(rig), "another one of the same name begins")
+    await until(lambda: is_clean(rig), "it ends by its time limit")
 
 
 async def test_the_host_can_forbid_drills(rig: Rig) -> None:

@@ -95,3 +95,5 @@ async def calm(fleet: Fleet) -> None:
     fleet.disk_full_until = fleet.clock.jump_s = 0.0
     for host in fleet.hosts.values():
         host.jump_s = 0.0
+    # What was said on a slow way is still under way.
+    await fleet.play(5)

@@ -174,7 +174,7 @@ class EdgeHost(AgentHost):
                 case End(fault, reason):
                     self._end(fault, now, reason)
                 case Skip(fault, reason):
-                    self.journal = self.journal.closed(fault.name)
+                    self.journal = self.journal.closed(fault)
                     self._say("FaultSkipped", fault, reason)
 
     def _break(self, kind: Kind) -> None:
@@ -186,7 +186,7 @@ class EdgeHost(AgentHost):
     def _end(self, fault: Fault, now: float, reason: str) -> None:
         self._network.mute.discard(self.name)
         self._network.deaf.discard(self.name)
-        self.journal = self.journal.closed(fault.name)
+        self.journal = self.journal.closed(fault)
         self._say("FaultEnded", fault, reason)
 
     def _say(self, kind: str, fault: Fault, reason: str) -> None:

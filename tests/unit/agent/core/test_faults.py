@@ -35,12 +35,12 @@ def at(uptime_s: float, boot_id: str = "boot-a") -> Moment:
 
 
 def waiting(*faults: Fault, since: float = 100.0, active: tuple[Active, ...] = ()) -> Journal:
-    names = sorted(fault.name for fault in faults)
+    names = sorted(fault.mark for fault in faults)
     return Journal(active, (), tuple(Accepted(name, since, "boot-a") for name in names))
 
 
 def test_it_is_written_down_and_begins_when_its_acceptance_was_heard() -> None:
-    assert plan([CUT], Journal(), NOW) == [Note((Accepted(CUT.name, 100.0, "boot-a"),))]
+    assert plan([CUT], Journal(), NOW) == [Note((Accepted(CUT.mark, 100.0, "boot-a"),))]
     assert not plan([CUT], waiting(CUT), NOW)
     assert plan([CUT], waiting(CUT), at(100.0 + START_DELAY_S)) == [Begin(replace(ACTIVE, until=131.0))]
 
@@ -56,7 +56,15 @@ def test_a_later_step_begins_by_the_first_acceptance_also_after_a_crash() -> Non
 
 def test_it_is_not_begun_late_nor_twice() -> None:
     assert isinstance(plan([CUT], waiting(CUT), at(111.0))[0], Skip)
-    assert not plan([CUT], Journal().closed(CUT.name), NOW)
+    assert not plan([CUT], Journal().closed(CUT), NOW)
+
+
+def test_a_run_of_the_same_name_of_another_time_is_another_fault() -> None:
+    """A drill that was deleted and declared anew, and a control plane from a backup, count their runs from 1."""
+    again = replace(CUT, begin_before=2_000.0)
+    assert plan([again], Journal().closed(CUT), NOW) == [Note((Accepted(again.mark, 100.0, "boot-a"),))]
+    assert plan([again], waiting(again, active=(ACTIVE,)), NOW) == [End(CUT, "it was called off")]
+    assert not plan([again], Journal(ended=(CUT.name,)), NOW), "agents of before wrote names"
 
 
 def test_what_the_host_refuses_is_skipped_at_once() -> None:
@@ -98,9 +106,9 @@ def test_no_fault_is_longer_than_the_longest() -> None:
 def test_what_has_ended_is_remembered_within_bounds() -> None:
     journal = Journal()
     for number in range(ENDED_MAX + 5):
-        journal = journal.closed(f"faults/d/{number}")
+        journal = journal.closed(replace(CUT, name=f"faults/d/{number}"))
     assert len(journal.ended) == ENDED_MAX
-    assert journal.ended[-1] == f"faults/d/{ENDED_MAX + 4}"
+    assert journal.ended[-1] == f"faults/d/{ENDED_MAX + 4} 1000.000"
 
 
 @given(
@@ -125,6 +133,6 @@ def test_it_is_begun_once_at_most_and_never_outlives_its_time(
                 elif isinstance(step, Note):
                     journal = journal.noted(step.accepted)
                 else:
-                    journal = journal.closed(step.fault.name)
+                    journal = journal.closed(step.fault)
         assert all(uptime < active.until and active.boot_id == now.boot_id for active in journal.active)
     assert begun <= 1
