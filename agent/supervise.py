@@ -31,6 +31,7 @@ from agent.core.upgrade import (
     Fetch,
     Fetched,
     Note,
+    NotKept,
     ProveSupervisor,
     RefreshOthers,
     Remember,
@@ -87,6 +88,8 @@ class Installation:
 
     def switch(self, version: str) -> None:
         """Names another version, by one rename. Raises OSError."""
+        if os.path.islink(self.root / "current") and self.current == version:
+            return
         fresh = self.root / ".current.new"
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(version)
@@ -124,6 +127,7 @@ class Supervisor:
         self._proof: asyncio.Task[SupervisorProved] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._becoming = False
+        self._owed: list[Command] = []
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT; the agent ends with it. Raises OSError when the agent cannot be started."""
@@ -161,7 +165,17 @@ class Supervisor:
         self._exit = self._agent.ended
         return True
 
+    async def _make_up(self) -> None:
+        """Does what a full disk did not allow."""
+        owed, self._owed = self._owed, []
+        for command in owed:
+            try:
+                await self._carry_out(command)
+            except OSError:
+                self._owed.append(command)
+
     async def _look(self) -> None:
+        await self._make_up()
         if self._exit is not None and self._exit.done():
             code, self._exit, self._agent = self._exit.result(), None, None
             await self._tell(AgentExited(code))
@@ -182,7 +196,16 @@ class Supervisor:
 
     async def _tell(self, event: Event) -> None:
         for command in self._machine.handle(event, self._clock.monotonic()):
-            await self._carry_out(command)
+            try:
+                await self._carry_out(command)
+            except OSError as error:
+                reason = f"{error.filename or self._memory}: {error.strerror}; free some space there"
+                if self._machine.trial is not None:
+                    await self._tell(NotKept(reason))
+                    return
+                # A trial is over: what could not be noted of that now is noted as soon as that is possible.
+                log.error("upgrade_not_kept", reason=reason)
+                self._owed.append(command)
 
     async def _carry_out(self, command: Command) -> None:
         match command:

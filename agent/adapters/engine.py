@@ -205,13 +205,18 @@ class Engine:
             raise
 
     def _write_files(self, replica: Replica) -> None:
+        """Raises EngineError when there is no space for them; what is there already needs none."""
         folder = self._folder(replica.identity)
-        if replica.options.files:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for number, file in enumerate(replica.options.files):
-            path = folder / str(number)
-            write_atomic(path, file.content.encode())
-            path.chmod(file.mode)
+        try:
+            if replica.options.files:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for number, file in enumerate(replica.options.files):
+                path, content = folder / str(number), file.content.encode()
+                if not path.exists() or path.read_bytes() != content:
+                    write_atomic(path, content)
+                path.chmod(file.mode)
+        except OSError as error:
+            raise EngineError(f"{folder}: its files cannot be written: {error.strerror or error}") from error
 
     def _folder(self, identity: Identity) -> Path:
         """Where a replica's files are on the host."""

@@ -24,7 +24,7 @@ class WantedVersion:
         """The version, and a key that is another for each request; None when nobody wants any."""
         path = self.folder / NAME
         try:
-            version, changed_ns = path.read_text().strip(), path.stat().st_mtime_ns
+            version, changed_ns = _text(path), path.stat().st_mtime_ns
         except FileNotFoundError:
             return None
         return (version, f"{version}@{changed_ns}") if VERSION.fullmatch(version) else None
@@ -50,7 +50,12 @@ class WantedVersion:
     def told(self) -> tuple[str, str]:
         """What the control plane wanted last, and by which upgrade; both may be empty."""
         try:
-            version, _, request = (self.folder / TOLD_NAME).read_text().partition(" ")
+            version, _, request = _text(self.folder / TOLD_NAME).partition(" ")
         except FileNotFoundError:
             return "", ""
         return version, request
+
+
+def _text(path: Path) -> str:
+    """What a file says; with bytes that are no text, as a failing disk leaves them, that is no version."""
+    return path.read_text(errors="replace").strip()

@@ -20,6 +20,8 @@ BOOTS_MAX: Final = 3
 RESTARTS: Final = Backoff(base_s=0.5, cap_s=30.0)
 FETCHES: Final = Backoff(base_s=30.0, cap_s=3600.0)
 STABLE_S: Final = 60.0
+DISK_S: Final = 60.0
+"""A trial that could not be noted on disk is begun again after this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,13 @@ class AgentExited:
     """The agent's process ended."""
 
     code: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotKept:
+    """A trial could not be noted on disk, or `current` not be switched to it. What was to follow is not done."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +182,7 @@ class Note:
     message: str
 
 
-Event = Began | VersionWanted | Fetched | AgentReported | SupervisorProved | AgentExited | Ticked
+Event = Began | VersionWanted | Fetched | AgentReported | SupervisorProved | AgentExited | NotKept | Ticked
 Command = (
     StartAgent | StopAgent | Fetch | Switch | Remember | Tell | ProveSupervisor | RefreshOthers | BecomeSuccessor | Note
 )
@@ -205,6 +214,7 @@ class Upgrade:
         """Version and key of the request that is, or was last, fetched."""
         self._settled = ""
         """Key of the last request for what runs anyway."""
+        self._try_at = 0.0
         self._fetch_failures = 0
         self._fetch_at: float | None = 0.0
         """When it may be fetched again; None while that goes on."""
@@ -229,6 +239,8 @@ class Upgrade:
                 return self._proved(event, now)
             case AgentExited(code):
                 return self._exited(code, now)
+            case NotKept(reason):
+                return self._not_kept(reason, now)
             case Ticked():
                 return self._ticked(now)
             case _:
@@ -257,6 +269,8 @@ class Upgrade:
             return [Tell(event.version, event.key, Stage.STAYED)]
         if not event.installed:
             return self._fetch(event, now)
+        if now < self._try_at:
+            return []
         self._trial = Trial(event.version, self.current, event.key, self._last, deadline=now + PATIENCE_S)
         self.current = event.version
         return [
@@ -341,6 +355,20 @@ class Upgrade:
             Remember(None, self._refused),
             Tell(trial.version, trial.key, Stage.TAKEN_BACK, reason),
             *self._restart(now),
+        ]
+
+    def _not_kept(self, reason: str, now: float) -> list[Command]:
+        """A trial of which nothing is noted would not be one after a reboot: the version that runs goes on."""
+        trial = self._trial
+        if trial is None:
+            return []
+        if trial.boots:
+            # It is noted since before the boot, and but for the number of boots it is as it was.
+            return self._start(now)
+        self._trial, self.current, self._stopping, self._try_at = None, trial.before, False, now + DISK_S
+        return [
+            Note("error", f"version {trial.version} cannot be tried: {reason}"),
+            Tell(trial.version, trial.key, Stage.NOT_INSTALLED, reason),
         ]
 
     def _restart(self, now: float) -> list[Command]:

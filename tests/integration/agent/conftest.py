@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,14 @@ async def rig(engine_host: EngineHost, tmp_path: Path) -> AsyncIterator[Rig]:
     """An agent that is not started so far."""
     async with Rig(engine_host, tmp_path).serving() as rig:
         yield rig
+
+
+@pytest.fixture
+def small_disk(rig: Rig) -> Iterator[Path]:
+    """The agent's state directory on a file system of 64 KiB."""
+    rig.state.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(rig.state)], check=True)
+    try:
+        yield rig.state
+    finally:
+        subprocess.run(["umount", "--lazy", str(rig.state)], check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,17 +90,6 @@ async def test_a_snapshot_that_cannot_be_held_is_refused_and_the_last_good_one_s
     assert "web:latest" in messages
     assert persisted(rig.state) == good
     assert len(await containers(rig.host)) == 1
-
-
-@pytest.fixture
-def small_disk(rig: Rig) -> Iterator[Path]:
-    """The agent's state directory on a file system of 64 KiB."""
-    rig.state.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(rig.state)], check=True)
-    try:
-        yield rig.state
-    finally:
-        subprocess.run(["umount", "--lazy", str(rig.state)], check=True)
 
 
 async def test_a_full_disk_refuses_new_snapshots_and_loses_nothing(rig: Rig, image: str, small_disk: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from locci.v1 import resource_pb2
 from tests.integration.agent.rig import Rig, containers, eventually, named, replica, route
+from tests.integration.agent.test_engine_faults import fill
 from tests.integration.agent.test_with_edge import Client, edge
 from tests.integration.agent.versions import Versions
 
@@ -79,6 +80,32 @@ async def test_the_supervisor_becomes_that_of_the_version_that_stays(rig: Rig, i
         await eventually(lambda: rig.control_plane.sessions == sessions + 3, "it is connected")
         await eventually(lambda: rig.control_plane.ready() and rig.edge.addresses(), "it is served as before")
         assert await containers(rig.host) == before
+
+
+async def test_a_full_disk_puts_a_version_off_and_the_agent_goes_on(rig: Rig, image: str, small_disk: Path) -> None:
+    versions = Versions(rig.folder, rig.host, (rig.folder / "agent.toml").read_text())
+    wish = small_disk / "wanted-version"
+    wish.write_text("1.0.0")
+    async with versions.supervised() as supervisor, rig.edge.connected():
+        rig.control_plane.want(route(), replica(image))
+        await eventually(lambda: rig.control_plane.ready() and rig.edge.addresses(), "it is served")
+        versions.fetched("1.1.0")
+        agents = children(supervisor)
+        with pytest.raises(OSError, match="No space"):
+            fill(small_disk / "filler")
+        overwrite(wish, b"1.1.0")
+        await eventually(lambda: "1.1.0 cannot be tried" in rig.log, "the version is put off")
+        # And a disk that returns something else than what was written.
+        overwrite(wish, b"\xff\xfe\xfd\xfc\xfb")
+        await eventually(lambda: rig.control_plane.ready() and rig.edge.addresses(), "it is served on")
+        assert (children(supervisor), versions.current, versions.runs) == (agents, "1.0.0", ["1.0.0"])
+        assert "Traceback" not in rig.log
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Other bytes in the place of as many, which needs no space."""
+    with path.open("r+b") as file:
+        file.write(content)
 
 
 def children(pid: int) -> set[int]:

@@ -80,6 +80,13 @@ class Versions:
             subprocess.run, words, capture_output=True, text=True, timeout=60, check=False, env=clean_environment()
         )
 
+    def fetched(self, version: str) -> None:
+        """Puts a version beside the one that runs."""
+        program = self.root / version / "bin" / "locci-agent"
+        program.parent.mkdir(parents=True)
+        program.write_text(AGENT.format(version=version, log=self.ran, program=own_program("locci-agent"), overlay=""))
+        program.chmod(0o755)
+
     @property
     def current(self) -> str:
         """The version that the link names."""

@@ -27,6 +27,7 @@ mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
 mkdir sys/fs/cgroup/systemd
 mount -t cgroup -o none,name=systemd systemd sys/fs/cgroup/systemd
+{groups}
 mount -t tmpfs -o mode=755 tmpfs run
 ln -s {socket} run/docker.sock
 mount -t tmpfs -o mode=755 tmpfs dev
@@ -65,9 +66,17 @@ class BootedHost:
             lab=self.engine.layout.root,
             socket=f"/lab/{socket}",
             devices="\n".join([*devices, "mknod -m 666 dev/tty c 5 0"]),
+            groups="\n".join(
+                f"mkdir sys/fs/cgroup/{name} && mount -t cgroup -o {name} {name} sys/fs/cgroup/{name}"
+                for name in self._controllers()
+            ),
         )
         for folder in self._groups():
             folder.mkdir(exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                # One of `cpuset` takes no process before it has processors and memory.
+                if (folder / name).exists():
+                    (folder / name).write_text((folder.parent / name).read_text())
         joins = "; ".join(f"echo $$ >{folder}/cgroup.procs" for folder in self._groups())
         unshare = ("unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "sh", "-c", script)
         command = self.engine.command("sh", "-c", f'{joins}; exec "$@"', "sh", *unshare)
@@ -77,9 +86,12 @@ class BootedHost:
 
     def _groups(self) -> list[Path]:
         """A control group in each hierarchy, so that what systemd makes is below it, and goes with it."""
-        # One of `cpuset` takes no process before it has processors; systemd makes none there.
         found = (folder for folder in CGROUPS.iterdir() if (folder / "cgroup.procs").exists())
-        return [folder / self._group for folder in found if folder.name != "cpuset"]
+        return [folder / self._group for folder in found]
+
+    def _controllers(self) -> list[str]:
+        """The other hierarchies, which an engine on that host needs: each is seen from the host's own group on."""
+        return [folder.parent.name for folder in self._groups() if folder.parent.name not in ("systemd", "unified")]
 
     def _has_booted(self) -> bool:
         assert self._process is not None

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from agent.core.upgrade import (
     BOOTS_MAX,
+    DISK_S,
     EXITS_MAX,
     PATIENCE_S,
     AgentExited,
@@ -18,6 +19,7 @@ from agent.core.upgrade import (
     Fetch,
     Fetched,
     Note,
+    NotKept,
     ProveSupervisor,
     RefreshOthers,
     Remember,
@@ -164,6 +166,26 @@ def test_a_supervisor_that_took_anothers_place_goes_on_with_its_agent() -> None:
     assert [type(command) for command in machine.handle(Began(adopted=True), 0.0)] == [Note]
     assert machine.handle(Ticked(), 100.0) == []
     assert StartAgent() in machine.handle(AgentExited(1), 200.0)
+
+
+def test_a_trial_that_cannot_be_noted_on_disk_does_not_begin_and_is_tried_again_later() -> None:
+    machine = Upgrade("1")
+    machine.handle(Began(), 0.0)
+    assert isinstance(machine.handle(NEW, 10.0)[1], Remember)
+    commands = machine.handle(NotKept("no space"), 10.0)
+    assert [type(command) for command in commands] == [Note, Tell]
+    assert (machine.trial, machine.current) == (None, "1")
+    assert machine.handle(NEW, 10.0 + DISK_S - 1) == []
+    assert StopAgent() in machine.handle(NEW, 10.0 + DISK_S)
+
+
+def test_one_that_a_reboot_interrupted_goes_on_although_the_boot_cannot_be_noted() -> None:
+    machine = Upgrade("2", Trial("2", "1", "2@1"))
+    assert isinstance(machine.handle(Began(), 0.0)[0], Remember)
+    assert machine.handle(NotKept("no space"), 0.0) == [StartAgent()]
+    machine.handle(AgentReported(Report()), 1.0)
+    machine.handle(SupervisorProved(), 1.0)
+    assert (machine.trial, machine.current) == (None, "2")
 
 
 def test_what_becomes_of_a_request_is_told() -> None:
