@@ -3,7 +3,8 @@
     python -m tests.stand --origin 127.0.0.1:8000 --listen 127.0.0.1:8002
 
 For instance the public suite for HTTP caches (github.com/http-tests/cache-tests): its server listens on 8000, and
-`npm run cli -- --base=http://localhost:8002` asks through the edge.
+`npm run cli -- --base=http://localhost:8002` asks through the edge. With `--https 127.0.0.1:8443` it speaks HTTP/2 too,
+for instance with `h2spec -t -k -h localhost -p 8443` or `h2load https://localhost:8443/`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from agent.edge.app import Worker
 from agent.edge.settings import EdgeSettings
 from tests.fakes.edge_agent import FakeAgent, config, route
 from tests.integration.edge.client import until
+from tests.integration.edge.test_client_tls import material
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--origin", default="127.0.0.1:8000", help="address:port of the origin")
     parser.add_argument("--listen", default="127.0.0.1:8002", help="address:port of the edge")
+    parser.add_argument("--https", default="", help="address:port for TLS and HTTP/2, for instance 127.0.0.1:8443")
     parser.add_argument("--hostname", action="append", help="served besides localhost; may be repeated")
     parser.add_argument("--redis-url", default="", help="second tier")
     parser.add_argument("--heuristic-max", type=int, default=0, help="seconds; guess lifetimes from Last-Modified")
@@ -40,12 +43,15 @@ async def _serve(wanted: argparse.Namespace, path: Path) -> None:
     served.cache.compress = wanted.compress
     agent = FakeAgent(path)
     await agent.start()
-    await agent.send(config(1, [served]))
+    wanted_config = config(1, [served])
+    if wanted.https:
+        wanted_config.certificates.append(material("stand", *served.hostnames))
+    await agent.send(wanted_config)
     settings = EdgeSettings(
         run_dir=path,
         state_dir=path / "state",
         http_listen=[wanted.listen],
-        https_listen=[],
+        https_listen=[wanted.https] if wanted.https else [],
         peer_listen="",
         admin_listen="",
         redis_url=wanted.redis_url,

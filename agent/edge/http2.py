@@ -27,7 +27,8 @@ GATHERED_BYTES_MAX: Final = 64 * 1024
 BLOCKS_KEPT_S: Final = 5.0
 """After so long without a request what would make the next ones quicker is forgotten."""
 LEAVE_S: Final = 0.3
-"""After the edge has said that it leaves, requests that were on their way are refused, and can be made again."""
+"""So long after the edge has said that it leaves what was on its way is answered, then as long refused, to be made
+again."""
 KIND: Final = b"h2"
 SHARED_BYTES_MAX: Final = 2048
 """Requests with fields up to this size are remembered for all connections."""
@@ -394,11 +395,15 @@ class Http2Connection(asyncio.Protocol):
         """The worker stops: what runs is answered, nothing new is taken."""
         if self.transport.is_closing():
             return
-        if not self._core.refuses:
+        if not self._leaves_at:
+            self._leaves_at = now + LEAVE_S
+            self._core.leave_soon()
+            self._write()
+        elif now >= self._leaves_at and not self._core.refuses:
             self._leaves_at = now + LEAVE_S
             self._core.go_away()
             self._write()
-        if not self._streams and now >= self._leaves_at:
+        if self._core.refuses and not self._streams and now >= self._leaves_at:
             self._end()
 
     def retire(self, now: float) -> None:

@@ -187,6 +187,10 @@ class Streams:
 
     # ---- the end
 
+    def leave_soon(self) -> None:
+        """The client should begin no new streams; those that are on their way are still taken (section 6.8)."""
+        self.out.append(http2_frames.goaway(http2_frames.NUMBER_MASK, ErrorCode.NO_ERROR))
+
     def go_away(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "") -> None:
         """No new streams; those that are open go on (section 6.8)."""
         self.refuses = True

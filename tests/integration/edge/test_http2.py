@@ -19,6 +19,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
+from agent.edge.http2 import Http2Connection
 from tests.fakes.edge_agent import route
 from tests.fakes.origin import Origin, Seen
 from tests.integration.edge.client import until
@@ -396,10 +397,15 @@ async def test_what_is_on_its_way_to_a_worker_that_drains_can_be_asked_again(edg
         await until(lambda: edge.worker.state.draining)
         await asyncio.sleep(0)
         late = await client.read(await client.ask("/late"))
-        assert late.reset == 7  # REFUSED_STREAM
+        assert late.status == 200  # it was on its way when the client was told
+        (connection,) = edge.worker._secure[0].connections
+        assert isinstance(connection, Http2Connection)
+        await until(lambda: connection._core.refuses)
+        too_late = await client.read(await client.ask("/too-late"))
+        assert too_late.reset == 7  # REFUSED_STREAM
         assert await client.until_gone() == 0
         await drained
-    assert [seen.target for seen in origin.seen] == ["/"]
+    assert [seen.target for seen in origin.seen] == ["/", "/late"]
 
 
 async def test_a_worker_that_drains_answers_what_runs(edge: Edge, origin: Origin) -> None:

@@ -394,9 +394,13 @@ def test_a_client_that_leaves_is_still_answered() -> None:  # section 6.8
 def test_a_server_that_leaves_says_what_it_has_taken() -> None:
     peer = Peer(answers=False).greet()
     peer.send(headers(1))
+    peer.connection.leave_soon()
+    assert peer.sent() == [(GOAWAY, 0, 0, struct.pack(">II", 2**31 - 1, 0))]
+    peer.send(headers(3))
+    assert 3 in peer.asked, "it was on its way"
     peer.connection.go_away()
-    assert peer.sent() == [(GOAWAY, 0, 0, struct.pack(">II", 1, 0))]
-    assert peer.send(headers(3))[-1] == (RST_STREAM, 0, 3, struct.pack(">I", REFUSED))
+    assert peer.sent() == [(GOAWAY, 0, 0, struct.pack(">II", 3, 0))]
+    assert peer.send(headers(5))[-1] == (RST_STREAM, 0, 5, struct.pack(">I", REFUSED))
 
 
 def test_large_heads() -> None:
