@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from typing import Final
 
 from lab.forwarder import Forward
 from lab.layout import Layout
@@ -13,6 +14,9 @@ from lab.machine import enter
 from lab.settings_text import toml
 from lab.topology import GRPC_PORT, HTTPS_PORT, REGISTRY_PORT, ZONE, Host, Topology
 from lab.unbound import unbound_config
+
+RESOLVER: Final = "127.0.0.1"
+
 
 RESOLVER: Final = "127.0.0.1"
 

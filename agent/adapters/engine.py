@@ -63,7 +63,8 @@ class Engine:
         # Ports of the host are bound when a network is made; one that was made ahead of time has none.
         box = None if replica.host_ports else self.sandboxes.take()
         try:
-            return await self._call(self._starting, lambda client: self._create_and_start(client, replica, box))
+            with self.sandboxes.waiting():
+                return await self._call(self._starting, lambda client: self._create_and_start(client, replica, box))
         finally:
             if box is not None:
                 self.sandboxes.done(box)
@@ -79,8 +80,8 @@ class Engine:
             client.start(container_id)
             return shapes.inspected(client.inspect_container(container_id), address)
 
-        self.sandboxes.changed()
-        return await self._call(self._starting, call)
+        with self.sandboxes.waiting():
+            return await self._call(self._starting, call)
 
     async def stop(self, container_id: str, timeout_s: float) -> None:
         """The container's stop signal, then a kill after `timeout_s`; one that does not run is fine."""

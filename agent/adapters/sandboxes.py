@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final
 
 import docker
@@ -15,7 +16,7 @@ from docker.types import LogConfig
 from agent.adapters import pause_image
 from agent.adapters.containers import LABEL_NODE, LABEL_SANDBOX, address_of, joined_sandbox, sandboxes_of
 from agent.adapters.docker_client import Client, Clients
-from agent.adapters.engine_errors import explain
+from agent.adapters.engine_errors import EngineError, explain
 from agent.adapters.threads import Threads
 from agent.core.sandboxes import Sandbox, SandboxPlan, plan
 from fleet import telemetry
@@ -47,6 +48,7 @@ class Sandboxes:
         self._stale = asyncio.Event()
         self._stale.set()
         self._busy_until = 0.0
+        self._starts = 0
         self._complained = ""
 
     @property
@@ -70,6 +72,16 @@ class Sandboxes:
         self._taken.discard(box.id)
         self._held.add(box.id)
         self.changed()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While a replica starts the engine is left to it: the pool is looked after later."""
+        self._starts += 1
+        try:
+            yield
+        finally:
+            self._starts -= 1
+            self.changed()
 
     def changed(self) -> None:
         """Something started or was removed: look after the pool when it is quiet again."""
@@ -97,8 +109,8 @@ class Sandboxes:
 
     async def _quiet(self) -> None:
         loop = asyncio.get_running_loop()
-        while (left_s := self._busy_until - loop.time()) > 0:
-            await asyncio.sleep(left_s)
+        while self._starts or self._busy_until > loop.time():
+            await asyncio.sleep(max(QUIET_S / 2, self._busy_until - loop.time()))
 
     async def _look_after(self) -> None:
         self._held.clear()
@@ -107,13 +119,16 @@ class Sandboxes:
         held = self._held | self._taken
         steps: SandboxPlan = plan(sandboxes.values(), used=used, held=held, spent=self._spent, wanted=self._wanted)
         self._idle = deque(steps.idle)
+        left = ""
         for sandbox_id in steps.remove:
-            await self._threads.run(lambda i=sandbox_id: _remove(self._clients.get(), i))  # type: ignore[misc]
+            left = await self._threads.run(lambda i=sandbox_id: _remove(self._clients.get(), i)) or left  # type: ignore[misc]
         for _ in range(steps.create):
             await self._quiet()
             if len(self._idle) >= self._wanted:
                 break
             self._idle.append(await self._threads.run(lambda: self._create(self._clients.get())))
+        if left:
+            raise EngineError(left)
 
     # ---- in a thread
 
@@ -157,6 +172,12 @@ class Sandboxes:
             raise
 
 
-def _remove(client: Client, container_id: str) -> None:
-    with contextlib.suppress(docker.errors.APIError):
+def _remove(client: Client, container_id: str) -> str:
+    """Why the engine did not remove it; empty when it is gone."""
+    try:
         client.remove_container(container_id, force=True, v=True)
+    except docker.errors.NotFound:
+        return ""
+    except docker.errors.APIError as error:
+        return str(error.explanation or error)
+    return ""
