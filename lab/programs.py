@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from typing import Final
 
 from lab.forwarder import Forward
 from lab.layout import Layout
