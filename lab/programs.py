@@ -17,9 +17,6 @@ from lab.unbound import unbound_config
 RESOLVER: Final = "127.0.0.1"
 
 
-RESOLVER: Final = "127.0.0.1"
-
-
 @dataclass(frozen=True, slots=True)
 class Program:
     """A program to be kept running."""
