@@ -119,6 +119,16 @@ class EngineHost:
         """kill -9 of dockerd; containers live on."""
         self._kill("dockerd")
 
+    @contextlib.contextmanager
+    def frozen_engine(self) -> Iterator[None]:
+        """SIGSTOP of dockerd for the length of the block: it is connected, and answers nothing."""
+        process = self._running["dockerd"]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+
     def start_registry(self) -> None:
         """Starts the registry; it keeps what was pushed."""
         assert self._tools is not None

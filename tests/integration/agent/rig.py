@@ -129,6 +129,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
                 self.accepted, self.applied = status.accepted_revision, status.applied_revision
             case "heartbeat":
                 self.beats += 1
+                self.beats += 1
                 self.usage.update({used.resource: used for used in message.heartbeat.usage})
             case "nack":
                 self.nacks.append(message.nack)

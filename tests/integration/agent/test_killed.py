@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,38 @@ def networks(rig: Rig) -> str:
                 f"mode {found['HostConfig']['NetworkMode'][:22]} ip {[n['IPAddress'] for n in settings.values()]} "
                 f"net {namespace.readlink() if state['Pid'] and namespace.exists() else '-'} {state['Error']}"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, *namespaces(), *neighbours(rig)])
+
+
+def namespaces() -> list[str]:
+    """Every network namespace of containers, with its processes, its addresses, and where it listens."""
+    found: dict[str, list[Path]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.setdefault(str((process / "ns" / "net").readlink()), []).append(process)
+    lines = []
+    for name, processes in found.items():
+        with contextlib.suppress(OSError):
+            routes = (processes[0] / "net" / "fib_trie").read_text().split("|-- ")
+            own = {part.split()[0] for part in routes if "host LOCAL" in part}
+            if any(address.startswith("172.29.") for address in own):
+                sockets = [row.split() for row in (processes[0] / "net" / "tcp").read_text().splitlines()[1:]]
+                who = [f"{p.name} {(p / 'cmdline').read_bytes()[:40]!r} {_group(p)}" for p in processes]
+                lines.append(f"{name} {sorted(own)} listens {[row[1] for row in sockets if row[3] == '0A']} {who[:6]}")
+    return lines
+
+
+def _group(process: Path) -> str:
+    return (process / "cgroup").read_text().rpartition("/")[2][:12]
+
+
+def neighbours(rig: Rig) -> list[str]:
+    """What the host takes for the addresses of containers' interfaces, and behind which port of the bridge they are."""
+    commands = (("ip", "neigh"), ("bridge", "fdb", "show", "br", "docker0"), ("ip", "-br", "link"))
+    return [
+        subprocess.run(rig.host.command(*words), capture_output=True, text=True, timeout=10, check=False).stdout
+        for words in commands
+    ]
 
 
 async def converges(rig: Rig, revision: int, count: int) -> None:

@@ -74,6 +74,23 @@ async def test_containers_survive_the_engine_and_are_looked_after_when_it_is_bac
         assert "EngineReachable" in rig.control_plane.events
 
 
+async def test_an_engine_that_stands_still_holds_up_only_what_needs_it(rig: Rig, image: str) -> None:
+    rig.start()
+    async with rig.edge.connected():
+        rig.control_plane.want(route(), replica(image))
+        await eventually(lambda: rig.control_plane.ready() and rig.edge.addresses(), "it is served")
+        before, beats = await containers(rig.host), rig.control_plane.beats
+        with rig.host.frozen_engine():
+            revision = rig.control_plane.want(route(), replica(image), replica(image, ordinal=1))
+            await eventually(lambda: rig.control_plane.accepted == revision, "what is wanted is accepted", 10.0)
+            await eventually(lambda: rig.control_plane.beats > beats + 10, "heartbeats go on", 10.0)
+            assert (await rig.status())["connected"] is True
+            assert (rig.control_plane.ready(), len(rig.edge.addresses())) == (True, 1)
+            assert not rig.control_plane.ready("replicas/web/1/1")
+        await eventually(lambda: rig.control_plane.ready("replicas/web/1/1"), "it starts when the engine goes on")
+        assert (await containers(rig.host)).items() >= before.items()
+
+
 async def test_a_snapshot_that_cannot_be_held_is_refused_and_the_last_good_one_stays(rig: Rig, image: str) -> None:
     rig.start()
     good = rig.control_plane.want(replica(image))
