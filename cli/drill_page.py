@@ -128,7 +128,7 @@ def _marks(run: Json) -> str:
     several = len(steps_of(run.get("spec", {}))) > 1
     rows = "".join(
         f"<tr><td class=n>{seconds(stage.after_s)}</td>{f'<td class=n>{stage.step}</td>' if several else ''}"
-        f'<th scope="row"><i class="dot m-{_(stage.name.replace(" ", "-"))}"></i>{_(stage.name)}</th>'
+        f'<th scope="row" class=stage><i class="dot m-{_(stage.name.replace(" ", "-"))}"></i>{_(stage.name)}</th>'
         f"<td>{_(stage.detail)}</td></tr>"
         for stage in stages(run, 0.0)
     )
@@ -154,7 +154,7 @@ def _clock(text: str) -> str:
 
 
 def _clients(run: Json, ttl_s: float) -> str:
-    rows = ""
+    rows, failures = "", any(client.get("last_failure") for client in run.get("clients", []))
     for client in run.get("clients", []):
         region, node = (_(str(client.get(key, "")).rpartition("/")[2]) for key in ("region", "node"))
         asked, failed, slow = (int(client.get(key, 0)) for key in ("requests", "failed", "slow"))
@@ -163,12 +163,22 @@ def _clients(run: Json, ttl_s: float) -> str:
             f'<tr><th scope="row">{region}</th><td>{node}</td><td>{_(str(client.get("resolver", "")) or "-")}</td>'
             f"<td class=n>{asked}</td><td class=n>{failed}</td><td class=n>{share}</td><td class=n>{slow}</td>"
             f"<td class=n>{seconds(seconds_of(client.get('longest_gap', '')))}</td>"
-            f"<td>{_(str(client.get('last_failure', '')) or '-')}</td></tr>"
         )
-    heads = ("Clients of", "Asked by", "Through", "n:Requests", "n:Failed", "n:Answered", "n:Slow", "n:Longest gap")
+        rows += f"<td>{_(str(client.get('last_failure', '')) or '-')}</td></tr>" if failures else "</tr>"
+    heads: tuple[str, ...] = (
+        "Clients of",
+        "Asked by",
+        "Through",
+        "n:Requests",
+        "n:Failed",
+        "n:Answered",
+        "n:Slow",
+        "n:Longest gap",
+    )
     bound = gap_bound(run, ttl_s)
     below = f"<p>{_(bound[:1].upper() + bound[1:])}.</p>" if bound else ""
-    return _table("What synthetic clients saw, by region", (*heads, "Last failure"), rows) + below
+    heads = (*heads, "Last failure") if failures else heads
+    return _table("What synthetic clients saw, by region", heads, rows) + below
 
 
 def _configuration(run: Json) -> str:

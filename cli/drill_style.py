@@ -44,7 +44,8 @@ caption{text-align:left;color:var(--soft);font-size:.85rem;padding-bottom:.35rem
 .scroll+.scroll{margin-top:1.1rem}th,td{text-align:left;vertical-align:top;padding:.4rem .6rem;
 border-bottom:1px solid var(--line)}thead th{color:var(--soft);font-weight:600;white-space:nowrap}
 tbody th{font-weight:600}
-tbody tr:last-child>*{border-bottom:0}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+tbody tr:last-child>*{border-bottom:0}.stage{white-space:nowrap}
+.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .failures{margin:0;padding-left:1.2rem;color:var(--bad)}code{font:.85rem/1.4 ui-monospace,Consolas,monospace;
 overflow-wrap:anywhere}.signature{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1.25rem;margin:0}
 .signature dt{color:var(--soft)}.signature dd{margin:0}@media (max-width:40rem){.signature{display:block}}
