@@ -59,7 +59,10 @@ class Recall:
             return
         now = state.wall()
         if now < entry.fresh_until and request.head.plain and entry.status == 200 and client.keeps_on(request):
-            self._store(entry, found[1])
+            if found[1] is None:
+                state.store.put(request.key, entry, entry.cost_bytes)
+            else:
+                self._store(entry, found[1])
             state.counters.second_tier_hits_total += 1
             client.send_whole(request, entry, now)
             return

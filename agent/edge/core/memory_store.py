@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 FREQUENCY_MAX: Final = 3
 SMALL_SHARE: Final = 0.1
+GHOSTS_MIN: Final = 64
 LARGEST_SHARE: Final = 0.625
 
 
@@ -90,8 +91,8 @@ class MemoryStore(Generic[T]):
             else:
                 self._small.append(node)
                 self._small_bytes += cost
-        while self.used_bytes > self.budget_bytes:
-            self._evict_one()
+        if self.used_bytes > self.budget_bytes:
+            self._evict()
         return True
 
     def remove(self, key: bytes) -> bool:
@@ -124,38 +125,29 @@ class MemoryStore(Generic[T]):
         self._small = deque(node for node in self._small if node.live)
         self._main = deque(node for node in self._main if node.live)
 
-    def _evict_one(self) -> None:
-        if self._small and (self._small_bytes > self.budget_bytes * SMALL_SHARE or not self._main):
-            self._evict_small()
-        elif self._main:
-            self._evict_main()
-
-    def _evict_small(self) -> None:
-        node = self._small.popleft()
-        if not node.live:
-            return
-        if node.frequency > 0:
-            self._small_bytes -= node.cost
-            node.in_main, node.frequency = True, 0
-            self._main.append(node)
-            return
-        self._drop(node)
-        self._ghosts[hash(node.key)] = None
-        while len(self._ghosts) > max(64, len(self._nodes)):
-            self._ghosts.popitem(last=False)
-
-    def _evict_main(self) -> None:
-        node = self._main.popleft()
-        if not node.live:
-            return
-        if node.frequency > 0:
-            node.frequency -= 1
-            self._main.append(node)
-        else:
-            self._drop(node)
-
-    def _drop(self, node: Node[T]) -> None:
-        del self._nodes[node.key]
-        self._account(node, -node.cost)
-        node.live = False
-        self.evicted += 1
+    def _evict(self) -> None:
+        """Until all is within the budget. Written in one, since a full store does this with every value that comes."""
+        small, main, nodes, ghosts = self._small, self._main, self._nodes, self._ghosts
+        small_max = self.budget_bytes * SMALL_SHARE
+        while self.used_bytes > self.budget_bytes and (small or main):
+            from_small = bool(small) and (self._small_bytes > small_max or not main)
+            node = small.popleft() if from_small else main.popleft()
+            if not node.live:
+                continue
+            if node.frequency > 0:
+                main.append(node)
+                if from_small:
+                    self._small_bytes -= node.cost
+                    node.in_main, node.frequency = True, 0
+                else:
+                    node.frequency -= 1
+                continue
+            del nodes[node.key]
+            node.live = False
+            self.used_bytes -= node.cost
+            self.evicted += 1
+            if from_small:
+                self._small_bytes -= node.cost
+                ghosts[hash(node.key)] = None
+                while len(ghosts) > GHOSTS_MIN and len(ghosts) > len(nodes):
+                    ghosts.popitem(last=False)
