@@ -174,13 +174,19 @@ def replies(data: bytes) -> None:
         reader, found = resp.Replies(10_000), list[object]()
         try:
             for piece in pieces:
-                for reply in reader.feed(piece):
-                    found.append(str(reply) if isinstance(reply, Exception) else reply)
+                found.extend(map(_comparable, reader.feed(piece)))
         except resp.NotRedis:
             found.append("not redis")
         return found
 
     assert read([data]) == read([data[at : at + 1] for at in range(len(data))])
+
+
+def _comparable(reply: object) -> object:
+    """Errors, in arrays too, by what they say."""
+    if isinstance(reply, list):
+        return [_comparable(each) for each in reply]
+    return str(reply) if isinstance(reply, Exception) else reply
 
 
 def proxy(data: bytes) -> None:
@@ -215,7 +221,7 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     ),
     "parts": (b"bytes 0-4/10", bytes(range(40))),
     "codec": (b"key\nLCC3", b"k\n" + entry_codec.MAGIC + b"\0" * 40),
-    "replies": (b"+OK\r\n$3\r\nabc\r\n*2\r\n:1\r\n$-1\r\n", b"-ERR x\r\n_\r\n"),
+    "replies": (b"+OK\r\n$3\r\nabc\r\n*2\r\n:1\r\n$-1\r\n", b"-ERR x\r\n_\r\n", b"*2\r\n-:1\r\n$-1\r\n"),
     "proxy": (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)),
     "http2-frames": http2_targets.SEEDS["frames"],
     "http2-blocks": http2_targets.SEEDS["blocks"],

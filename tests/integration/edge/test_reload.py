@@ -206,6 +206,8 @@ async def test_a_new_version_takes_over_and_no_request_fails(installed: Installe
     assert installed.versions == ["1.0.0", "2.0.0", "3.0.0"]
     assert installed.process.pid == supervisor
     assert installed.process.returncode is None
+    # It is empty for a moment while a process becomes another program.
+    await until(lambda: Path(f"/proc/{supervisor}/cmdline").read_bytes() != b"")
     assert str(installed.path / "current") in Path(f"/proc/{supervisor}/cmdline").read_text()
 
 
