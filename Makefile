@@ -23,7 +23,7 @@ down: ## End what `make up` left running
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab.main down --name demo; fi
 
 test: setup ## All tests but the slow drills; WORKERS=0 runs them one after the other
-	@$(PYTHON) -m pytest -m "not drill" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	@$(PYTHON) -m pytest -m "not drill" -n $(WORKERS) --no-loadscope-reorder
 
 test-drills: setup ## The slow drills in the lab, and packages in clean systems; DRILLS="drill and not packaging" chooses
 	@$(PYTHON) -m pytest -m "$(DRILLS)"

@@ -9,11 +9,15 @@ from types import FrameType
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
-GROUPS = {"fleet": "fleet", "engine_host": "engine"}
-"""Session fixtures that take long to bring up, each once per run: their tests go to one worker."""
-ORDER = ("fleet", "engine", "integration", "simulation", "fuzz", "contract", "unit")
-"""The longest first, so that no worker is left alone with them at the end."""
+SHARED = ("tests/integration/system", "tests/integration/agent")
+"""Folders whose tests share what takes long to bring up, a fleet and an engine: each folder goes to one worker."""
+ALONE = "tests/simulation"
+"""Tests that share nothing: each goes to whoever is free."""
+ORDER = (*SHARED, "tests/integration", "tests/fuzz", "tests/contract", "tests/unit", ALONE)
+"""The longest first and what can be divided last, so that no worker is left alone at the end."""
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TEARDOWN_S = 60
@@ -46,15 +50,21 @@ def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> N
     psutil.wait_procs(began, timeout=TEARDOWN_S)
 
 
-@pytest.hookimpl(tryfirst=True)
+class Scheduling(LoadScopeScheduling):
+    """With several workers (`-n`): what is set up for a module, or for a folder, is set up once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(ALONE):
+            return nodeid
+        return next((folder for folder in SHARED if nodeid.startswith(folder)), nodeid.split("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Instead of xdist's own ones."""
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers (`-n`), sorts the tests and keeps each module's in one of them."""
-    if not getattr(config.option, "loadgroup", False):
-        return
-    ranks: dict[pytest.Item, int] = {}
-    for item in items:
-        module = item.nodeid.split("::")[0]
-        shared = next((group for name, group in GROUPS.items() if name in getattr(item, "fixturenames", ())), "")
-        item.add_marker(pytest.mark.xdist_group(shared or module))
-        ranks[item] = ORDER.index(shared or module.split("/")[1])
-    items.sort(key=ranks.__getitem__)
+    """With several workers, sorts the tests as they are to begin."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: next(rank for rank, top in enumerate(ORDER) if item.nodeid.startswith(top)))

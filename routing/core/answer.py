@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from routing.core import wire, zone
+from routing.core.common_options import SUBNETS, address_in, options_of, subnet_and_client
 from routing.core.cookies import CLIENT_BYTES, CookieJar
 from routing.core.dnssec import SignedAnswers, Signer
 from routing.core.geo import PlaceMap
@@ -40,18 +41,10 @@ _COMMON: Final = {
 """Flags (any of RD, AD and CD) and counts of common queries, to the number of their head."""
 
 _SPECIAL: Final = wire.META_TYPES | {wire.OPT, wire.AXFR, wire.IXFR, wire.DS, wire.NSEC, wire.RRSIG, wire.NXNAME}
-_OPT_START: Final = b"\0\0\x29"
 _OPT_REPLY: Final = tuple(b"\0\0\x29" + wire.UDP_SIZE.to_bytes(2, "big") + bytes((0, 0, do, 0)) for do in (0, 0x80))
 _OPT_PLAIN: Final = tuple(reply + b"\0\0" for reply in _OPT_REPLY)
-_SUBNETS: Final = {
-    b"\0\x08\0\x07\0\x01\x18\0": 3,
-    b"\0\x08\0\x0a\0\x02\x30\0": 6,
-    b"\0\x08\0\x0b\0\x02\x38\0": 7,
-}
-"""How client subnets of an IPv4 /24 and an IPv6 /48 and /56 begin, and how many bytes of address follow."""
-_SUBNET_REPLIES: Final = {size: start[:7] for start, size in _SUBNETS.items()}
+_SUBNET_REPLIES: Final = {size: start[:7] for start, size in SUBNETS.items()}
 _LEARNT_V6_BITS: Final = 48
-_COOKIE_STARTS: Final = (b"\0\x0a\0\x08", b"\0\x0a\0\x18")
 _COMMON_OPTIONS: Final = frozenset(subnet + cookie for subnet in (0, 11, 14, 15) for cookie in (0, 12, 28)) - {0}
 """How many bytes they have: a client subnet, a cookie, or both."""
 _CHAOS_NAMES: Final = {b"\x07version\4bind\0", b"\x07version\6server\0", b"\2id\6server\0", b"\x08hostname\4bind\0"}
@@ -151,7 +144,7 @@ class Responder:
         qtype = data[end - 4 : end - 2]
         if qtype in _SPECIAL:
             return None
-        option = _option(data, end, kind)
+        option = options_of(data, end, kind)
         if option is None:
             return None
         if kind < 2:
@@ -165,11 +158,11 @@ class Responder:
                 found, _ = self._find(entry, qtype, source)
                 ending = _OPT_PLAIN[dnssec_ok]
             elif len(option) in _COMMON_OPTIONS:
-                fields = _subnet_and_client(option)
+                fields = subnet_and_client(option)
                 if fields is None:
                     return None
                 network, client = fields
-                found, scope = self._find(entry, qtype, _address_in(network) if network else source)
+                found, scope = self._find(entry, qtype, address_in(network) if network else source)
                 ending = _SUBNET_REPLIES[len(network)] + bytes((scope,)) + network if network else b""
                 if client:
                     if self._jar is None:
@@ -209,11 +202,11 @@ class Responder:
         qtype = key[-2:]
         if kind is None or entry is None or entry.alias or qtype in _SPECIAL or data[end - 2 : end] != wire.IN:
             return None
-        option = _option(data, end, kind)
-        fields = None if option is None else _subnet_and_client(option)
+        option = options_of(data, end, kind)
+        fields = None if option is None else subnet_and_client(option)
         if fields is None:
             return None
-        address = _address_in(fields[0]) if fields[0] else source
+        address = address_in(fields[0]) if fields[0] else source
         found, _ = self._find(entry, qtype, address)
         if found.error is not None:
             return None
@@ -478,41 +471,6 @@ def _beyond(cut: zone.Cut, query: Query, within: CompiledZone, offset: int) -> T
     if not cut.signers:
         return within.negative(Rcode.NOERROR, offset)
     return zone.rrset_tail(cut.signers)
-
-
-def _option(data: bytes, end: int, kind: int) -> bytes | None:
-    """The options of a query of a common kind whose question ends at `end`: OPT is all that follows, version 0 and
-    without the CO bit. None when it is not so."""
-    if kind < 2:
-        return b"" if len(data) == end else None
-    opt, option = data[end : end + 11], data[end + 11 :]
-    if opt[:3] != _OPT_START or len(opt) != 11 or opt[6] or opt[7] & 0x40 or opt[9] << 8 | opt[10] != len(option):
-        return None
-    return option
-
-
-def _subnet_and_client(option: bytes) -> tuple[bytes, bytes] | None:
-    """The network of a common client subnet, or none, and the client's cookie, or none, when there is nothing else in
-    the options."""
-    network = client = b""
-    while option:
-        size = _SUBNETS.get(option[:8])
-        if size is not None and not network:
-            network, option = option[8 : 8 + size], option[8 + size :]
-            if len(network) != size:
-                return None
-        elif option[:4] in _COOKIE_STARTS and not client:
-            if len(option) < 4 + option[3]:
-                return None
-            client, option = option[4:12], option[4 + option[3] :]
-        else:
-            return None
-    return network, client
-
-
-def _address_in(network: bytes) -> bytes:
-    """The first address of a network of three bytes of IPv4, or of more of IPv6."""
-    return network + b"\0" if len(network) == 3 else network.ljust(16, b"\0")
 
 
 _ERRORS: Final = {Rcode.NOTIMP: (ExtendedError.NOT_SUPPORTED, "this server answers questions, nothing else")}

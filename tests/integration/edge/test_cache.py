@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+from agent.edge.fetcher import Outgoing
 from tests.fakes.edge_agent import route
 from tests.fakes.origin import Origin, Seen
 from tests.integration.edge.client import Client, Response, fetch, until
@@ -313,3 +314,17 @@ async def test_a_host_that_goes_takes_its_stored_responses_along(edge: Edge, ori
     assert (await fetch(edge.port)).status == 421
     await edge.serve(route("hello", ["hello.test"], [origin.address]))
     assert (await fetch(edge.port)).cache.startswith("locci; fwd=uri-miss")
+
+
+async def test_an_edge_that_knows_a_newer_purge_gets_nothing_stored(edge: Edge, origin: Origin) -> None:
+    async def handler(seen: Seen) -> None:
+        await seen.answer(200, b"%d" % len(origin.seen), Cache_Control="max-age=60")
+
+    origin.handler = handler
+    await fetch(edge.port)
+    for word in ("7", "x"):
+        assert (await fetch(edge.port, "/", Locci_Purge=word)).body == b"1", "from a client it means nothing"
+    await fetch(edge.port, "/other", Locci_Purge="7")
+    assert "locci-purge" not in origin.seen[1].headers
+    request = Outgoing(b"GET", b"/", [], None, None, False, sequence=7)
+    assert [b"Locci-Purge: 7" in request.encode(to_peer) for to_peer in (True, False)] == [True, False]

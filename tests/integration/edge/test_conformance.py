@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from agent.edge.core import http_date
-from agent.edge.fetcher import Outgoing
 from tests.fakes.edge_agent import route
 from tests.fakes.origin import Origin, Seen
 from tests.integration.edge.client import Client, Response, until
@@ -488,17 +487,3 @@ async def test_stale_while_revalidate_serves_and_refreshes(edge: Edge, origin: O
     assert (await ask(edge)).body == b"1"
     await until(lambda: len(origin.seen) == 2 and not edge.worker.state.fills, 30)
     assert (await ask(edge)).body == b"2"
-
-
-async def test_an_edge_that_knows_a_newer_purge_gets_nothing_stored(edge: Edge, origin: Origin) -> None:
-    async def handler(seen: Seen) -> None:
-        await seen.answer(200, b"%d" % len(origin.seen), Cache_Control="max-age=60")
-
-    origin.handler = handler
-    await ask(edge)
-    for word in ("7", "x"):
-        assert (await ask(edge, "/", Locci_Purge=word)).body == b"1", "from a client it means nothing"
-    await ask(edge, "/other", Locci_Purge="7")
-    assert "locci-purge" not in origin.seen[1].headers
-    request = Outgoing(b"GET", b"/", [], None, None, False, sequence=7)
-    assert [b"Locci-Purge: 7" in request.encode(to_peer) for to_peer in (True, False)] == [True, False]

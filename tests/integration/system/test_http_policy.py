@@ -68,11 +68,13 @@ def wait_for(deployed: Deployed, target: str, status: int) -> None:
 
 @pytest.fixture
 def restored(deployed: Deployed) -> Iterator[Deployed]:
-    """The fleet, which has the example as it was again afterwards."""
+    """The fleet with the example as it is, before and afterwards."""
+    as_it_is = ("deploy", "-f", str(example_folder() / "app.yaml"))
+    locci(deployed, *as_it_is)
     deployed.wait_healthy()
     yield deployed
     locci(deployed, "apps", "maintenance", APP, "off")
-    locci(deployed, "deploy", "-f", str(example_folder() / "app.yaml"))
+    locci(deployed, *as_it_is)
     deployed.wait_healthy()
 
 
