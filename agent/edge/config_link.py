@@ -32,6 +32,8 @@ ROUND_TRIPS_INTERVAL_S: Final = 30.0
 ROUND_TRIPS_MAX: Final = 512
 WRITE_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
+EMPTY_DELAY_S: Final = 0.2
+"""Between attempts of one that has nothing to serve by yet."""
 _BACKOFF: Final = Backoff(0.1, 2.0)
 log = structlog.get_logger()
 
@@ -47,6 +49,8 @@ class ConfigLink:
         self._passes_told: dict[str, tuple[int, int]] = {}
         self.connected = False
         self._attempt = 0
+        self._unusable = ""
+        """Why what is on disk was of no use, once it has been told."""
 
     def boot(self) -> None:
         """Serves by the last accepted configuration, when there is one."""
@@ -56,7 +60,9 @@ class ConfigLink:
                 self._apply(configuration.table_of(config, self._state.settings.worker_count))
                 log.info("serving by the configuration on disk", generation=config.generation)
         except LocciError as error:
-            log.warning("no usable configuration on disk", reason=error.message)
+            if error.message != self._unusable:
+                log.warning("no usable configuration on disk", reason=error.message)
+            self._unusable = error.message
 
     async def run(self) -> None:
         """Until cancelled; raises nothing for an agent that is away or talks nonsense."""
@@ -69,6 +75,9 @@ class ConfigLink:
                 self.connected = False
             delay = _BACKOFF.delay_s(self._attempt, self._state.rng.random())
             self._attempt += 1
+            if not self._state.table.generation:
+                self.boot()  # Another worker may have been told.
+                delay = min(delay, EMPTY_DELAY_S)
             await self._state.clock.sleep(delay)
 
     async def _session(self) -> None:

@@ -17,6 +17,8 @@ from tests.integration.agent.rig import Rig, eventually, replica, route
 
 pytestmark = pytest.mark.lab
 
+IN_ROW = 16
+
 
 class Client:
     """Asks again and again, on connections that live on and on fresh ones."""
@@ -39,7 +41,7 @@ class Client:
         try:
             async with session.get(self._url, headers={"Host": "web.example.net"}) as response:
                 text = (await response.text()).strip()
-                return text if response.status == 200 else f"status {response.status}"
+                return text if response.status == 200 else f"status {response.status}: {text}"
         except (aiohttp.ClientError, TimeoutError) as error:
             return type(error).__name__
 
@@ -51,9 +53,14 @@ class Client:
                 await asyncio.sleep(0.005)
 
     async def until(self, answer: str) -> None:
-        """Returns when this was answered; everything before is forgotten."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session, asyncio.timeout(20):
-            while await self.ask(session) != answer:
+        """Returns when every worker answers this, as far as so many fresh connections can tell."""
+        connector, in_row = aiohttp.TCPConnector(force_close=True), 0
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), connector=connector) as session,
+            asyncio.timeout(20),
+        ):
+            while in_row < IN_ROW:
+                in_row = in_row + 1 if await self.ask(session) == answer else 0
                 await asyncio.sleep(0.02)
 
 

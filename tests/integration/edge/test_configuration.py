@@ -41,6 +41,22 @@ async def test_a_damaged_file_is_no_configuration(make_edge: MakeEdge, edge: Edg
     await until(lambda: edge.worker.state.table.generation == 1)
 
 
+async def test_a_worker_without_one_takes_what_another_was_told(edge: Edge) -> None:
+    from agent.edge.app import Worker
+
+    await edge.agent.stop()
+    await edge.worker.stop()
+    file = edge.path / "state" / "config.pb"
+    told = file.read_bytes()
+    file.unlink()
+    edge.worker = Worker(edge.settings)
+    await edge.worker.start()
+    assert (await fetch(edge.port)).status == 503
+    file.write_bytes(told)
+    await until(lambda: edge.worker.state.table.generation == 1)
+    assert (await fetch(edge.port)).status == 200
+
+
 async def test_the_agent_goes_and_comes_and_no_request_is_lost(edge: Edge, origin: Origin) -> None:
     failed = asked = 0
     stop = asyncio.Event()
