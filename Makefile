@@ -5,7 +5,8 @@
 PYTHON := .venv/bin/python
 DRILLS ?= drill
 # Tests wait more than they compute.
-WORKERS ?= 2
+WORKERS ?= 3
+DRILL_WORKERS ?= 2
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,7 +27,7 @@ test: setup ## All tests but the slow drills; WORKERS=0 runs them one after the 
 	@$(PYTHON) -m pytest -m "not drill" -n $(WORKERS) --no-loadscope-reorder
 
 test-drills: setup ## The slow drills in the lab, and packages in clean systems; DRILLS="drill and not packaging" chooses
-	@$(PYTHON) -m pytest -m "$(DRILLS)"
+	@$(PYTHON) -m pytest -m "$(DRILLS)" -n $(DRILL_WORKERS) --no-loadscope-reorder
 
 lint: setup ## ruff, mypy strict, import-linter, generated code
 	@.venv/bin/ruff check .

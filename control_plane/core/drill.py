@@ -311,7 +311,7 @@ def _recovering(run: Run, sight: Sight, now: float) -> Run:
         return _judged(run, sight, now)
     after_s = now - run.fault_at
     # A fault that was called off may last for its whole time where the word does not arrive.
-    if after_s >= run.duration_s or not run.abort_reason:
+    if after_s >= run.duration_s or not run.abort_reason or not sight.unproven:
         for index, seen in enumerate(sight.steps):
             run = _restored(run, index, seen, after_s)
         proven = run.abort_reason or not sight.unproven

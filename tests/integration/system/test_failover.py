@@ -165,3 +165,4 @@ def test_a_run_is_called_off_when_another_region_is_lost(deployed: Deployed) -> 
         with locked(fleet.name):
             links.heal(fleet.name, fleet.layout, "us")
     deployed.wait_healthy()
+    wait_for(lambda: state() == "STATE_ABORTED", "the run does not end", timeout_s=120)

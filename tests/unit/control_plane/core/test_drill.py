@@ -111,13 +111,20 @@ def test_guards_are_bounds_before_and_during() -> None:
     assert "fewer than 2" in played(begun, (102.0, HELD)).abort_reason
 
 
-def test_a_guard_calls_it_off_and_waits_for_the_agents_own_limit() -> None:
+def test_a_guard_calls_it_off_and_waits_for_the_agents_word_or_own_limit() -> None:
     run = played(NEW, (100.2, HELD), (105.0, replace(GONE, elsewhere=0)))
     assert run.state is State.RECOVERING
-    assert played(run, (110.0, FINE)).state is State.RECOVERING
-    ended = played(run, (121.3, FINE))
-    assert ended.state is State.ABORTED
-    assert "nowhere else" in ended.abort_reason
+    silent = replace(FINE, unproven=("the fault was not seen to be undone on nodes/eu-1",))
+    assert played(run, (110.0, silent)).state is State.RECOVERING
+    for ended in (played(run, (121.3, silent)), played(run, (110.0, FINE))):
+        assert ended.state is State.ABORTED
+        assert "nowhere else" in ended.abort_reason
+
+
+def test_a_run_that_was_called_off_ends_once_all_is_undone_and_back() -> None:
+    run = aborted(played(NEW, (100.2, HELD), (105.0, GONE)), "enough", 106.0)
+    assert played(run, (107.0, GONE)).state is State.RECOVERING
+    assert played(run, (107.0, FINE)).state is State.ABORTED
 
 
 def test_an_abort_counts_once_and_only_before_the_end() -> None:
