@@ -26,7 +26,7 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(SEEDS[name]):
         (corpus / f"seed-{number}").write_bytes(seed)
-    # Linux hands the peak of resident memory on to children, so that it may be another program's; single allocations are ours.
+    # The peak of resident memory may be another program's, since Linux hands it on; single allocations are ours.
     limits = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=0", "-malloc_limit_mb=1024"]
     atheris.Setup(["fuzz", f"-max_total_time={seconds}", *limits, str(corpus)], TARGETS[name])
     atheris.Fuzz()
