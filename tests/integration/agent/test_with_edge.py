@@ -47,7 +47,7 @@ class Client:
 
     async def _run(self, fresh: bool) -> None:
         connector = aiohttp.TCPConnector(force_close=fresh)
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), connector=connector) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15), connector=connector) as session:
             while True:
                 self.answers[await self.ask(session)] += 1
                 await asyncio.sleep(0.005)
