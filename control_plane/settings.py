@@ -44,8 +44,8 @@ class ServerSettings(ProgramSettings):
     """Silence after which routing avoids a node."""
     lost_after_s: float = Field(30.0, gt=0)
     """Silence after which a node without apps of a shorter `lost_after` is called lost."""
-    restart_grace_s: float = Field(10.0, ge=0)
-    """Time after the own start in which nobody is judged by silence."""
+    restart_grace_s: float = Field(20.0, ge=0)
+    """Time after the own start in which nobody is judged by silence; agents may pause for 15 s between two tries."""
     cpu_overcommit: float = Field(2.0, gt=0, le=1000)
     """How many times a node's processors the replicas on it may ask for in all."""
     memory_overcommit: float = Field(1.0, gt=0, le=1000)

@@ -33,7 +33,8 @@ from locci.v1 import agent_pb2, agent_pb2_grpc, enrolment_pb2, enrolment_pb2_grp
 
 log = structlog.get_logger()
 
-_RECONNECT: Final = Backoff(base_s=0.25, cap_s=15.0)
+RECONNECT: Final = Backoff(base_s=0.25, cap_s=15.0)
+"""Between tries of an agent; the control plane judges nobody by silence for longer than its cap after its own start."""
 _WELCOME_DEADLINE_S: Final = 30.0
 _SUPERSEDED_DELAY_S: Final = 30.0
 _RENEWAL_CHECK_S: Final = 60.0
@@ -183,7 +184,7 @@ class NodeLink:
             attempt = 1 if self._connected else attempt + 1
             self._connected = False
             if delay_s is None:
-                delay_s = _RECONNECT.ceiling_s(attempt)
+                delay_s = RECONNECT.ceiling_s(attempt)
             delay_s *= self._rng.uniform(0.1, 1.0)
             log.warning("control_plane_lost", **{telemetry.REASON: reason}, retry_s=round(delay_s, 2), attempt=attempt)
             await self._clock.sleep(delay_s)

@@ -21,6 +21,7 @@ from fleet.enrol import join
 from fleet.identity import IdentityDirectory
 from fleet.rpc.channel import operator_channel
 from fleet.rpc.errors import from_rpc_error
+from fleet.rpc.link import RECONNECT
 from locci.v1 import node_pb2, region_pb2, region_pb2_grpc
 from tests.fakes.ports import free_port
 from tests.fakes.postgres import Postgres, postgres
@@ -89,7 +90,7 @@ class Trio:
                 "insecure_registries": [registry],
                 "heartbeat_interval_s": 0.2,
                 "suspect_after_s": 2.0,
-                "restart_grace_s": 3.0,
+                "restart_grace_s": RECONNECT.cap_s + 1,
             } | {f"{port}_listen": address for port, address in server.endpoints.items()}
             server.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items()))
 
