@@ -112,7 +112,7 @@ class Origin:
             case "chunks":
                 await seen.send(chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
             case _:
-                await seen.send(chunked + b"%x\r\n%s\r\n" % (len(half), half))
+                await seen.send(chunked + b"%x\r\n%s" % (len(body), half))
                 seen.writer.transport.abort()
 
 
