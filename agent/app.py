@@ -51,6 +51,7 @@ log = structlog.get_logger()
 
 SNAPSHOT_NAME: Final = "snapshot.pb"
 FILES_NAME: Final = "files"
+LEDGER_NAME: Final = "containers"
 _ENGINE_PATIENCE_S: Final = 0.5
 
 
@@ -89,6 +90,7 @@ class Agent:
             facts.region,
             settings.state_dir / FILES_NAME,
             settings.run_dir / "secrets",
+            settings.state_dir / LEDGER_NAME,
             sandboxes=settings.sandboxes,
         )
         self._engine = engine
@@ -191,6 +193,7 @@ class Agent:
                 self._leases.run(),
                 self._outbox.run(),
                 self._engine.sandboxes.run(),
+                self._engine.orphans.run(),
                 self._caretaker.run(),
                 self._faults.run(),
             )

@@ -112,6 +112,7 @@ class Shell:
         self._mirrors = mirrors
         self._signatures = signatures
         engine.images.passed_over = self._mirror_passed_over
+        engine.orphans.record = self.record
         engine.images.progressed = lambda image, text: self.post_from_thread(PullProgressed(image, text))
         self.images = images
         self.usage: dict[str, Usage] = {}
@@ -273,6 +274,8 @@ class Shell:
             event = self._events.popleft()
             if isinstance(event, EngineConnected | EngineLost):
                 self._engine_tried.set()
+            if isinstance(event, EngineConnected):
+                self._engine.orphans.look()
             with self._metrics.reconcile_seconds.time():
                 commands = self.machine.handle(event, self._clock.monotonic())
             for command in commands:

@@ -19,6 +19,7 @@ from agent.adapters.docker_client import Client, Clients
 from agent.adapters.engine_errors import EngineError, explain
 from agent.adapters.images import Images
 from agent.adapters.networks import Networks, pid_of
+from agent.adapters.orphans import Ledger, Orphans
 from agent.adapters.sandboxes import Sandboxes
 from agent.adapters.secret_files import SecretFiles
 from agent.adapters.threads import Threads
@@ -37,17 +38,27 @@ T = TypeVar("T")
 class Engine:
     """The containers and images that belong to this node. Each call has a time limit and raises EngineError."""
 
-    def __init__(self, base_url: str, node: str, region: str, files: Path, secret_files: Path, sandboxes: int = 0):
+    def __init__(
+        self,
+        base_url: str,
+        node: str,
+        region: str,
+        files: Path,
+        secret_files: Path,
+        ledger: Path,
+        sandboxes: int = 0,
+    ):
         """`files` is the directory below which containers' files are kept, `secret_files` the one for their secrets, in
-        memory; `sandboxes` how many networks are made ahead of time."""
+        memory; in `ledger` is noted what was made, and `sandboxes` is how many networks are made ahead of time."""
         self._base_url = base_url
         self._node = node
         self._region = region
         self._files = files
         self._secrets = SecretFiles(secret_files)
         self._clients = Clients(base_url)
+        self.orphans = Orphans(self._clients, node, Ledger(ledger))
         self.images = Images(self._clients, base_url)
-        self.sandboxes = Sandboxes(self._clients, node, sandboxes)
+        self.sandboxes = Sandboxes(self._clients, node, sandboxes, self.orphans)
         self._networks = Networks()
         self._starting = Threads("start", STARTS_MAX)
         self._ending = Threads("end", ENDS_MAX)
@@ -102,6 +113,7 @@ class Engine:
 
         await self._end(call)
         self.sandboxes.changed()
+        self.orphans.look()
 
     async def run_in(self, container_id: str, command: tuple[str, ...], timeout_s: float) -> str:
         """Why a command in the container did not end with exit code 0, in a sentence; empty when it did."""
@@ -197,6 +209,7 @@ class Engine:
             ports=[(port, "tcp") for port, _ in replica.host_ports] or None,
             host_config=client.create_host_config(**settings),
         )["Id"]
+        self.orphans.note(container_id)
         try:
             client.start(container_id)
             return shapes.inspected(client.inspect_container(container_id), box.ip if box else "")

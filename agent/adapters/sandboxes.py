@@ -17,6 +17,7 @@ from agent.adapters import pause_image
 from agent.adapters.containers import LABEL_NODE, LABEL_SANDBOX, address_of, joined_sandbox, sandboxes_of
 from agent.adapters.docker_client import Client, Clients
 from agent.adapters.engine_errors import EngineError, explain
+from agent.adapters.orphans import Orphans
 from agent.adapters.threads import Threads
 from agent.core.sandboxes import Sandbox, SandboxPlan, plan
 from fleet import telemetry
@@ -34,8 +35,9 @@ MEMORY_BYTES_MAX: Final = 8 * 2**20
 class Sandboxes:
     """Gives out idle sandboxes and makes new ones. On the event loop only."""
 
-    def __init__(self, clients: Clients, node: str, wanted: int):
+    def __init__(self, clients: Clients, node: str, wanted: int, orphans: Orphans):
         self._clients = clients
+        self._orphans = orphans
         self._node = node
         self._image = pause_image.archive()
         self._wanted = wanted if self._image is not None else 0
@@ -122,6 +124,8 @@ class Sandboxes:
         left = ""
         for sandbox_id in steps.remove:
             left = await self._threads.run(lambda i=sandbox_id: _remove(self._clients.get(), i)) or left  # type: ignore[misc]
+        if steps.remove:
+            self._orphans.look()
         for _ in range(steps.create):
             await self._quiet()
             if len(self._idle) >= self._wanted:
@@ -164,6 +168,7 @@ class Sandboxes:
             labels={LABEL_NODE: self._node, LABEL_SANDBOX: "1"},
             host_config=client.create_host_config(**settings),
         )["Id"]
+        self._orphans.note(container_id)
         try:
             client.start(container_id)
             return Sandbox(container_id, True, address_of(client.inspect_container(container_id)))
