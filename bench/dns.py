@@ -28,6 +28,7 @@ from tests.unit.routing.adapters.mmdb import write
 from tests.unit.routing.adapters.resources import hostname, region, snapshot, zone
 
 TURNS = 3
+TRIES = 4
 SECONDS = 1.2
 WINDOW = 256
 SERVER_CPU, LOAD_CPU = 1, 0
@@ -239,13 +240,15 @@ def _figures(figure: str, options: int, load: Path, servers: dict[str, Server]) 
 def _turn(load: Path, server: Server, options: int, seconds: float) -> float:
     """Good answers per second of the server's CPU time."""
     pid, port = server
-    before = _cpu_s(pid)
     words = [str(load), str(port), str(seconds), str(WINDOW), str(options), NAME]
-    done = subprocess.run(["taskset", "-c", str(LOAD_CPU), *words], capture_output=True, text=True, check=True)
-    good, bad, lost = map(int, done.stdout.split())
-    if bad or lost > good / 100:
-        raise SystemExit(f"bench: {good} good, {bad} bad, {lost} lost answers from port {port}")
-    return good / (_cpu_s(pid) - before)
+    for _ in range(TRIES):
+        before = _cpu_s(pid)
+        done = subprocess.run(["taskset", "-c", str(LOAD_CPU), *words], capture_output=True, text=True, check=True)
+        good, bad, lost = map(int, done.stdout.split())
+        if not bad and lost <= good / 100:
+            return good / (_cpu_s(pid) - before)
+        # On a busy machine a whole window may come too late.
+    raise SystemExit(f"bench: {good} good, {bad} bad, {lost} lost answers from port {port}")
 
 
 def _cpu_s(pid: int) -> float:

@@ -14,6 +14,7 @@ from routing.adapters import signed_queries
 from routing.adapters.hot_answers import HotAnswers
 from routing.adapters.refusals import Keys
 from routing.core import wire
+from routing.core.additional import with_addresses
 from routing.core.answer import NO_NAME, Manners, Responder
 from routing.core.geo import Detail, GeoLookup, PlaceMap, no_geo
 from routing.core.model import Policy, RoutingTable, TargetKey
@@ -82,7 +83,7 @@ class Answering(ABC):
     def take_names(self, table: RoutingTable) -> None:
         """Answers by `table` from the next change of what is decided on."""
         self.table = table
-        self._names = compile_names(table)
+        self._names = with_addresses(compile_names(table))
 
     def limit(self, per_second: int) -> None:
         """Lets so many like answers a second go to one network, 0 for no limit."""

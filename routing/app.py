@@ -61,7 +61,7 @@ class DnsApp:
         _make_directory(settings.state_dir)
         cadence = Cadence(interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
         self._verdicts = VerdictFile(settings.state_dir / "verdicts.json")
-        self._geo = GeoDatabase(Path(settings.geo_database)) if settings.geo_database else None
+        self._geo = GeoDatabase(Path(settings.geo_database), settings.state_dir) if settings.geo_database else None
         brain = Failover(facts.node, facts.region, cadence=cadence)
         manners, limiter, hot = manners_of(settings, facts.node), limiter_of(settings), hot_of(settings)
         self.engine = Engine(brain, self._clock, self._verdicts.load(), manners, limiter, hot)

@@ -74,7 +74,7 @@ def manners_of(settings: DnsSettings, node: str) -> Manners:
     """What the answers of a host say besides records. Makes the secret of cookies at the first start."""
     jar = CookieJar(cookie_secret.load(settings.cookie_secret, secrets.token_bytes)) if settings.cookies else None
     identity = node if settings.identity is None else settings.identity
-    return Manners(identity, settings.version, jar, Signer(zone_keys.sign))
+    return Manners(identity, settings.version, jar, Signer(zone_keys.sign), settings.tcp_idle_s)
 
 
 def limiter_of(settings: DnsSettings) -> RateLimiter:

@@ -65,7 +65,7 @@ class Worker:
         follower = Follower(self._clock, manners, limiter_of(settings), hot_of(settings))
         follower.limit(setup["responses_per_second"])
         follower.take_time()
-        geo = GeoDatabase(Path(settings.geo_database)) if settings.geo_database else None
+        geo = GeoDatabase(Path(settings.geo_database), settings.state_dir) if settings.geo_database else None
         frontend = Frontend(settings, follower, self._clock)
         try:
             if geo is not None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import maxminddb
 import structlog
@@ -16,12 +19,19 @@ from routing.core.geo import GeoLookup, Place
 
 log = structlog.get_logger()
 
+_COPY_BYTES: Final = 1 << 20
+
 
 class GeoDatabase:
-    """The file at `path`. A file that is missing or broken is told in the log, and what was read last stays."""
+    """The file at `path`. A file that is missing or broken is told in the log, and what was read last stays.
 
-    def __init__(self, path: Path):
+    It is read from a copy without a name in the folder `scratch`: a file that is overwritten where it lies would change
+    under the reader, which has it mapped, and one that became shorter would end the process.
+    """
+
+    def __init__(self, path: Path, scratch: Path):
         self._path = path
+        self._scratch = scratch
         self._stamp: tuple[int, int, int] | None = None
         self.lookup: GeoLookup | None = None
         """What the file says; None while none could be read."""
@@ -34,7 +44,7 @@ class GeoDatabase:
             if stamp == self._stamp:
                 return False
             self._stamp = stamp
-            self.lookup = open_lookup(self._path)
+            self.lookup = open_lookup(self._path, self._scratch)
         except (OSError, LocciError) as error:
             if self._stamp is not None or self.lookup is None:
                 log.error("geo_database_unreadable", reason=str(error), path=str(self._path))
@@ -43,12 +53,17 @@ class GeoDatabase:
         return True
 
 
-def open_lookup(path: Path) -> GeoLookup:
-    """The lookup of a file. Raises INVALID_ARGUMENT when it is no MMDB file, OSError when it cannot be read."""
-    try:
-        reader = maxminddb.open_database(str(path))
-    except maxminddb.InvalidDatabaseError as error:
-        raise invalid("geo_database", f"{path} is not an MMDB file: {error}") from error
+def open_lookup(path: Path, scratch: Path | None = None) -> GeoLookup:
+    """The lookup of a file as it is now, from a copy in the folder `scratch`. Raises INVALID_ARGUMENT when it is no
+    MMDB file, OSError when it cannot be read or copied."""
+    with path.open("rb") as source, tempfile.TemporaryFile(dir=scratch) as copy:
+        shutil.copyfileobj(source, copy, _COPY_BYTES)
+        copy.flush()
+        try:
+            # It stays mapped when its descriptor is closed.
+            reader = maxminddb.open_database(f"/proc/self/fd/{copy.fileno()}")
+        except maxminddb.InvalidDatabaseError as error:
+            raise invalid("geo_database", f"{path} is not an MMDB file") from error
     only_v4 = reader.metadata().ip_version == 4
 
     def lookup(address: str) -> tuple[Place | None, int]:

@@ -41,6 +41,7 @@ _COMMON: Final = {
 """Flags (any of RD, AD and CD) and counts of common queries, to the number of their head."""
 
 _SPECIAL: Final = wire.META_TYPES | {wire.OPT, wire.AXFR, wire.IXFR, wire.DS, wire.NSEC, wire.RRSIG, wire.NXNAME}
+_NO_QUESTIONS: Final = (wire.OPT, wire.NXNAME)
 _OPT_REPLY: Final = tuple(b"\0\0\x29" + wire.UDP_SIZE.to_bytes(2, "big") + bytes((0, 0, do, 0)) for do in (0, 0x80))
 _OPT_PLAIN: Final = tuple(reply + b"\0\0" for reply in _OPT_REPLY)
 _SUBNET_REPLIES: Final = {size: start[:7] for start, size in SUBNETS.items()}
@@ -59,6 +60,8 @@ class Manners:
     version: str = ""
     jar: CookieJar | None = None
     signer: Signer | None = None
+    tcp_idle_s: float = 0.0
+    """After how long a connection without questions ends, told to those that ask (RFC 7828); 0 is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +359,14 @@ class Responder:
             return within.negative(Rcode.NXDOMAIN, offset), 0
         return self._find(entry, query.qtype, _client(query, source))
 
-    def _options(self, query: Query, scope: int, source: bytes, error: tuple[ExtendedError, str] | None) -> bytes:
+    def _options(
+        self,
+        query: Query,
+        scope: int,
+        source: bytes,
+        error: tuple[ExtendedError, str] | None,
+        tcp: bool = False,
+    ) -> bytes:
         edns = query.edns
         if edns is None:
             return b""
@@ -365,13 +375,15 @@ class Responder:
             options += self._jar.reply(edns.cookie[:CLIENT_BYTES], source)
         if edns.nsid and self._manners.identity:
             options += wire.nsid(self._manners.identity.encode())
+        if tcp and edns.keepalive and self._manners.tcp_idle_s:
+            options += wire.keepalive(self._manners.tcp_idle_s)
         return options if error is None else options + wire.extended_error(*error)
 
     def _finish(self, data: bytes, query: Query, found: Tail, scope: int, source: bytes, tcp: bool) -> bytes:
         kind, ending, limit = data[2] & 1, b"", wire.UDP_SIZE_PLAIN
         if query.edns is not None:
             kind += 2
-            ending = wire.opt(query.edns, Rcode.NOERROR, self._options(query, scope, source, found.error))
+            ending = wire.opt(query.edns, Rcode.NOERROR, self._options(query, scope, source, found.error, tcp))
             limit = min(max(query.edns.udp_size, wire.UDP_SIZE_PLAIN), wire.UDP_SIZE)
         limit = _TCP_SIZE if tcp else limit
         question = data[12 : query.end]
@@ -381,7 +393,7 @@ class Responder:
                 answer = data[:2] + form.heads[kind] + question + body + ending
                 if len(answer) <= limit:
                     return answer
-        return data[:2] + zone.truncated(kind >= 2, bool(kind & 1)) + question + ending
+        return data[:2] + zone.truncated(found.heads[kind], kind >= 2) + question + ending
 
     def cut_short(self, data: bytes, source: bytes) -> bytes | None:
         """The least answer that lets a real client come back: BADCOOKIE when it knows cookies, else TC (RFC 7873,
@@ -392,7 +404,8 @@ class Responder:
         if self._jar is not None and query.edns is not None and query.edns.cookie:
             return self._error(data, query, Rcode.BADCOOKIE, source)
         ending = b"" if query.edns is None else wire.opt(query.edns, Rcode.NOERROR)
-        head = zone.truncated(query.edns is not None, bool(data[2] & 1))
+        edns = query.edns is not None
+        head = zone.truncated(_NO_ADDRESS.heads[2 * edns + (data[2] & 1)], edns)
         return data[:2] + head + data[12 : query.end] + ending
 
     def kind_of(self, data: bytes) -> bytes:
@@ -433,7 +446,7 @@ class Responder:
         counts = (int(query.end > wire.HEADER_BYTES), 0, 0, int(query.edns is not None))
         ending = b""
         if query.edns is not None:
-            options = self._options(query, 0, source, _ERRORS.get(rcode))
+            options = self._options(query, 0, source, _why(query, rcode))
             ending = wire.opt(query.edns, rcode, options)
         return data[:2] + wire.head(flags, counts) + data[12 : query.end] + ending
 
@@ -448,7 +461,7 @@ class Responder:
 
 def _refusal(query: Query) -> Rcode:
     """What is wrong with a well-formed question, whatever the zones are."""
-    if query.qtype in (wire.OPT, wire.NXNAME):
+    if query.qtype in _NO_QUESTIONS:
         return Rcode.FORMERR
     if query.qtype in wire.META_TYPES:
         return Rcode.NOTIMP
@@ -473,4 +486,10 @@ def _beyond(cut: zone.Cut, query: Query, within: CompiledZone, offset: int) -> T
     return zone.rrset_tail(cut.signers)
 
 
-_ERRORS: Final = {Rcode.NOTIMP: (ExtendedError.NOT_SUPPORTED, "this server answers questions, nothing else")}
+def _why(query: Query, rcode: Rcode) -> tuple[ExtendedError, str] | None:
+    if rcode == Rcode.NOTIMP:
+        return ExtendedError.NOT_SUPPORTED, "this server answers questions, nothing else"
+    if rcode == Rcode.FORMERR and not query.problem and query.qtype in _NO_QUESTIONS:
+        # RFC 9824, section 3.5.
+        return ExtendedError.INVALID_QUERY_TYPE, "no record of this type can be asked for"
+    return None

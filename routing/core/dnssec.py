@@ -177,7 +177,10 @@ class SignedAnswers:
                 if number == 0 and item.kind == wire.CNAME and item.owner == last and qtype != wire.CNAME:
                     last = item.datas[0]
                 zone = self._zone_of(item.owner)
-                if zone is None or number == 2 or item.kind == wire.RRSIG:
+                if zone is None or item.kind == wire.RRSIG:
+                    continue
+                if number == 2 and self._names.cut_of(item.owner, zone) is not None:
+                    # Glue is the child's to sign.
                     continue
                 touched = True
                 if number == 1 and not aa:

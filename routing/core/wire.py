@@ -28,6 +28,7 @@ class ExtendedError(IntEnum):
     NOT_SUPPORTED = 21
     NO_REACHABLE_AUTHORITY = 22
     INVALID_DATA = 24
+    INVALID_QUERY_TYPE = 30
 
 
 A: Final = b"\x00\x01"
@@ -66,6 +67,7 @@ HEADER_BYTES: Final = 12
 _OPT_NSID: Final = 3
 _OPT_ECS: Final = 8
 _OPT_COOKIE: Final = 10
+_OPT_KEEPALIVE: Final = 11
 _OPT_EXTENDED_ERROR: Final = 15
 _COOKIE_CLIENT_BYTES: Final = 8
 _COOKIE_SERVER_BYTES: Final = range(8, 33)
@@ -135,6 +137,7 @@ class Edns:
     subnet: Subnet | None = None
     cookie: bytes = b""
     nsid: bool = False
+    keepalive: bool = False
     compact_ok: bool = False
     """Understands NXDOMAIN beside a compact denial (RFC 9824, section 5.1)."""
 
@@ -163,6 +166,11 @@ def _option(code: int, data: bytes) -> bytes:
 def nsid(identity: bytes) -> bytes:
     """The option that names this server (RFC 5001, section 2.3)."""
     return _option(_OPT_NSID, identity)
+
+
+def keepalive(idle_s: float) -> bytes:
+    """The option that says how long a connection may rest, in units of 100 ms (RFC 7828, section 3.1)."""
+    return _option(_OPT_KEEPALIVE, min(int(10 * idle_s), 0xFFFF).to_bytes(2, "big"))
 
 
 def extended_error(error: ExtendedError, text: str) -> bytes:
@@ -285,7 +293,7 @@ def _edns(data: bytes, at: int, end: int) -> Edns | _BrokenOptions:
     edns = Edns(size, version, dnssec_ok, compact_ok=compact_ok)
     if version:
         return edns
-    subnet, cookie, nsid_asked, at = None, b"", False, at + 10
+    subnet, cookie, nsid_asked, keepalive_asked, at = None, b"", False, False, at + 10
     while at < end:
         stop = at + 4 + int.from_bytes(data[at + 2 : at + 4], "big")
         if at + 4 > end or stop > end:
@@ -302,8 +310,10 @@ def _edns(data: bytes, at: int, end: int) -> Edns | _BrokenOptions:
             cookie = content
         elif code == _OPT_NSID:
             nsid_asked = True
+        elif code == _OPT_KEEPALIVE:
+            keepalive_asked = True
         at = stop
-    return Edns(size, version, dnssec_ok, subnet, cookie, nsid_asked, compact_ok)
+    return Edns(size, version, dnssec_ok, subnet, cookie, nsid_asked, keepalive_asked, compact_ok)
 
 
 def _is_cookie(content: bytes) -> bool:

@@ -60,9 +60,9 @@ def tail(
     return Tail((heads[0], heads[1], heads[2], heads[3]), bodies)
 
 
-def truncated(edns: bool, rd: bool, rcode: int = Rcode.NOERROR) -> bytes:
-    """Flags and counts of an answer that asks for TCP."""
-    return wire.head(wire.QR | wire.AA | wire.TC | (wire.RD if rd else 0) | rcode, (1, 0, 0, int(edns)))
+def truncated(head: bytes, edns: bool) -> bytes:
+    """Flags and counts of an answer that has the flags and the code of another, and asks for TCP instead."""
+    return wire.head(int.from_bytes(head[:2], "big") | wire.TC, (1, 0, 0, int(edns)))
 
 
 REFUSED: Final = replace(
@@ -185,10 +185,20 @@ class Cut:
     def behind(self, body: bytes, answers: int, aa: bool, owner: bytes = b"") -> Tail:
         """The same behind so many records of an answer. `owner` is the child's name as it is written there."""
         body += b"".join(wire.record(owner or self.owner, *record) for record in self.servers)
-        glue = b"".join(wire.record(name, *record) for name, record in self.glue)
-        slim = tail(Rcode.NOERROR, (body,), answers, len(self.servers), aa=aa)
-        whole = tail(Rcode.NOERROR, (body + glue,), answers, len(self.servers), len(self.glue), aa=aa)
-        return replace(whole, slim=slim)
+        # Those of the child's own servers must be there, or the client is to come by TCP (RFC 9471, section 3.1).
+        needed = tuple((name, record) for name, record in self.glue if name.endswith(self.owner))
+        forms = [
+            tail(
+                Rcode.NOERROR,
+                (body + b"".join(wire.record(name, *record) for name, record in glue),),
+                answers,
+                len(self.servers),
+                len(glue),
+                aa,
+            )
+            for glue in (self.glue, needed)
+        ]
+        return forms[0] if len(needed) == len(self.glue) else replace(forms[0], slim=forms[1])
 
 
 @dataclass(frozen=True, slots=True)

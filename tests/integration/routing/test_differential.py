@@ -164,7 +164,7 @@ Said = tuple[str, bool, tuple[object, ...], tuple[object, ...], tuple[object, ..
 
 
 def said(message: dns.message.Message) -> Said:
-    """What counts of an answer: of what it brings beside it, the addresses with a referral."""
+    """What counts of an answer; BIND also brings the keys of mail servers (TLSA) beside it."""
 
     def section(rrsets: list[dns.rrset.RRset]) -> tuple[object, ...]:
         return tuple(
@@ -180,13 +180,12 @@ def said(message: dns.message.Message) -> Said:
         )
 
     authoritative = bool(message.flags & dns.flags.AA)
-    referral = not message.answer and any(r.rdtype == dns.rdatatype.NS for r in message.authority)
     return (
         dns.rcode.to_text(message.rcode()),
         authoritative,
         section(message.answer),
         section(message.authority),
-        section(message.additional) if referral else (),
+        section([rrset for rrset in message.additional if rrset.rdtype != dns.rdatatype.TLSA]),
     )
 
 

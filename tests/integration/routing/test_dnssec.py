@@ -16,13 +16,57 @@ from tests.integration.routing.test_protocol import declared
 from tests.integration.routing.test_serving import dig, resolver
 
 PRIVATE = bytes(range(1, 33))
+MORE = (
+    ("example.net", "ALIAS", ["hello.example.net."]),
+    ("example.net", "CAA", ['0 issue "ca.example"']),
+    ("example.net", "TXT", ['"' + "x" * 255 + '" "' + "y" * 200 + '"']),
+    ("chain.example.net", "CNAME", ["www.example.net."]),
+    ("wild.example.net", "CNAME", ["x.y.dev.example.net."]),
+    ("*.b.c.example.net", "A", ["192.0.2.51"]),
+    ("*.alias.dev.example.net", "CNAME", ["hello.example.net."]),
+    ("_sip._tcp.example.net", "SRV", ["10 60 5060 mail.example.net."]),
+    ("example.net", "HTTPS", ["1 . alpn=h2"]),
+    ("safe.example.net", "NS", ["ns.safe.example.net."]),
+    ("safe.example.net", "DS", ["12345 13 2 " + "ab" * 32]),
+)
+YES, NO = "fully validated", "negative response, fully validated"
+# Names in the middle, wildcards at several depths, chains, delegations, the zone's own name as an alias.
+WHOLE = (
+    ("example.net", "A", YES),
+    ("example.net", "NS", YES),
+    ("example.net", "CAA", YES),
+    ("example.net", "TXT", YES),
+    ("example.net", "DNSKEY", YES),
+    ("example.net", "CDS", YES),
+    ("example.net", "HTTPS", YES),
+    ("chain.example.net", "A", YES),
+    ("wild.example.net", "TXT", YES),
+    ("x.alias.dev.example.net", "A", YES),
+    ("a.b.c.example.net", "A", YES),
+    ("z.y.a.b.c.example.net", "A", YES),
+    ("_sip._tcp.example.net", "SRV", YES),
+    ("safe.example.net", "DS", YES),
+    ("child.example.net", "DS", NO),
+    ("b.c.example.net", "A", NO),
+    ("c.example.net", "MX", NO),
+    ("a.b.c.example.net", "TXT", NO),
+    ("_tcp.example.net", "SRV", NO),
+    ("example.net", "SRV", NO),
+    ("a.hello.example.net", "A", NO),
+    ("\\000.odd.example.net", "A", NO),
+)
+CHAINS = ("chain.example.net", "wild.example.net", "x.alias.dev.example.net")
 
 
 def signed(port: int) -> list[resource_pb2.Resource]:
     keys = resource_pb2.Resource(name="zonekeys/example.net", version="1")
     keys.zone_keys.origin = "example.net"
     keys.zone_keys.keys.add(private_key=PRIVATE, active=True)
-    return [*declared(port), keys]
+    resources = declared(port)
+    zone = next(resource.zone for resource in resources if resource.name == "zones/example.net")
+    for owner, kind, data in MORE:
+        zone.records.add(owner=owner, type=kind, data=data).ttl.FromSeconds(60)
+    return [*resources, keys]
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -49,7 +93,25 @@ async def test_validators_agree(rig: Rig, compiled: bool) -> None:
                 ("child.example.net", "DS", "negative response, fully validated"),
             ):
                 assert f"; {wanted}" in await delv(port, str(anchor), name, kind), (name, kind)
+        key = rig.path / "key"
+        key.write_text(await dig(port, "example.net", "DNSKEY", "+noall", "+answer"))
+        for name, kind, wanted in WHOLE:
+            assert f"; {wanted}" in await delv(port, str(anchor), name, kind), (name, kind)
+            if name in CHAINS:
+                # ldns' drill follows none.
+                continue
+            said = await drill(port, str(key), name, kind)
+            assert ("; Existence denied" if wanted.startswith("neg") else "; VALIDATED by id =") in said, (
+                name,
+                kind,
+                said,
+            )
+            assert "BOGUS" not in said, (name, kind)
         async with resolver(rig.path, port, f"example.net. DS {ds}") as recursive:
+            for name, kind, _ in WHOLE:
+                query = dns.message.make_query(name, kind, want_dnssec=True)
+                answer = await dns.asyncquery.udp(query, "127.0.0.1", port=recursive, timeout=30)
+                assert (answer.rcode(), bool(answer.flags & dns.flags.AD)) == (dns.rcode.NOERROR, True), (name, kind)
             for name, kind, rcode in (
                 ("hello.example.net", "A", dns.rcode.NOERROR),
                 ("www.example.net", "AAAA", dns.rcode.NOERROR),
@@ -59,6 +121,15 @@ async def test_validators_agree(rig: Rig, compiled: bool) -> None:
                 query = dns.message.make_query(name, kind, want_dnssec=True)
                 answer = await dns.asyncquery.udp(query, "127.0.0.1", port=recursive, timeout=30)
                 assert (answer.rcode(), bool(answer.flags & dns.flags.AD)) == (rcode, True), name
+
+
+async def drill(port: int, key: str, name: str, kind: str) -> str:
+    """What ldns makes of an answer, by the zone's key."""
+    command = ["drill", "-p", str(port), "-D", "-k", key, name, "@127.0.0.1", kind]
+    process = await asyncio.create_subprocess_exec(*command, stdout=-1, stderr=-2)
+    async with asyncio.timeout(60):
+        out, _ = await process.communicate()
+    return out.decode(errors="replace")
 
 
 async def delv(port: int, anchor: str, name: str, kind: str) -> str:

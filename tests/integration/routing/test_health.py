@@ -13,6 +13,7 @@ from fleet.errors import LocciError
 from locci.v1 import agent_pb2
 from routing.app import DnsApp
 from tests.fakes.ports import free_port
+from tests.integration.routing.load import Load, named
 from tests.integration.routing.rig import Rig, addresses, as_json, eventually
 from tests.unit.routing.adapters.mmdb import write
 from tests.unit.routing.adapters.resources import region, whole
@@ -98,19 +99,28 @@ async def test_withdrawals_are_told_with_evidence(rig: Rig) -> None:
 
 
 async def test_the_geo_database_is_reloaded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of either schema, replaced or overwritten where it lies; meanwhile every question is answered."""
     monkeypatch.setattr("routing.app._GEO_CHECK_S", 0.05)
     path = rig.path / "geo.mmdb"
     write(path, {"198.51.100.0/24": {"country_code": "JP"}})
-    async with rig.running(geo_database=str(path)) as app:
-        assert await addresses(app.ports[0], subnet="198.51.100.0") == {"127.0.1.3"}
-        replacement = rig.path / "new"
-        write(replacement, {"198.51.100.0/24": {"country_code": "FR"}})
-        replacement.replace(path)
+    replacement = rig.path / "new"
+    async with rig.running(geo_database=str(path), responses_per_second=0) as app:
+        (port,) = app.ports
+        assert await addresses(port, subnet="198.51.100.0") == {"127.0.1.3"}
 
-        async def moved() -> bool:
-            return await addresses(app.ports[0], subnet="198.51.100.0") == {"127.0.1.1"}
+        async def answered(address: str) -> bool:
+            return await addresses(port, subnet="198.51.100.0") == {address}
 
-        await eventually(moved)
+        async with Load(port, named("hello.example.net")).running() as load:
+            for country, address in (("FR", "127.0.1.1"), ("US", "127.0.1.2"), ("JP", "127.0.1.3")):
+                more = {f"203.{n >> 8}.{n & 255}.0/24": {"country_code": country} for n in range(2000)}
+                write(replacement, {"198.51.100.0/24": {"country_code": country}} | more)
+                replacement.replace(path)
+                await eventually(lambda address=address: answered(address))  # type: ignore[misc]
+                write(path, {"198.51.100.0/24": {"country": {"iso_code": "FR"}}}, "GeoLite2-Country")
+                await eventually(lambda: answered("127.0.1.1"))
+        assert load.lost == 0
+        assert load.asked > 500
 
 
 async def serving(port: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from routing.core.additional import with_addresses
 from routing.core.answer import Manners, Responder
 from routing.core.geo import GeoLookup, PlaceMap, no_geo
 from routing.core.model import (
@@ -91,4 +92,4 @@ def responder(
     """A responder with everything in rotation unless told otherwise."""
     of = of or table()
     rotation = everything(of.regions) if rotation is None else rotation
-    return Responder(compile_names(of), PlaceMap(of.regions, lookup), of.regions, rotation, manners)
+    return Responder(with_addresses(compile_names(of)), PlaceMap(of.regions, lookup), of.regions, rotation, manners)

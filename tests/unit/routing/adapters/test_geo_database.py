@@ -72,7 +72,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 def test_it_is_read_again_when_it_changes_and_kept_when_it_breaks(tmp_path: Path) -> None:
     path = tmp_path / "geo.mmdb"
-    database = GeoDatabase(path)
+    database = GeoDatabase(path, tmp_path)
     assert not database.refresh()
     assert database.lookup is None
     write(path, {"198.51.100.0/24": {"country_code": "AU"}})
@@ -93,3 +93,27 @@ def test_it_is_read_again_when_it_changes_and_kept_when_it_breaks(tmp_path: Path
     os.replace(broken, path)
     assert not database.refresh()
     assert database.lookup is second
+
+
+def test_a_file_that_is_overwritten_where_it_lies_changes_nothing_under_the_reader(tmp_path: Path) -> None:
+    """As `cp` and `curl -o` do it: the file is empty for a moment, then half there."""
+    path, other = tmp_path / "geo.mmdb", tmp_path / "other"
+    write(path, {f"198.51.{n}.0/24": {"country_code": "AU"} for n in range(256)})
+    write(other, {f"198.51.{n}.0/24": {"country": {"iso_code": "DE"}} for n in range(256)}, "GeoLite2-Country")
+    database = GeoDatabase(path, tmp_path)
+    assert database.refresh()
+    first, content = database.lookup, other.read_bytes()
+    assert first is not None
+    with path.open("wb") as file:
+        for part in (b"", content[: len(content) // 2]):
+            file.write(part)
+            file.flush()
+            os.utime(path, ns=(1, len(part)))
+            assert not database.refresh()
+            assert database.lookup is first
+            assert first("198.51.200.1")[0] == Place(-25, 134, "AU", "", "geo database (country)")
+        file.write(content[len(content) // 2 :])
+    assert database.refresh()
+    assert database.lookup is not None
+    assert database.lookup("198.51.200.1")[0] == Place(51, 10, "DE", "", "geo database (country)")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["geo.mmdb", "other"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.core.answer import Responder
+from routing.core.answer import Manners, Responder
 from routing.core.geo import Place
 from routing.core.model import EdgeEndpoint, Family, Hostname, Region
 from tests.unit.routing.batch import recalled
@@ -248,7 +248,9 @@ def test_health_decides_and_never_empties() -> None:
     assert texts(ask("eu-1.ns.example.net", on=without_eu)) == {"192.0.2.11"}
     nobody = responder(of, frozenset())
     assert len(texts(ask("hello.example.net", on=nobody))) == 3
-    assert ask("closed.example.net", on=nobody).rcode() == dns.rcode.SERVFAIL
+    closed = ask("closed.example.net", on=nobody, edns=0)
+    assert closed.rcode() == dns.rcode.SERVFAIL
+    assert [option.code for option in closed.options if isinstance(option, dns.edns.EDEOption)] == [22]
     assert texts(ask("closed.example.net", on=responder(of))) == {"192.0.2.11"}
 
 
@@ -399,3 +401,16 @@ def test_the_echo_is_exact(address: bytes, bits: int, name: str) -> None:
 def test_unknown_place_without_any_map_gets_every_region() -> None:
     bare = {name: Region(r.id, r.latitude, r.longitude, edges=r.edges) for name, r in regions().items()}
     assert len(texts(ask("hello.example.net", on=responder(table(regions=bare))))) == 3
+
+
+def test_a_client_that_asks_is_told_how_long_a_connection_may_rest() -> None:
+    """RFC 7828, section 3: over TCP only, and only when asked."""
+    server = responder(manners=Manners(tcp_idle_s=12.5))
+    keepalive = dns.edns.OptionType(11)
+
+    def told(tcp: bool, *asked: dns.edns.Option) -> list[bytes]:
+        message = ask("hello.example.net", on=server, tcp=tcp, options=list(asked), edns=0)
+        return [option.to_wire() or b"" for option in message.options if option.otype == keepalive]
+
+    assert told(True, dns.edns.GenericOption(keepalive, b"")) == [(125).to_bytes(2, "big")]
+    assert told(True) == told(False, dns.edns.GenericOption(keepalive, b"")) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import dns.dnssec
+import dns.edns
 import dns.message
 import dns.name
 import dns.rdatatype
@@ -51,11 +52,12 @@ KEYS = {ORIGIN: ask("example.net", "DNSKEY").answer[0]}
 
 def check(message: dns.message.Message) -> None:
     """Every set of records that is ours to speak for has a signature that holds."""
-    for section in (message.answer, message.authority):
+    for section in message.sections[1:]:
         signatures = {(s.name, s.covers): s for s in section if s.rdtype == dns.rdatatype.RRSIG}
         for rrset in section:
             delegated = rrset.rdtype == dns.rdatatype.NS and rrset.name != ORIGIN
-            if rrset.rdtype != dns.rdatatype.RRSIG and not delegated:
+            glue = ".child." in rrset.name.to_text() or ".full." in rrset.name.to_text()
+            if rrset.rdtype != dns.rdatatype.RRSIG and not delegated and not glue:
                 dns.dnssec.validate(rrset, signatures[rrset.name, rrset.rdtype], KEYS, now=NOW_S)
 
 
@@ -100,7 +102,9 @@ def test_a_name_that_is_not_there() -> None:
     assert nsec_types(found) == ("\\000.nope.example.net.", {"NSEC", "RRSIG", "NXNAME"})
     assert int(ask("nope.example.net", flags=0xC000).rcode()) == 3
     assert int(ask("nope.example.net", flags=0).rcode()) == 3
-    assert int(ask("nope.example.net", "TYPE128").rcode()) == 1
+    refused = ask("nope.example.net", "TYPE128")
+    assert int(refused.rcode()) == 1
+    assert [int(option.code) for option in refused.options if isinstance(option, dns.edns.EDEOption)] == [30]
 
 
 def test_a_type_that_is_not_there() -> None:
@@ -140,6 +144,19 @@ def test_signatures_are_kept_for_an_hour_and_then_made_anew() -> None:
     assert signer.signed == made
     signer.now_s += 3600
     assert signs.respond(query, SOURCE) != first
+
+
+def test_addresses_beside_an_answer_are_signed() -> None:
+    """RFC 4035, section 3.1.1."""
+    for name, kind in (("example.net", "NS"), ("example.net", "MX"), ("_sip._tcp.example.net", "SRV")):
+        found = ask(name, kind)
+        check(found)
+        assert any(r.rdtype == dns.rdatatype.RRSIG for r in found.additional)
+
+
+def test_what_is_cut_keeps_its_code() -> None:
+    name = "nope." + ".".join(["a" * 60] * 3) + ".example.net"
+    assert [int(ask(name, flags=f, payload=512, tcp=False).rcode()) for f in (0x8000, 0xC000)] == [0, 3]
 
 
 def test_what_does_not_fit_is_cut() -> None:

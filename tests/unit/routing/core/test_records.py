@@ -25,6 +25,7 @@ def records(name: str, kind: str, *texts: str, ttl_s: int = 60) -> RecordSet:
     return RecordSet(name, number, ttl_s, tuple(rdata.to_wire() or b"" for rdata in rdatas), target)
 
 
+CROWD = tuple(f"mail-{n}.{'x' * 20}.example.net." for n in range(7))
 DECLARED = (
     records("example.net", "MX", "10 mail.example.net.", "20 mail.example.org."),
     records("example.net", "TXT", '"v=spf1 -all"'),
@@ -48,6 +49,14 @@ DECLARED = (
     records("lent.example.net", "CNAME", "x.child.example.net."),
     records("_sip._tcp.example.net", "SRV", "0 5 5060 mail.example.net."),
     records("svc.example.net", "HTTPS", "1 . alpn=h2"),
+    records("both.example.net", "HTTPS", "1 . alpn=h2", "2 mail.example.net. alpn=h2"),
+    records("both.example.net", "A", "192.0.2.98"),
+    records("steered.example.net", "MX", "10 hello.example.net."),
+    records("crowded.example.net", "MX", *(f"{n} {CROWD[n]}" for n in range(7))),
+    *(records(host.removesuffix("."), "AAAA", f"2001:db8::{n}") for n, host in enumerate(CROWD[:7])),
+    records("full.example.net", "NS", *(f"ns{n}.full.example.net." for n in range(9))),
+    *(records(f"ns{n}.full.example.net", "AAAA", f"2001:db8:1::{n}") for n in range(9)),
+    records("neighbour.example.net", "NS", *(f"ns{n}.full.example.net." for n in range(9))),
 )
 RESPONDER: Responder = responder(
     table(zones={"example.net": Zone(**{f: getattr(ZONE, f) for f in Zone.__slots__} | {"records": DECLARED})})
@@ -140,3 +149,46 @@ def test_an_alias_of_a_childs_name_brings_the_childs_servers() -> None:
     assert said(answer) == {"lent.example.net. x.child.example.net."}
     assert answer.authority[0].rdtype == dns.rdatatype.NS
     assert "192.0.2.77" in str(answer.additional[0])
+
+
+def beside(message: dns.message.Message) -> set[str]:
+    return {f"{rrset.name} {record.to_text()}" for rrset in message.additional for record in rrset}
+
+
+def test_hosts_that_are_ours_come_with_their_addresses() -> None:
+    assert beside(ask("example.net", "MX")) == {"mail.example.net. 192.0.2.99"}
+    assert beside(ask("_sip._tcp.example.net", "SRV")) == {"mail.example.net. 192.0.2.99"}
+    assert beside(ask("both.example.net", "HTTPS")) == {"both.example.net. 192.0.2.98", "mail.example.net. 192.0.2.99"}
+    # Steered addresses would bind the answer to the client's place.
+    assert beside(ask("steered.example.net", "MX")) == set()
+    assert beside(ask("svc.example.net", "HTTPS")) == set()
+
+
+def asked_short(name: str, kind: str) -> dns.message.Message:
+    """The answer to a client that takes 512 bytes only."""
+    answer = RESPONDER.respond(dns.message.make_query(name, kind, flags=0).to_wire(), SOURCE)
+    assert answer is not None
+    assert len(answer) <= 512
+    return dns.message.from_wire(answer)
+
+
+def test_addresses_beside_an_answer_are_left_out_first() -> None:
+    found = asked_short("crowded.example.net", "MX")
+    assert len(found.answer[0]) == 7
+    assert not found.additional
+    assert not found.flags & dns.flags.TC
+
+
+def test_a_referral_without_the_glue_that_it_needs_is_cut() -> None:
+    """RFC 9471, section 3.1; glue of other children may be left out (3.2)."""
+    found = asked_short("x.full.example.net", "A")
+    assert found.flags & dns.flags.TC
+    assert not found.flags & dns.flags.AA
+    beside_it = asked_short("x.neighbour.example.net", "A")
+    assert not beside_it.flags & dns.flags.TC
+    assert len(beside_it.authority[0]) == 9
+    assert not beside_it.additional
+    query = dns.message.make_query("x.full.example.net", "A", flags=0).to_wire()
+    answer = RESPONDER.respond(query, SOURCE, True)
+    assert answer is not None
+    assert len(dns.message.from_wire(answer).additional) == 9
