@@ -5,8 +5,8 @@
 PYTHON := .venv/bin/python
 DRILLS ?= drill
 # Tests wait more than they compute.
-WORKERS ?= 3
-DRILL_WORKERS ?= 2
+WORKERS ?= 4
+DRILL_WORKERS ?= 3
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
