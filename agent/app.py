@@ -113,7 +113,7 @@ class Agent:
             edge_path=settings.run_dir / "edge.sock",
             data_path=settings.state_dir,
             clock=clock,
-            prober=lambda post: Prober(post, clock, rng, engine.run_in),
+            prober=lambda post: Prober(post, clock, rng, engine.run_in, engine.listens),
             metrics=self._metrics,
             resolver=settings.resolver,
         )

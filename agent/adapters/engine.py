@@ -89,7 +89,7 @@ class Engine:
             sandbox_id = joined_sandbox(client.inspect_container(container_id))
             address = self._start_sandbox(client, sandbox_id) if sandbox_id else ""
             client.start(container_id)
-            return shapes.inspected(client.inspect_container(container_id), address)
+            return self._seen(client, container_id, address)
 
         with self.sandboxes.waiting():
             return await self._call(self._starting, call)
@@ -129,6 +129,10 @@ class Engine:
             return await self._call(self._asking, call)
         except EngineError as error:
             return error.reason
+
+    def listens(self, container_id: str, address: str, port: int) -> bool:
+        """Whether a container does what it takes to be reached at this address and port; False if unknown."""
+        return self._networks.listens(container_id, address, port)
 
     async def registry_settings(self) -> Mapping[str, Any]:
         """Which registries the engine takes for insecure (Docker Engine API, `RegistryConfig` of `GET /info`)."""
@@ -212,11 +216,16 @@ class Engine:
         self.orphans.note(container_id)
         try:
             client.start(container_id)
-            return shapes.inspected(client.inspect_container(container_id), box.ip if box else "")
+            return self._seen(client, container_id, box.ip if box else "")
         except docker.errors.APIError:
             with contextlib.suppress(docker.errors.APIError):
                 client.remove_container(container_id, force=True, v=True)
             raise
+
+    def _seen(self, client: Client, container_id: str, sandbox_ip: str) -> Container:
+        found = client.inspect_container(container_id)
+        self._networks.know(container_id, pid_of(found))
+        return shapes.inspected(found, sandbox_ip)
 
     def _write_files(self, replica: Replica) -> None:
         """Raises EngineError when there is no space for them; what is there already needs none."""

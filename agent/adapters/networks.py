@@ -3,9 +3,12 @@ was started anew, while what joined it before still runs in the old network, whe
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import itertools
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +16,10 @@ from typing import Any, Final
 PROC: Final = Path("/proc")
 _STARTED: Final = 19
 """Which word after a process's name in `/proc/PID/stat` is the time of its start (proc_pid_stat(5), field 22)."""
+
+
+_LISTEN: Final = "0A"
+_ANY: Final = ("0" * 8, "0" * 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,24 @@ class Networks:
         process = self._process(container_id, pid)
         return process is None or self._has(process, address)
 
+    def know(self, container_id: str, pid: int) -> None:
+        """The process of a container that was just started."""
+        process = self._process(container_id, pid)
+        if process is not None:
+            with self._lock:
+                self._processes[container_id] = process
+
+    def listens(self, container_id: str, address: str, port: int) -> bool:
+        """Whether something listens in the container's network so that it is to be reached at this address and port
+        (proc_pid_net(5), `tcp` and `tcp6`). Sockets for IPv6 count as such for both. False when it cannot be seen."""
+        with self._lock:
+            process = self._processes.get(container_id)
+        if process is None or not self._lives(process):
+            return False
+        folder = self._proc / str(process.pid) / "net"
+        sockets = {socket for name in ("tcp", "tcp6") for socket in _listening(folder / name)}
+        return any(number == port and host in (*_ANY, _hex(address)) for host, number in sockets)
+
     def _is_astray(self, container_id: str, sandbox_id: str, address: str) -> bool:
         process, sandbox = self._processes.get(container_id), self._processes.get(sandbox_id)
         if process is None:
@@ -98,6 +123,21 @@ class Networks:
             return True
         own = {before.split()[-1] for before, line in itertools.pairwise(routes) if line.split()[:2] == ["/32", "host"]}
         return not own or not address or address in own
+
+
+def _listening(table: Path) -> Iterator[tuple[str, int]]:
+    """Address and port of each socket that listens, the address as the kernel writes it."""
+    with contextlib.suppress(OSError):
+        for line in table.read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == _LISTEN:
+                host, _, port = words[1].partition(":")
+                yield host, int(port, 16)
+
+
+def _hex(address: str) -> str:
+    """An IPv4 address as the kernel writes it on this machine: a word in the machine's order of bytes."""
+    return f"{int.from_bytes(ipaddress.ip_address(address).packed, sys.byteorder):08X}" if "." in address else ""
 
 
 def pid_of(found: Mapping[str, Any]) -> int:

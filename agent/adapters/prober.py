@@ -23,12 +23,19 @@ RunIn = Callable[[str, tuple[str, ...], float], Awaitable[str]]
 """Runs a command in a container, with a time limit; why it failed, empty when it did not."""
 
 
+Listens = Callable[[str, str, int], bool]
+"""Whether something in the container listens at this address and port; must take no time."""
+
+
 class Prober:
     """Asks, and posts each answer."""
 
-    def __init__(self, post: Callable[[Event], None], clock: Clock, rng: random.Random, run_in: RunIn):
+    def __init__(
+        self, post: Callable[[Event], None], clock: Clock, rng: random.Random, run_in: RunIn, listens: Listens
+    ):
         self._post = post
         self._run_in = run_in
+        self._listens = listens
         self._clock = clock
         self._rng = rng
         self._tasks: dict[tuple[str, Purpose], asyncio.Task[None]] = {}
@@ -60,7 +67,8 @@ class Prober:
             begun = self._clock.monotonic()
             reason = await self._ask(command)
             if reason:
-                self._post(ProbeFailed(command.container_id, command.purpose, reason))
+                elsewhere = await self._is_elsewhere(command)
+                self._post(ProbeFailed(command.container_id, command.purpose, reason, elsewhere))
                 pause_s = min(probe.interval_s, pause_s * EAGER_GROWTH)
             else:
                 self._post(ProbeSucceeded(command.container_id, command.purpose))
@@ -73,6 +81,21 @@ class Prober:
             return await ask(probe, command.ip)
         reason = await self._run_in(command.container_id, probe.command, probe.timeout_s)
         return f"exec probe: {' '.join(probe.command)}: {reason}" if reason else ""
+
+    async def _is_elsewhere(self, command: StartProbing) -> bool:
+        """Whether connections to the container are refused although it listens: they reach somebody else."""
+        probe = command.probe
+        if probe.kind == "exec" or not self._listens(command.container_id, command.ip, probe.port):
+            return False
+        try:
+            async with asyncio.timeout(probe.timeout_s):
+                _, writer = await asyncio.open_connection(command.ip, probe.port)
+        except ConnectionRefusedError:
+            return self._listens(command.container_id, command.ip, probe.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.transport.abort()
+        return False
 
 
 async def ask(probe: Probe, ip: str) -> str:

@@ -227,7 +227,21 @@ class Machine:
         else:
             after = healths.after_failure(before, probe, now, event.reason)
         book[event.container_id] = after
-        return (before.good, before.reason) != (after.good, after.reason)
+        cut_off = self._elsewhere(event, now)
+        return cut_off or (before.good, before.reason) != (after.good, after.reason)
+
+    def _elsewhere(self, event: ProbeSucceeded | ProbeFailed, now: float) -> bool:
+        """Counts how long probes have reached somebody else; whether that is long enough from now on."""
+        world, container = self.world, self.world.containers.get(event.container_id)
+        if container is None or isinstance(event, ProbeSucceeded) or not event.elsewhere:
+            world.elsewhere.pop(event.container_id, None)
+            return False
+        world.elsewhere.setdefault(container.id, now)
+        memory = world.remembered(container.identity)
+        if container.identity not in world.replicas or memory.recreate or not world.is_cut_off(container, now):
+            return False
+        self._setbacks.cut_off(container, now)
+        return True
 
     def _edges(self, event: EdgeServing, now: float) -> None:
         self.world.edges = event.edges

@@ -157,11 +157,13 @@ class ProbeSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFailed:
-    """The container gave a bad answer or none."""
+    """The container gave a bad answer or none. `elsewhere`: at its address nothing listens, but in its network it does,
+    so that somebody else has the address as well."""
 
     container_id: str
     purpose: Purpose
     reason: str
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

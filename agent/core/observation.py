@@ -223,6 +223,7 @@ class EngineView:
     def _forget_health(self, container_id: str) -> None:
         self._world.readiness.pop(container_id, None)
         self._world.liveness.pop(container_id, None)
+        self._world.elsewhere.pop(container_id, None)
 
     def _record(self, kind: str, severity: Literal["info", "error"], message: str) -> None:
         self._out.append(RecordEvent(kind, severity, (), message, {}))

@@ -116,11 +116,12 @@ def _ends(world: World, chosen: dict[Identity, Container], now: float) -> list[S
 
 
 def _unwell(world: World, container: Container, now: float) -> Step | None:
-    """A wanted container is only ever stopped when its liveness probe says so, when nobody can reach it any more, or
-    when its lease is over."""
+    """A wanted container is only ever stopped when its liveness probe says so, when nobody can reach it any more (at
+    its address, another is reached), or when its lease is over."""
     health = world.liveness.get(container.id)
     fenced = fence.is_over(world, world.replicas[container.identity], now)
-    if container.running and (fenced or container.stranded or (health is not None and not health.good)):
+    unreachable = container.stranded or world.is_cut_off(container, now)
+    if container.running and (fenced or unreachable or (health is not None and not health.good)):
         return StopContainer(container.id, _stop_timeout_s(world, container))
     return None
 

@@ -76,6 +76,16 @@ class Setbacks:
         details = {"exit_code": str(exit_code), "failures_in_a_row": str(failures)}
         self._record("ReplicaCrashed", identity, f"{identity} is restarted: {reason}", details)
 
+    def cut_off(self, container: Container, now: float) -> None:
+        """Its address is another's too: a fresh container takes its place, in a network with another address."""
+        memory = self._world.remembered(container.identity)
+        reason = f"somebody else had its address {container.ip} as well"
+        retry_at = now + RESTARTS.ceiling_s(memory.failures)
+        after = replace(memory, failures=memory.failures + 1, retry_at=retry_at, reason=reason, recreate=True)
+        self._remember(container.identity, after)
+        message = f"{container.identity} gets another address: somebody else has {container.ip} as well"
+        self._record("AddressContested", container.identity, message, {"address": container.ip})
+
     def log_tail(self, event: LogTailCollected) -> None:
         """The last words of a container that ended."""
         container = self._world.containers.get(event.container_id)

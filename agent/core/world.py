@@ -14,6 +14,9 @@ HANGS_MAX: Final = 2
 """Starts of a container that the engine may leave unanswered before another is made beside it. One that never ran has
 nothing to lose, so there one is enough: an engine that is killed between create and start may hang on it for ever."""
 
+ELSEWHERE_S: Final = 3.0
+"""What began to listen between two looks is long reached by then, and so is one whose address is free again."""
+
 
 @dataclass(slots=True)
 class World:
@@ -38,6 +41,8 @@ class World:
     removing: set[str] = field(default_factory=set)
     pull_setbacks: dict[str, Setback] = field(default_factory=dict)
     end_setbacks: dict[str, Setback] = field(default_factory=dict)
+    elsewhere: dict[str, float] = field(default_factory=dict)
+    """By container: since when probes of its address have reached somebody else."""
     hangs: dict[str, int] = field(default_factory=dict)
     """By container: how many of its starts the engine never answered."""
 
@@ -68,6 +73,11 @@ class World:
         """Whether the engine hangs on the container, so that another takes its place."""
         enough = 1 if container.state is ContainerState.CREATED else HANGS_MAX
         return not container.running and self.hangs.get(container.id, 0) >= enough
+
+    def is_cut_off(self, container: Container, now: float) -> bool:
+        """Whether its address has been another's for so long that it needs another one."""
+        since = self.elsewhere.get(container.id)
+        return since is not None and now - since >= ELSEWHERE_S
 
     def is_ready(self, container: Container) -> bool:
         """Whether the container is to get requests, if it is a wanted one; without a probe, it is while it runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,31 @@ def test_each_process_is_asked_for_once(proc: Path) -> None:
     for _ in range(3):
         networks.astray(pid_of, {APP: (BOX, "172.17.0.2")})
     assert sorted(asked) == [APP, BOX]
+
+
+def socket(address: str, port: int, state: str = "0A") -> str:
+    """A line of /proc/PID/net/tcp."""
+    return f"   0: {address}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 1\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "listens"),
+    [
+        ("tcp", socket("00000000", 8080), True),
+        ("tcp", socket("020011AC", 8080), True),
+        ("tcp6", socket("0" * 32, 8080), True),
+        ("tcp", socket("0100007F", 8080), False),
+        ("tcp", socket("00000000", 8081), False),
+        ("tcp", socket("00000000", 8080, "01"), False),
+    ],
+    ids=["any address", "its address", "any address of IPv6", "loopback", "another port", "a connection"],
+)
+@pytest.mark.skipif(sys.byteorder != "little", reason="the tables are written in this machine's order")
+def test_whether_something_listens_for_others(proc: Path, table: str, line: str, listens: bool) -> None:
+    (proc / "10" / "net" / table).write_text(f"  sl  local_address rem_address   st\n{line}")
+    networks = Networks(proc)
+    assert not networks.listens(APP, "172.17.0.2", 8080), "its process is not known so far"
+    networks.know(APP, 10)
+    assert networks.listens(APP, "172.17.0.2", 8080) == listens
+    (proc / "10" / "stat").write_text("10 (sh) " + " ".join(["0"] * 19) + " 8 0\n")
+    assert not networks.listens(APP, "172.17.0.2", 8080), "another has its number"

@@ -45,6 +45,11 @@ async def never(container_id: str, command: tuple[str, ...], timeout_s: float) -
     raise AssertionError(f"{command} in {container_id} for {timeout_s} s")
 
 
+def deaf(container_id: str, address: str, port: int) -> bool:
+    """Nothing listens in any container, as far as is known."""
+    return False
+
+
 def http(port: int) -> Probe:
     return Probe("http", port, path="/healthz", host="web.test", interval_s=0.02, timeout_s=0.3)
 
@@ -78,7 +83,7 @@ async def test_tcp() -> None:
 
 async def test_it_asks_again_and_again_until_it_is_told_to_stop() -> None:
     posted: asyncio.Queue[Event] = asyncio.Queue()
-    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1), never)
+    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1), never, deaf)
     async with asyncio.timeout(5):
         async with server(b"HTTP/1.1 200 OK\r\n\r\n") as port:
             prober.start(StartProbing("c1", Purpose.READINESS, http(port), "127.0.0.1", eager=True))
@@ -90,6 +95,22 @@ async def test_it_asks_again_and_again_until_it_is_told_to_stop() -> None:
     await prober.close()
 
 
+@pytest.mark.parametrize(("listens", "answers"), [(True, False), (False, False), (True, True)])
+async def test_refused_although_it_listens_is_told_apart(listens: bool, answers: bool) -> None:
+    posted: asyncio.Queue[Event] = asyncio.Queue()
+    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1), never, lambda *of: listens)
+    async with server(b"HTTP/1.1 500 Oops\r\n\r\n") as port:
+        if answers:
+            prober.start(StartProbing("c1", Purpose.READINESS, http(port), "127.0.0.1", eager=True))
+            failed = await asyncio.wait_for(posted.get(), 5)
+    if not answers:
+        prober.start(StartProbing("c1", Purpose.READINESS, http(port), "127.0.0.1", eager=True))
+        failed = await asyncio.wait_for(posted.get(), 5)
+    await prober.close()
+    assert isinstance(failed, ProbeFailed)
+    assert failed.elsewhere == (listens and not answers)
+
+
 async def test_a_command_is_run_in_the_container() -> None:
     posted: asyncio.Queue[Event] = asyncio.Queue()
     answers = ["it ended with exit code 1: no", ""]
@@ -98,7 +119,7 @@ async def test_a_command_is_run_in_the_container() -> None:
         assert (container_id, command, timeout_s) == ("c1", ("/bin/check",), 0.3)
         return answers.pop(0) if answers else ""
 
-    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1), run_in)
+    prober = Prober(posted.put_nowait, SystemClock(), random.Random(1), run_in, deaf)
     probe = Probe("exec", 0, command=("/bin/check",), interval_s=0.02, timeout_s=0.3)
     prober.start(StartProbing("c1", Purpose.READINESS, probe, "", eager=True))
     async with asyncio.timeout(5):

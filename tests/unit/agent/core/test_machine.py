@@ -448,6 +448,37 @@ def test_a_container_that_lost_its_network_is_restarted() -> None:
     assert play.saw(StartContainer) == [StartContainer(identity(), "c1")]
 
 
+def refused(elsewhere: bool = True) -> ProbeFailed:
+    return ProbeFailed("c1", Purpose.READINESS, "nothing listens there so far", elsewhere)
+
+
+def test_a_container_whose_address_is_another_s_too_is_replaced() -> None:
+    play = Play().boot(running("c1", replica()), wanted=target(replica()))
+    play >> refused()
+    assert play.saw(StopContainer) == []
+    play.later(2.9) >> refused()
+    assert play.saw(StopContainer) == []
+    play.later(0.2) >> refused()
+    assert play.saw(StopContainer) == [StopContainer("c1", 5.0)]
+    assert [event.kind for event in play.saw(RecordEvent)] == ["AddressContested"]
+    play.later(0.1) >> refused()
+    assert play.commands == []
+    play >> ContainerStopped("c1")
+    play.later(1.1) >> Ticked()
+    assert play.saw(RemoveContainer) == [RemoveContainer("c1")]
+    play >> ContainerRemoved("c1")
+    assert play.saw(PullImage) == [PullImage(IMAGE)]
+    play >> ImagePulled(IMAGE)
+    assert play.saw(CreateAndStart) == [CreateAndStart(replica())]
+
+
+def test_an_address_that_was_another_s_for_a_moment_changes_nothing() -> None:
+    play = Play().boot(running("c1", replica()), wanted=target(replica()))
+    for answer in (refused(), refused(elsewhere=False), refused(), ProbeSucceeded("c1", Purpose.READINESS), refused()):
+        play.later(2) >> answer
+        assert play.saw(StopContainer) == []
+
+
 def test_a_container_that_is_found_without_its_network_is_restarted() -> None:
     stranded = replace(running("c1", replica()), sandbox="s1", stranded=True, ip="")
     play = Play().boot(stranded, wanted=target(replica()))
