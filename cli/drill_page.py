@@ -9,7 +9,8 @@ from typing import Any, Final
 from cli.drill_picture import picture
 from cli.drill_report import Check, checks, gap_bound, requests, seconds, stages
 from cli.drill_steps import begin_s, duration_s, extent_of, fault_of, seconds_of, steps_of, title_of
-from cli.drill_style import STYLE
+from cli.drill_summary import bound_words, summary
+from fleet.report_style import STYLE
 
 Json = dict[str, Any]
 
@@ -61,8 +62,14 @@ def _header(run: Json, found: list[Check]) -> str:
         f'<header><p class="kicker">Failover drill</p><h1>{_(_drill(run))} '
         f'<span class="run">run {_(_number(run))}</span></h1><p class="subject">{_(subject)}</p>'
         f'<p class="verdict {state}" role="status"><strong>{word}</strong> '
-        f"<span>{_(said)} {_(requests(run))}.</span></p><dl class=facts>{facts}</dl>{_cards(run, found)}</header>"
+        f"<span>{_(said)} {_(requests(run))}.</span></p>{_summary(run, found)}<dl class=facts>{facts}</dl>"
+        f"{_cards(run, found)}</header>"
     )
+
+
+def _summary(run: Json, found: list[Check]) -> str:
+    text = summary(run, found)
+    return f"<p class=summary>{_(text)}</p>" if text else ""
 
 
 def _verdict(run: Json) -> tuple[str, str]:
@@ -109,13 +116,21 @@ def _objectives(found: list[Check]) -> str:
     rows = "".join(
         f'<tr><th scope="row">{_(check.what[:1].upper() + check.what[1:])}</th>'
         f"<td class=n>{seconds(check.measured_s) if check.measured_s is not None else 'never'}</td>"
-        f"<td class=n>{seconds(check.objective_s)}</td><td class=n>{seconds(check.bound_s)}</td>"
+        f"<td class=n>{seconds(check.objective_s)}</td><td class=n>{_bound(check)}</td>"
         f'<td class="{"met" if check.met else "missed"}">{"✓ met" if check.met else "✗ missed"}</td></tr>'
         for check in found
     )
     return _table(
         "What the run had to show", ("Objective", "n:Measured", "n:At most", "n:Computed bound", "Verdict"), rows
     )
+
+
+def _bound(check: Check) -> str:
+    words = bound_words(check)
+    if not words:
+        return seconds(check.bound_s)
+    verdict = "<span class=met>held</span>" if words.startswith("within") else "<span class=missed>exceeded</span>"
+    return f"{seconds(check.bound_s)}, {verdict}"
 
 
 def _failures(run: Json) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from fleet.errors import Code, LocciError, failed_precondition
 from lab import links
@@ -174,5 +174,18 @@ def record_drill(plan: DrillPlan, measured: DrillReport, api: ApiClient) -> str:
         "marks": marks,
         "requests": measured.requests,
         "failed_requests": measured.failed,
+        "clients": [_clients(plan, measured)],
     }
     return str(api.call("POST", f"/v1/drills/{drill}/runs", run)["name"])
+
+
+def _clients(plan: DrillPlan, measured: DrillReport) -> dict[str, Any]:
+    """What the client saw, in the API's form."""
+    seen = measured.clients
+    row: dict[str, Any] = {"region": f"regions/{plan.region}", "node": plan.client.name}
+    row["resolver"] = f"the resolver of {plan.client.name}"
+    if seen is not None:
+        row |= {"requests": seen.requests, "failed": seen.failed, "slow": seen.slow}
+        row["longest_gap"] = f"{seen.longest_gap_s:.3f}s"
+    samples = ({"after": f"{at:.3f}s", "requests": n, "failed": bad} for at, n, bad in measured.course)
+    return row | {"samples": list(samples)}

@@ -4,8 +4,14 @@ which all processes of the machine share."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+SLOW_S: Final = 1.0
+"""An answer that took longer is a slow one."""
+_APART_S: Final = 0.5
+_COURSE_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,18 @@ class Sample:
     def ended(self) -> float:
         """When it was over."""
         return self.at + self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What the clients of one region saw."""
+
+    region: str
+    requests: int
+    failed: int
+    slow: int
+    longest_gap_s: float
+    """The longest time from a good answer to the next with a failure in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +73,30 @@ def parse_samples(lines: Iterable[str]) -> list[Sample]:
         except (ValueError, TypeError):
             continue
     return sorted(samples, key=lambda sample: sample.at)
+
+
+def clients_of(region: str, samples: Sequence[Sample], since: float) -> Clients:
+    """What a client has written down since then, in the order of time; it was served until then."""
+    longest_s, good_at, missed = 0.0, since, False
+    for sample in samples:
+        if not sample.ok:
+            missed = True
+            continue
+        if missed:
+            longest_s = max(longest_s, sample.ended - good_at)
+        good_at, missed = sample.ended, False
+    failed = sum(not sample.ok for sample in samples)
+    slow = sum(sample.ok and sample.seconds > SLOW_S for sample in samples)
+    return Clients(region, len(samples), failed, slow, round(longest_s, 3))
+
+
+def course(samples: Sequence[Sample], since: float) -> tuple[tuple[float, int, int], ...]:
+    """In the course of time, in seconds since then: how many requests had ended, and how many of those had failed."""
+    ended = sorted((max(0.0, sample.ended - since), sample.ok) for sample in samples)
+    apart_s = max(_APART_S, ended[-1][0] / _COURSE_MAX) if ended else _APART_S
+    found, requests, failed = [(0.0, 0, 0)], 0, 0
+    for index, (after_s, ok) in enumerate(ended):
+        requests, failed = requests + 1, failed + (not ok)
+        if after_s >= found[-1][0] + apart_s or index == len(ended) - 1:
+            found.append((round(after_s, 3), requests, failed))
+    return tuple(found)

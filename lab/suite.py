@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -13,66 +14,64 @@ from fleet.errors import Code, LocciError
 from lab import bringup
 from lab.control import SupervisorControl
 from lab.drill import DrillPlan, record_drill, run_drill
-from lab.observers import ClientLoop
 from lab.progress import Progress
 from lab.record import load_record
-from lab.samples import Sample
+from lab.samples import Clients
+from lab.scenes import ScenePlayer, kill
 from lab.story import HOSTNAME, StepFailedError, Story
-from lab.suite_report import SHORT, SUITE, AgentDrill, CutDrill, Drill, KillDrill, Outcome, as_text, to_json
-from lab.topology import Host
+from lab.suite_drills import SHORT, SUITE, AgentDrill, CutDrill, Drill, SceneDrill
+from lab.suite_page import as_html
+from lab.suite_report import Outcome, as_text, to_json
 
 _BEGIN_S: Final = 90.0
 """After the drill before, the fleet is whole again within this."""
 _RUN_S: Final = 150.0
-_SERVED_S: Final = 60.0
-_STEADY: Final = 20
-_RATE: Final = 10.0
 _POLL_S: Final = 0.3
 _TERMINAL: Final = ("STATE_PASSED", "STATE_FAILED", "STATE_ABORTED")
 _OBJECTIVES: Final = {"withdraw_objective": "10s", "reroute_objective": "20s"}
 
 
 class Suite:
-    """Runs drills against a fleet with the example deployed."""
+    """Runs drills against a fleet with the example deployed; the report of each run goes into `pages`."""
 
-    def __init__(self, story: Story, control: SupervisorControl) -> None:
+    def __init__(self, story: Story, control: SupervisorControl, pages: Path | None = None) -> None:
         self._story = story
         self._control = control
+        self._scenes = ScenePlayer(story, control)
+        self._pages = pages
 
     def play(self, drill: Drill) -> Outcome:
         """One drill, to its end; what goes wrong is part of the outcome."""
         began = time.monotonic()
         try:
-            match drill:
-                case AgentDrill():
-                    return self._by_agents(drill, began)
-                case KillDrill():
-                    return self._kill(drill, began)
-                case CutDrill():
-                    return self._cut(drill, began)
-                case _:
-                    assert_never(drill)
+            outcome = self._play(drill, began)
         except (LocciError, StepFailedError) as error:
-            return Outcome(drill.name, passed=False, seconds=_since(began), reason=str(error))
+            outcome = Outcome(drill.name, passed=False, seconds=_since(began), reason=str(error))
+        return replace(outcome, title=drill.title, done=said(drill), page=self._page(drill))
+
+    def _play(self, drill: Drill, began: float) -> Outcome:
+        match drill:
+            case AgentDrill():
+                return self._by_agents(drill, began)
+            case CutDrill():
+                return self._cut(drill, began)
+            case SceneDrill():
+                return self._scenes.play(drill, began)
+            case _:
+                assert_never(drill)
 
     def _by_agents(self, drill: AgentDrill, began: float) -> Outcome:
-        api = self._story.api
         bounds: dict[str, Any] = {"hostname": HOSTNAME, **_OBJECTIVES}
         if "steps" not in drill.spec:
             bounds["fault_duration"] = f"{drill.duration_s}s"
-        api.call("POST", "/v1/drills", {"spec": {**drill.spec, **bounds}}, query={"drill_id": drill.name})
-        name = self._begun(drill.name)
-        deadline = time.monotonic() + drill.duration_s + _RUN_S
-        while (run := api.call("GET", f"/v1/{name}")).get("state") not in _TERMINAL:
-            if time.monotonic() > deadline:
-                raise StepFailedError(f"{name} does not end: {run.get('reason', '')}")
-            time.sleep(_POLL_S)
-        marks: dict[str, float] = {}
-        for mark in run.get("marks", []):
-            marks.setdefault(mark["stage"], float(mark.get("after", "0s").removesuffix("s")))
+        self._story.api.call("POST", "/v1/drills", {"spec": {**drill.spec, **bounds}}, query={"drill_id": drill.name})
+        run = self._ended(drill, self._begun(drill.name))
+        clients = tuple(_clients(client) for client in run.get("clients", []))
         counts = int(run.get("requests", 0)), int(run.get("failed_requests", 0))
-        passed = run["state"] == "STATE_PASSED"
-        return Outcome(drill.name, passed, _since(began), marks, *counts, reason=str(run.get("reason", "")))
+        passed, marks = run["state"] == "STATE_PASSED", _marks(run)
+        bound_s = _seconds(run.get("cut_proven_within", "")) or None
+        reason, bound_s = str(run.get("reason", "")), bound_s if "withdrawn" in marks else None
+        return Outcome(drill.name, passed, _since(began), marks, *counts, reason, clients=clients, bound_s=bound_s)
 
     def _begun(self, drill: str) -> str:
         """The name of the run, which begins as soon as the fleet bears it. Raises what refused it to the end."""
@@ -85,60 +84,79 @@ class Suite:
                     raise
             time.sleep(_POLL_S)
 
-    def _kill(self, drill: KillDrill, began: float) -> Outcome:
-        """Passes when clients of its region are served again, from wherever; how many failed meanwhile is counted."""
-        client = self._client_near(drill.host)
-        with ExitStack() as stack:
-            loop = stack.enter_context(ClientLoop(self._story.topology, client, HOSTNAME, rate=_RATE))
-            _served(loop, 0.0, f"{client.name} is not served to begin with")
-            killed_at = time.monotonic()
-            answer = self._control.call("kill", host=drill.host, program=drill.program, hold=False)
-            if not answer["killed"]:
-                raise StepFailedError(f"{drill.program} on {drill.host} did not run")
-            _served(loop, killed_at, f"{client.name} is not served after the kill")
-            loop.stop()
-            samples = loop.samples(killed_at)
-        failed = sum(not sample.ok for sample in samples)
-        return Outcome(drill.name, passed=True, seconds=_since(began), requests=len(samples), failed=failed)
+    def _ended(self, drill: AgentDrill, name: str) -> dict[str, Any]:
+        """The run when it has ended. Meanwhile programs are killed, the control plane may be one of them."""
+        deadline = time.monotonic() + drill.duration_s + _RUN_S
+        faulty_at: float | None = None
+        to_kill = list(drill.killed)
+        run: dict[str, Any] = {}
+        while run.get("state") not in _TERMINAL:
+            if time.monotonic() > deadline:
+                raise StepFailedError(f"{name} does not end: {run.get('reason', '')}")
+            time.sleep(_POLL_S)
+            try:
+                run = self._story.api.call("GET", f"/v1/{name}")
+            except LocciError as error:
+                if error.code is not Code.UNAVAILABLE or not drill.killed:
+                    raise
+            if run.get("state") == "STATE_FAULTY" and faulty_at is None:
+                faulty_at = time.monotonic()
+            while to_kill and faulty_at is not None and time.monotonic() >= faulty_at + to_kill[0][0]:
+                kill(self._control, to_kill.pop(0)[1])
+        if to_kill:
+            raise StepFailedError(f"{name} ended before {to_kill[0][1]}: {run.get('reason', '')}")
+        return run
 
     def _cut(self, drill: CutDrill, began: float) -> Outcome:
-        client = next(host for host in self._story.topology.clients if host.region == drill.region)
+        topology, api = self._story.topology, self._story.api
+        client = next(host for host in topology.clients if host.region == drill.region)
         plan = DrillPlan(drill.region, HOSTNAME, client)
-        found = run_drill(plan, self._story.topology, self._story.layout, self._story.api)
-        record_drill(plan, found, self._story.api)
-        marks: dict[str, float] = {}
-        for mark in found.marks:
-            marks.setdefault(mark.stage, mark.after_s)
+        found = run_drill(plan, topology, self._story.layout, api)
+        run = api.call("GET", f"/v1/{record_drill(plan, found, api)}")
+        clients = (found.clients,) if found.clients else ()
+        bound_s = _seconds(run.get("cut_proven_within", "")) or None
         reason = "; ".join(found.failures)
-        return Outcome(drill.name, found.passed, _since(began), marks, found.requests, found.failed, reason)
+        counts, marks, took_s = (found.requests, found.failed), _marks(run), _since(began)
+        return Outcome(drill.name, found.passed, took_s, marks, *counts, reason, clients=clients, bound_s=bound_s)
 
-    def _client_near(self, host: str) -> Host:
-        """The client host of a node's region; the first for a host without a region's clients."""
-        clients, region = self._story.topology.clients, self._story.topology.host(host).region
-        return next((client for client in clients if client.region == region), clients[0])
+    def _page(self, drill: Drill) -> str:
+        """Writes the report of a drill's last run, where there is one; the name of the file."""
+        if self._pages is None or isinstance(drill, SceneDrill):
+            return ""
+        path = self._pages / f"{drill.name}.html"
+        path.unlink(missing_ok=True)
+        # A run that did not pass has a report, and ends the command with an exit code.
+        with suppress(StepFailedError):
+            self._story.locci("drills", "report", drill.name, "--html", str(path))
+        return path.name if path.exists() else ""
 
 
 def run(name: str, report: Path, *, short: bool, progress: Progress) -> bool:
     """Brings a fleet up, plays the drills and takes it down; whether all passed. Raises LocciError."""
+    pages = report.with_suffix("")
+    pages.mkdir(parents=True, exist_ok=True)
+    began_at = time.time()
     layout = bringup.up(bringup.UpOptions(name=name), progress)
     outcomes: list[Outcome] = []
     try:
         story = Story(load_record(layout, name).topology, layout)
         story.push_images()
         story.deploy()
-        suite = Suite(story, SupervisorControl(layout))
+        suite = Suite(story, SupervisorControl(layout), pages)
         for drill in chosen(short=short):
             outcomes.append(suite.play(drill))
             last = outcomes[-1]
-            said = "ok  " if last.passed else "FAIL"
-            progress.say(f"{said}  {last.name} ({last.seconds:.1f} s){'' if last.passed else ': ' + last.reason}")
+            word = "ok  " if last.passed else "FAIL"
+            progress.say(f"{word}  {last.name} ({last.seconds:.1f} s){'' if last.passed else ': ' + last.reason}")
     except StepFailedError as error:
         outcomes.append(Outcome("deploy", passed=False, seconds=0.0, reason=str(error)))
     finally:
-        report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(to_json(outcomes), indent=1) + "\n")
+        page = report.with_suffix(".html")
+        page.write_text(as_html(outcomes, began_at, time.time(), pages.name))
         bringup.down(name, layout)
     print(as_text(outcomes))
+    progress.say(f"{page} is the report as a page")
     return all(outcome.passed for outcome in outcomes)
 
 
@@ -147,13 +165,39 @@ def chosen(*, short: bool) -> Sequence[Drill]:
     return [drill for drill in SUITE if not short or drill.name in SHORT]
 
 
-def _served(loop: ClientLoop, since: float, otherwise: str) -> None:
-    def steady(samples: Sequence[Sample]) -> bool:
-        last = samples[-_STEADY:]
-        return len(last) == _STEADY and all(sample.ok for sample in last)
+def said(drill: Drill) -> str:
+    """What a drill does, in a few words."""
+    match drill:
+        case CutDrill(_, region):
+            return f"the lab cuts every link of {region}"
+        case SceneDrill():
+            return "; ".join(str(action) for action in drill.actions)
+        case AgentDrill():
+            steps = drill.spec.get("steps", [{**drill.spec, "targets": [drill.spec.get("target", "")]}])
+            parts = [f"{_fault(step)} of {', '.join(step['targets'])}" for step in steps]
+            parts += [f"{action} after {after_s:g} s" for after_s, action in drill.killed]
+            return "agents: " + "; ".join(parts)
 
-    if not loop.wait(steady, since=since, timeout_s=_SERVED_S):
-        raise StepFailedError(otherwise)
+
+def _fault(step: dict[str, Any]) -> str:
+    name = str(step["fault"]).removeprefix("FAULT_KIND_").lower().replace("_", "-")
+    return f"{name} {step.get('program', '')}".strip()
+
+
+def _marks(run: dict[str, Any]) -> dict[str, float]:
+    marks: dict[str, float] = {}
+    for mark in run.get("marks", []):
+        marks.setdefault(mark["stage"], _seconds(mark.get("after", "")))
+    return marks
+
+
+def _clients(row: dict[str, Any]) -> Clients:
+    requests, failed, slow = (int(row.get(key, 0)) for key in ("requests", "failed", "slow"))
+    return Clients(str(row["region"]).rpartition("/")[2], requests, failed, slow, _seconds(row.get("longest_gap", "")))
+
+
+def _seconds(text: str) -> float:
+    return float(text.removesuffix("s") or 0)
 
 
 def _since(began: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.samples import Poll, Sample, Sighting
+from lab.samples import Clients, Poll, Sample, Sighting, clients_of, course
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,9 @@ class DrillReport:
     failed: int
     marks: tuple[Mark, ...]
     failures: tuple[str, ...]
+    clients: Clients | None = None
+    course: tuple[tuple[float, int, int], ...] = ()
+    """Seconds since the fault, requests that had ended by then, and those that had failed."""
 
     @property
     def passed(self) -> bool:
@@ -120,6 +123,8 @@ def report(observed: Observed, objectives: Objectives) -> DrillReport:
         failed=sum(not sample.ok for sample in during),
         marks=tuple(sorted(marks, key=lambda mark: mark.after_s)),
         failures=tuple(_failures(times, objectives)),
+        clients=clients_of(observed.region, during, observed.fault_at),
+        course=course(during, observed.fault_at),
     )
 
 

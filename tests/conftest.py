@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
 import psutil
@@ -43,11 +44,17 @@ def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> N
     """Lets workers end their fixtures, for which xdist alone leaves them too little time."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         return
-    workers = [each for each in psutil.Process().children() if "execnet" in " ".join(each.cmdline())]
+    workers = [each for each in psutil.Process().children() if _is_worker(each)]
     began = [child for worker in workers for child in worker.children(recursive=True)]
     for worker in workers:
         worker.terminate()
     psutil.wait_procs(began, timeout=TEARDOWN_S)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return "execnet" in " ".join(process.cmdline())
+    return False
 
 
 class Scheduling(LoadScopeScheduling):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf import empty_pb2
 
 from control_plane import decode
+from control_plane.core.drill_samples import SAMPLES_MAX
 from control_plane.core.drills import judge
 from control_plane.drill_checks import check
 from control_plane.drill_spec import objectives, subjects
@@ -20,6 +21,7 @@ from locci.v1 import drill_pb2, event_pb2
 
 _ID_LENGTH_MAX = 60
 _MARKS_MAX = 1_000
+_CLIENTS_MAX = 100
 _REASON_MAX = 500
 _OWN = frozenset({"spec"})
 
@@ -96,6 +98,10 @@ class DrillService:
             parse(request.parent, "drills/*", "parent")
             if len(request.run.marks) > _MARKS_MAX:
                 raise invalid("run.marks", f"run.marks: at most {_MARKS_MAX} marks")
+            if len(request.run.clients) > _CLIENTS_MAX:
+                raise invalid("run.clients", f"run.clients: at most {_CLIENTS_MAX} rows")
+            if any(len(row.samples) > SAMPLES_MAX for row in request.run.clients):
+                raise invalid("run.clients", f"run.clients: at most {SAMPLES_MAX} samples in each row")
 
             def build(batch: Batch) -> str:
                 drill = self._state.drills.copy(request.parent)
@@ -120,6 +126,7 @@ class DrillService:
         row = new_run(self._state, self._context.observed, drill, self._context.clock.wall())
         row.requests, row.failed_requests = given.requests, given.failed_requests
         row.marks.extend(given.marks)
+        row.clients.extend(given.clients)
         if given.HasField("fault_time"):
             row.fault_time.CopyFrom(given.fault_time)
         marks: dict[str, float] = {}

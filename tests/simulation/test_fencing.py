@@ -8,7 +8,7 @@ from tests.simulation.fencing import FencingSimulation
 from tests.simulation.seeds import more_seeds
 
 QUICK = 200
-SEEDS = [*range(QUICK), *(pytest.param(n, marks=pytest.mark.drill) for n in range(QUICK, more_seeds()))]
+SEEDS = [*range(QUICK), *(pytest.param(n, marks=pytest.mark.drill) for n in more_seeds(QUICK))]
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed-{seed}-")

@@ -498,7 +498,7 @@ class DrillClientRegion(_message.Message):
     region: _builtins.str
     """The clients' region, `regions/{region}`."""
     node: _builtins.str
-    """The host that asked, `nodes/{node}`."""
+    """The host that asked, `nodes/{node}`; of a run that is recorded, any name of it."""
     requests: _builtins.int
     """Requests."""
     failed: _builtins.int
@@ -752,7 +752,7 @@ class DrillRun(_message.Message):
 
     @_builtins.property
     def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrillClientRegion]:
-        """What synthetic clients saw, by region and host."""
+        """What synthetic clients saw, by region and host; of a run that is recorded, what whoever ran it says of them, at most 100."""
 
     @_builtins.property
     def cut_proven_within(self) -> _duration_pb2.Duration:

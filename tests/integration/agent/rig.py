@@ -8,6 +8,7 @@ import itertools
 import json
 import struct
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -78,6 +79,8 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.resource_types: list[str] = []
         self.accepted = self.applied = 0
         self.sessions = self.beats = 0
+        self.clock_offset_s = 0.0
+        """How far the host's clock is off, by its last heartbeat."""
 
     def want(self, *resources: resource_pb2.Resource) -> int:
         """From now on the node is to hold these; the revision of that."""
@@ -129,7 +132,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer):
                 self.accepted, self.applied = status.accepted_revision, status.applied_revision
             case "heartbeat":
                 self.beats += 1
-                self.beats += 1
+                self.clock_offset_s = message.heartbeat.time.ToNanoseconds() / 1e9 - time.time()
                 self.usage.update({used.resource: used for used in message.heartbeat.usage})
             case "nack":
                 self.nacks.append(message.nack)

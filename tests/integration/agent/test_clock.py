@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from pathlib import Path
 
 import docker
 import pytest
 
+from tests.fakes.wall_clock import WallClock
 from tests.integration.agent.rig import Rig, containers, eventually, replica, route
 
 pytestmark = pytest.mark.lab
-
-LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-
-
-class Clock:
-    """The wall clock of a program; its monotonic clock is the machine's. Times are offsets, as in `+2d`."""
-
-    def __init__(self, folder: Path):
-        self._file = folder / "clock"
-        self.jump("+0")
-        self.environment = {
-            "LD_PRELOAD": str(LIBRARIES[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def jump(self, offset: str) -> None:
-        """From now on the clock is off by so much."""
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{offset}\n")
-        os.replace(fresh, self._file)
 
 
 def kill_one(rig: Rig, container_id: str) -> None:
@@ -44,7 +21,7 @@ def kill_one(rig: Rig, container_id: str) -> None:
 
 @pytest.mark.parametrize("offset", ["+400d", "-400d"])
 async def test_a_clock_that_jumps_leaves_what_runs_alone_and_is_told_of(rig: Rig, image: str, offset: str) -> None:
-    clock, count = Clock(rig.folder), 2
+    clock, count = WallClock(rig.folder), 2
     rig.start(**clock.environment)
     async with rig.edge.connected():
         wanted = [replica(image, ordinal=number) for number in range(count)]

@@ -227,6 +227,25 @@ async def test_each_other_fault_is_done_and_undone_also_after_a_kill(rig: Rig) -
         program.wait(10)
 
 
+async def test_a_clock_that_a_drill_makes_jump_is_right_again_also_after_a_kill(rig: Rig) -> None:
+    def off_by(seconds: float) -> Callable[[], bool]:
+        return lambda: abs(rig.control_plane.clock_offset_s - seconds) < 30
+
+    jump = drill_pb2.FAULT_KIND_CLOCK_JUMP
+    rig.start()
+    rig.control_plane.want(fault(1, 3, jump, clock_offset=duration_pb2.Duration(seconds=-3600)))
+    await eventually(off_by(-3600), "its heartbeats are an hour late")
+    await eventually(off_by(0), "the jump ends by the time limit, which does not hang on that clock")
+    rig.control_plane.want(fault(2, 600, jump, clock_offset=duration_pb2.Duration(seconds=600)))
+    await eventually(off_by(600), "its heartbeats are ten minutes early")
+    await rig.kill()
+    rig.start()
+    await eventually(off_by(0), "the next agent lives by the host's clock")
+    await eventually(
+        lambda: rig.control_plane.events.count("FaultEnded") >= 2, f"both ends: {rig.control_plane.events}"
+    )
+
+
 _CONNECT = """
 import socket, sys, time
 began = time.monotonic()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -32,12 +33,16 @@ async def _none_is_left() -> AsyncIterator[None]:
             await process.communicate()
 
 
-async def start(path: Path, **settings: object) -> asyncio.subprocess.Process:
+async def start(
+    path: Path, environment: Mapping[str, str] | None = None, **settings: object
+) -> asyncio.subprocess.Process:
     values = {"run_dir": str(path), "state_dir": str(path / "state"), "https_listen": [], "peer_listen": ""} | settings
     file = path / "edge.toml"
     file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agent.edge.main", "run", "--config", str(file), stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "agent.edge.main", "run", "--config", str(file)),
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | (environment or {}),
     )
     STARTED.append(process)
     return process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
@@ -185,8 +186,8 @@ class Rig:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    async def spawn(self, port: int, workers: int = 1) -> asyncio.subprocess.Process:
-        """The program in its own process, at a port."""
+    async def spawn(self, port: int, workers: int = 1, **environment: str) -> asyncio.subprocess.Process:
+        """The program in its own process, at a port; `environment` is added to this one's."""
         self.join()
         config = self.path / "dns.toml"
         config.write_text(
@@ -194,7 +195,10 @@ class Rig:
             f'state_dir = "{self.path}/state"\nmetrics_listen = ""\nworkers = {workers}\n'
         )
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "routing.main", "run", "--config", str(config), cwd=REPOSITORY, stderr=-3
+            *(sys.executable, "-m", "routing.main", "run", "--config", str(config)),
+            cwd=REPOSITORY,
+            stderr=-3,
+            env=os.environ | environment,
         )
 
     async def call(self, *arguments: str) -> tuple[int, str, str]:

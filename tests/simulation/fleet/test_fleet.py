@@ -16,7 +16,7 @@ from tests.simulation.seeds import more_seeds
 
 V4 = Family.IPV4
 QUICK = 16
-SEEDS = [*range(QUICK), *(pytest.param(n, marks=pytest.mark.drill) for n in range(QUICK, more_seeds()))]
+SEEDS = [*range(QUICK), *(pytest.param(n, marks=pytest.mark.drill) for n in more_seeds(QUICK))]
 FAULTS_S = 60.0
 CONVERGED_S = 300.0
 """After the last fault: the longest hold of the damping, a rollout's deadlines, and the recovery of a drill."""

@@ -35,7 +35,7 @@ def test_an_hour_of_loss_withdraws_nothing(seed: int) -> None:
     assert [server.log for server in world.servers] == [[], []]
 
 
-CUTS = [*range(150), *(pytest.param(n, marks=pytest.mark.drill) for n in range(150, more_seeds()))]
+CUTS = [*range(150), *(pytest.param(n, marks=pytest.mark.drill) for n in more_seeds(150))]
 
 
 @pytest.mark.parametrize("seed", CUTS, ids=lambda seed: f"seed-{seed}-")

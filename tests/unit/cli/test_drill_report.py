@@ -7,6 +7,7 @@ import html.parser
 from cli.drill_page import as_html
 from cli.drill_picture import spans_of
 from cli.drill_report import as_text, bound_s, checks, compared, stages
+from cli.drill_summary import summary
 
 RUN = {
     "name": "drills/cut-eu/runs/3",
@@ -180,3 +181,23 @@ def test_spans_of_clients_that_began_anew_take_nothing_back() -> None:
     counts = [(1, 10, 0), (2, 11, 1), (3, 1, 0), (4, 12, 1)]
     client = {"samples": [{"after": f"{at}s", "requests": str(n), "failed": str(bad)} for at, n, bad in counts]}
     assert [(s.begin_s, s.end_s, s.requests, s.failed) for s in spans_of(client)] == [(1, 2, 1, 1), (2, 4, 1, 0)]
+
+
+def test_the_page_begins_with_sentences() -> None:
+    text = summary(RUN, checks(RUN, 2.0))
+    assert text.startswith(
+        "For 30 s at most eu was cut off from everything. After 1.80 s no DNS answer named eu, within the computed"
+    )
+    assert "within the computed bound of 2.15 s" in text
+    assert "Of 200 requests of clients 160 were answered." in text
+    assert "Not everything was as before" in text
+    assert text.split(".")[0] in as_html(RUN, 2.0)
+    assert "<span class=met>held</span>" in as_html(RUN, 2.0)
+    assert "<span class=missed>exceeded</span>" in as_html(RUN | {"cut_proven_within": "1s"}, 2.0)
+    day = summary(GAME_DAY | {"requests": "30", "failed_requests": "3"}, checks(GAME_DAY, 0.0))
+    assert "After 5.00 s no DNS answer named us-1." in day
+    assert "For 8 s at most us-1 had its edge killed and kept down." in day
+    assert "The bad release was rolled back by itself after 6.0 s." in day
+    assert "Nobody was without an answer for longer than 4.0 s, in eu." in day
+    assert summary({}, []) == ""
+    assert "All 5 requests of clients were answered." in summary({"marks": [{}], "requests": "5"}, [])

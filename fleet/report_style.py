@@ -1,4 +1,4 @@
-"""How the page of a drill's report looks: light, dark, and on paper. No text is told by its colour alone."""
+"""How the pages of reports on drills look: light, dark, and on paper. No text is told by its colour alone."""
 
 from __future__ import annotations
 
@@ -65,4 +65,8 @@ stroke-width:1.5}.ok{fill:var(--okbg);background:var(--okbg)}.some{fill:var(--wa
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;margin:.6rem 0 0;padding:0;color:var(--soft);
 font-size:.85rem}.dot,.box{display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.4rem}
 .box{border-radius:2px}
+.bar{fill:var(--accent)}.beyond{fill:var(--warn)}.wide{width:56%}
+h1+.verdict{margin-top:.8rem}.bound{stroke:var(--bad);stroke-width:2;stroke-dasharray:5 4}
+.below{font-weight:400;color:var(--soft);font-size:.85rem}a{color:var(--accent)}.summary{margin:0 0 1.1rem;
+max-width:52rem;font-size:1.05rem}
 """
