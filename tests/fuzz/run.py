@@ -12,7 +12,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["agent.edge.core"]):
+with atheris.instrument_imports(
+    include=["agent.edge.core", "agent.decode", "agent.decode_faults", "agent.decode_options", "agent.core"]
+):
     from tests.fuzz.targets import SEEDS, TARGETS
 
 

@@ -25,7 +25,7 @@ from agent.edge.core.entry_codec import Striped
 from agent.edge.core.headers import HeaderList, Origin, encode_head, fields_of, to_upstream
 from agent.edge.core.partial import Parts, Place
 from agent.edge.core.request_head import Refused, check
-from tests.fuzz import http2_targets, quick_targets
+from tests.fuzz import agent_targets, http2_targets, quick_targets
 
 NOW: Final = 1_750_000_000.0
 RULES: Final = CacheRules(query_ignore=(b"utm_*",), query_sort=True, negative_s=10, heuristic_max_s=60)
@@ -207,6 +207,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "http2-frames": http2_targets.frames,
     "http2-blocks": http2_targets.blocks,
     **quick_targets.TARGETS,
+    **agent_targets.TARGETS,
 }
 SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     "request": (
@@ -226,4 +227,5 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     "http2-frames": http2_targets.SEEDS["frames"],
     "http2-blocks": http2_targets.SEEDS["blocks"],
     **quick_targets.SEEDS,
+    **agent_targets.SEEDS,
 }
