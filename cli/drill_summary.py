@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cli.drill_report import Check
-from cli.drill_steps import duration_s, extent_of, fault_of, seconds_of, steps_of
+from cli.drill_steps import begin_s, duration_s, extent_of, fault_of, seconds_of, steps_of
 
 Json = dict[str, Any]
 
@@ -36,11 +36,12 @@ def summary(run: Json, found: list[Check]) -> str:
 
 def _sentences(run: Json, found: list[Check]) -> Iterator[str]:
     steps = steps_of(run.get("spec", {}))
-    for step in steps:
+    for number, step in enumerate(steps, 1):
         deed, program = _DEEDS.get(fault_of(step), "was broken"), str(step.get("program", ""))
         extent = extent_of(step) if not program else ""
         deed = deed.format({"dockerd": "Docker Engine", "dns": "DNS server"}.get(program, program))
-        yield f"For {duration_s(step):g} s at most {_who(step)} {deed}{f' ({extent})' if extent else ''}."
+        lasted = _lasted(run, number if len(steps) > 1 else 0, step)
+        yield f"For {lasted} {_who(step)} {deed}{f' ({extent})' if extent else ''}."
     yield from _withdrawals(found, [_who(step) for step in steps])
     yield from _clients(run)
     back = [check.measured_s for check in found if "back in every" in check.what]
@@ -50,6 +51,14 @@ def _sentences(run: Json, found: list[Check]) -> Iterator[str]:
         yield f"All was as before within {max(0.1, worst_s):.1f} s of the end of {faults}."
     elif back:
         yield "Not everything was as before when the run ended."
+
+
+def _lasted(run: Json, number: int, step: Json) -> str:
+    """How long a fault lasted, as far as that is known."""
+    for mark in run.get("marks", []):
+        if mark.get("stage") == "healed" and int(mark.get("step", 0)) == number:
+            return f"{max(0.0, seconds_of(mark.get('after', '')) - begin_s(step)):.1f} s"
+    return f"{duration_s(step):g} s at most"
 
 
 def _who(step: Json) -> str:

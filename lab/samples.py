@@ -91,12 +91,14 @@ def clients_of(region: str, samples: Sequence[Sample], since: float) -> Clients:
 
 
 def course(samples: Sequence[Sample], since: float) -> tuple[tuple[float, int, int], ...]:
-    """In the course of time, in seconds since then: how many requests had ended, and how many of those had failed."""
-    ended = sorted((max(0.0, sample.ended - since), sample.ok) for sample in samples)
-    apart_s = max(_APART_S, ended[-1][0] / _COURSE_MAX) if ended else _APART_S
+    """In the course of time, in seconds since then: how many requests had begun, and how many of those failed."""
+    begun = sorted((max(0.0, sample.at - since), sample.ok) for sample in samples)
+    apart_s = max(_APART_S, begun[-1][0] / _COURSE_MAX) if begun else _APART_S
     found, requests, failed = [(0.0, 0, 0)], 0, 0
-    for index, (after_s, ok) in enumerate(ended):
-        requests, failed = requests + 1, failed + (not ok)
-        if after_s >= found[-1][0] + apart_s or index == len(ended) - 1:
+    for index, (after_s, ok) in enumerate(begun):
+        if after_s >= found[-1][0] + apart_s:
             found.append((round(after_s, 3), requests, failed))
+        requests, failed = requests + 1, failed + (not ok)
+        if index == len(begun) - 1:
+            found.append((round(after_s + 0.001, 3), requests, failed))
     return tuple(found)

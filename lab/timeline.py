@@ -64,7 +64,7 @@ class DrillReport:
     failures: tuple[str, ...]
     clients: Clients | None = None
     course: tuple[tuple[float, int, int], ...] = ()
-    """Seconds since the fault, requests that had ended by then, and those that had failed."""
+    """Seconds since the fault, requests that had begun by then, and those of them that failed."""
 
     @property
     def passed(self) -> bool:

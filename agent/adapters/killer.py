@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 NAME: Final = "drill-killed.json"
 _LOOK_S: Final = 0.4
+_ENGINE: Final = "dockerd"
 _END_S: Final = 5.0
 _PROC: Final = Path("/proc")
 _UNIT: Final = re.compile(r"/system\.slice/(?:[^\n]*/)?([^/\n]+\.service)", re.MULTILINE)
@@ -52,6 +53,7 @@ class Killer:
         self._kill_containers = kill_containers
         self._watch: threading.Thread | None = None
         self._over = threading.Event()
+        self._down: tuple[str, ...] = ()
 
     def begin(self, program: str) -> None:
         """The program is dead when this returns; the agent never returns. Raises FAILED_PRECONDITION when it does not
@@ -73,8 +75,11 @@ class Killer:
         restarts = {program: self._commands(program, of[0].pid) for program, of in found.items() if of}
         if not restarts:
             raise failed_precondition("PROGRAM_DOWN", "no program of the fleet but the agent runs on this host")
+        # The engine is needed for its containers; all else goes at once, as when the power goes.
+        self._keep_down(restarts, spared=_ENGINE)
         self._kill_containers()
-        self._keep_down(restarts)
+        self._down = tuple(restarts)
+        _kill(self._down)
 
     def end(self) -> None:
         """What was killed runs again. Raises UNAVAILABLE while it does not; it may be repeated."""
@@ -100,13 +105,22 @@ class Killer:
             raise LocciError(Code.UNAVAILABLE, "PROGRAM_STAYS_DOWN", message)
         self._path.unlink(missing_ok=True)
 
-    def _keep_down(self, restarts: dict[str, Commands]) -> None:
+    def _keep_down(self, restarts: dict[str, Commands], spared: str = "") -> None:
         write_atomic(self._path, json.dumps(restarts).encode())
         self._over = threading.Event()
-        _kill(restarts)
+        self._down = tuple(program for program in restarts if program != spared)
+        _kill(self._down)
         # A daemon: what an agent that ends leaves undone is for the next one.
-        self._watch = threading.Thread(target=_watch, args=(tuple(restarts), self._over), daemon=True)
+        self._watch = threading.Thread(target=self._look, args=(self._over,), daemon=True)
         self._watch.start()
+
+    def _look(self, over: threading.Event) -> None:
+        """Kills what init starts again, until it is over."""
+        while not over.wait(_LOOK_S):
+            try:
+                _kill(self._down)
+            except (LocciError, OSError) as error:
+                log.error("program_not_killed", **{telemetry.REASON: str(error)})
 
     def _commands(self, program: str, pid: int) -> Commands:
         """What starts a program again. Raises FAILED_PRECONDITION when nothing is known to."""
@@ -137,17 +151,8 @@ def _read(pid: int) -> str:
         return ""
 
 
-def _kill(programs: Any) -> None:
+def _kill(programs: Sequence[str]) -> None:
     everything = processes()
     for program in programs:
         for process in processes_of(program, everything):
             send(process, signal.SIGKILL, program)
-
-
-def _watch(programs: Sequence[str], over: threading.Event) -> None:
-    """Kills what init starts again, until it is over."""
-    while not over.wait(_LOOK_S):
-        try:
-            _kill(programs)
-        except (LocciError, OSError) as error:
-            log.error("program_not_killed", **{telemetry.REASON: str(error)})

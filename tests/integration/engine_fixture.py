@@ -113,7 +113,7 @@ class EngineHost:
             *("--userland-proxy=false", "--log-level", "warn"),
             *(("--live-restore",) if self._live_restore else ()),
         )
-        wait_for(self._answers, "dockerd answers", READY_DEADLINE_S)
+        wait_for(self.answers, "dockerd answers", READY_DEADLINE_S)
 
     def kill_engine(self) -> None:
         """kill -9 of dockerd; containers live on."""
@@ -235,7 +235,7 @@ class EngineHost:
             kill(identity)
             wait_gone([identity])
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             with contextlib.closing(self.client()) as client:
                 return bool(client.ping())

@@ -14,7 +14,7 @@ from agent.adapters.host_processes import processes_of
 from agent.adapters.killer import NAME, unit_of
 from lab.machine import clean_environment
 from locci.v1 import drill_pb2
-from tests.integration.agent.rig import Rig, eventually, until
+from tests.integration.agent.rig import Rig, eventually, replica, until
 from tests.integration.agent.test_faults import fault, rules
 
 pytestmark = pytest.mark.lab
@@ -76,6 +76,33 @@ async def test_a_killed_program_stays_down_and_is_started_again_also_by_the_next
         assert await redis.is_down()
         rig.start()
         await until(redis.runs, "the next agent starts it again")
+    finally:
+        await rig.kill()
+        redis.stop()
+
+
+async def test_a_host_that_loses_everything_has_it_again_also_by_the_next_agent(rig: Rig, image: str) -> None:
+    redis = Redis(rig)
+    redis.start()
+    settings(rig, f'[restart_commands]\nredis = ["{redis.script}"]\ndockerd = []\n')
+    try:
+        rig.start()
+        rig.control_plane.want(replica(image))
+        await eventually(rig.control_plane.ready, "it runs")
+        rig.control_plane.want(replica(image), fault(1, 600, drill_pb2.FAULT_KIND_NODE_KILLED))
+        await eventually(lambda: "FaultBegan" in rig.control_plane.events, "everything is dead")
+        assert await redis.is_down()
+        assert not await asyncio.to_thread(rig.host.answers)
+        await rig.kill()
+        await asyncio.to_thread(rig.host.kill_engine)
+        assert await redis.is_down()
+        rig.start()
+        await until(redis.runs, "the next agent starts it again")
+        # As its supervisor would.
+        await asyncio.to_thread(rig.host.start_engine)
+        await eventually(lambda: "FaultEnded" in rig.control_plane.events, "its end is told")
+        assert not (rig.state / NAME).exists()
+        await eventually(rig.control_plane.ready, "the replica runs again")
     finally:
         await rig.kill()
         redis.stop()

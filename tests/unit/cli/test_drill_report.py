@@ -196,7 +196,7 @@ def test_the_page_begins_with_sentences() -> None:
     assert "<span class=missed>exceeded</span>" in as_html(RUN | {"cut_proven_within": "1s"}, 2.0)
     day = summary(GAME_DAY | {"requests": "30", "failed_requests": "3"}, checks(GAME_DAY, 0.0))
     assert "After 5.00 s no DNS answer named us-1." in day
-    assert "For 8 s at most us-1 had its edge killed and kept down." in day
+    assert "For 8.0 s us-1 had its edge killed and kept down." in day
     assert "The bad release was rolled back by itself after 6.0 s." in day
     assert "Nobody was without an answer for longer than 4.0 s, in eu." in day
     assert summary({}, []) == ""

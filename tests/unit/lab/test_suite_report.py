@@ -98,7 +98,8 @@ def test_a_gap_counts_from_the_last_good_answer_or_the_fault() -> None:
     asked = [(0.5, False), (1.0, False), (2.0, True), (3.0, True), (3.5, False), (4.5, True)]
     samples = [Sample(at=100.0 + at, seconds=0.1, ok=ok) for at, ok in asked]
     assert clients_of("eu", samples, 100.0) == Clients("eu", 6, 3, 0, 2.1)
-    assert course(samples, 100.0)[-1] == (4.6, 6, 3)
+    assert course(samples, 100.0)[:3] == ((0.0, 0, 0), (0.5, 0, 0), (1.0, 1, 1))
+    assert course(samples, 100.0)[-1] == (4.501, 6, 3)
     assert course([], 100.0) == ((0.0, 0, 0),)
     many = [Sample(at=float(at), seconds=0.0, ok=True) for at in range(1000)]
     assert len(course(many, 0.0)) <= 102
