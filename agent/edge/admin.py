@@ -43,6 +43,12 @@ class EdgeCollector:
             ("cache_entries", "Entries of the cache in RAM.", len(state.store)),
             ("cache_evictions", "Entries that gave way to others so far.", state.store.evicted),
             ("fills", "Fetches in progress that fill the cache.", len(state.fills)),
+            (
+                "fill_bytes",
+                "Bytes of fetches in progress that may be stored.",
+                state.fill_bytes,
+            ),
+            ("tasks", "Tasks of the worker: requests that wait for something, and its own.", len(asyncio.all_tasks())),
             ("generation", "Generation of the configuration that is served.", state.table.generation),
             ("draining", "1 while the worker ends.", int(state.draining)),
         )

@@ -80,11 +80,15 @@ class BodyReader:
         self.buffered = 0
         self._unpause()
 
+    def release(self) -> None:
+        """Whoever was to be told of pauses is gone."""
+        self._pause = self._resume = _nobody
+
     async def read(self) -> bytes:
         """What has come since the last call; b"" at the end. Raises Refused when the body is too large or slow."""
         while not self._chunks:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.again()
             if self.complete:
                 return b""
             self._waiter = asyncio.get_running_loop().create_future()
@@ -103,6 +107,10 @@ class BodyReader:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _nobody() -> None:
+    """Who is told when there is nobody."""
 
 
 class ReplayBody:

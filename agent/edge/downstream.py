@@ -77,12 +77,14 @@ class ClientConnection(Leaving):
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.closed(self)
         self._deaf = True
+        del self._parser  # each holds the other
         self._queue.clear()
         self._wake_writer()
         if self._tunnel is not None:
             self._tunnel.client_lost()
         if self._relay is not None:
             self._relay.abandon()
+            self._relay = None
         if self._task is not None:
             self._task.cancel()
         if self._large is not None:

@@ -314,7 +314,10 @@ class Exchange:
         if leads:
             fill.leader, fill.early = reader, functools.partial(client.send_early, request)
         try:
-            outcome = await asyncio.shield(fill.outcome)
+            await asyncio.wait((fill.outcome,))
+            if isinstance(refusal := fill.outcome.exception(), Refused):
+                raise refusal.again()
+            outcome = fill.outcome.result()
             if isinstance(outcome, Shared) and fill.fits(head.fields) and (leads or outcome.for_all):
                 member = self._member(outcome, found.why, collapsed=not leads)
                 own = outcome.own if leads else []

@@ -235,7 +235,7 @@ class Fetcher:
                 else:
                     incoming = await self._attempt(candidate, request)
             except UpstreamError as error:
-                last = error
+                last = error.again()
                 candidate.endpoint.failed(state.clock.monotonic(), reached=error.sent)
                 if not (error.timed_out and error.sent):  # an app that is slow says nothing of the way to it
                     candidate.endpoint.lost(str(error))
@@ -410,11 +410,12 @@ async def _head_or_refusal(connection: UpstreamConnection, pump: asyncio.Task[No
     head = asyncio.ensure_future(connection.head())
     try:
         await asyncio.wait((head, pump), return_when=asyncio.FIRST_COMPLETED)
-        if pump.done() and not head.done() and isinstance(pump.exception(), Refused):
-            pump.result()
+        if pump.done() and not head.done() and isinstance(refusal := pump.exception(), Refused):
+            raise refusal.again()
         await head
     finally:
         head.cancel()
+        del head  # it holds what it raised, and that this frame
 
 
 async def _send_body(connection: UpstreamConnection, body: ReplayBody, request: Outgoing) -> None:

@@ -142,6 +142,9 @@ class Fill:
     def leave(self, reader: Reader) -> None:
         """Someone has all, or has gone."""
         self.readers.discard(reader)
+        self._taken.pop(reader, None)
+        if reader is self.leader:
+            self.leader = self.early = None  # each holds the other
         self._wake_producer()
         if self._loans is not None and not self.readers:
             self._loans.back(self._loan, self._lent)

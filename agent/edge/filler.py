@@ -107,7 +107,7 @@ class Filler:
                 await self._from_endpoint(fill)
         except Refused as refusal:
             if not self._use_stale(fill):
-                fill.outcome.set_exception(refusal)
+                fill.outcome.set_exception(refusal.again())
         finally:
             if not fill.outcome.done():
                 fill.outcome.set_exception(Refused(503, "the edge is stopping", close=True))

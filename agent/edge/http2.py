@@ -99,6 +99,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.closed(self)
         self._abandon_all()
+        self._core.leave_alone()
 
     def _abandon_all(self) -> None:
         for stream in list(self._streams.values()):
@@ -184,7 +185,7 @@ class Http2Connection(asyncio.Protocol):
     def _understood(self, block: Block) -> Known | None:
         """What a request without a body means; None when it is refused."""
         state = self.state
-        heads, fields = state.heads(KIND), tuple(block.fields)
+        heads, fields = state.known_heads.of(KIND), tuple(block.fields)
         found = heads.get(fields)
         if found is None:
             try:
@@ -193,7 +194,7 @@ class Http2Connection(asyncio.Protocol):
                 return None
             found = (head, state.key(self._listener.scheme, head.host, head.target))
             if block.size <= SHARED_BYTES_MAX:
-                state.remember_head(KIND, fields, *found)
+                state.known_heads.remember(KIND, fields, block.size, *found)
         block.known = known = Known(state.table, *found)
         return known
 
@@ -300,6 +301,9 @@ class Http2Connection(asyncio.Protocol):
         self._streams.pop(stream.number, None)
         self._ready.pop(stream.number, None)
         self._priorities.pop(stream.number, None)
+        if stream.body is not None:
+            stream.body.discard()
+            stream.body.release()
         if self._core.refuses and not self._streams and self.now() >= self._leaves_at:
             self._end()
 

@@ -255,8 +255,11 @@ class Stream(Responder):
         self._wake()
         if self.body is not None:
             self.body.discard()
-        if self.task is not None and self.task is not asyncio.current_task():
-            self.task.cancel()
+            self.body.release()
+        task = self.task
+        if task is not None and task is not asyncio.current_task():
+            self.task = None  # one that has not begun would never say that it is over
+            task.cancel()
 
     def _taken_too_slowly(self, now: float) -> bool:
         """Whether the client opens its windows for nothing, or for less than it must take."""

@@ -47,16 +47,21 @@ class Pool:
             context = self._tls.client_context()
             if context is None:
                 raise UpstreamError(f"{address}: this edge has no identity to show", sent=False, began=False)
+        connection = UpstreamConnection(address, self._loop)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(address, self._loop),
+                await self._loop.create_connection(
+                    lambda: connection,
                     host,
                     int(port),
                     ssl=context,
                     server_hostname="" if context is not None else None,
                 )
+        except asyncio.CancelledError:
+            connection.give_up()
+            raise
         except (OSError, TimeoutError) as error:
+            connection.give_up()
             why = "no connection in time" if isinstance(error, TimeoutError) else str(error)
             raise UpstreamError(f"{address}: {why}", sent=False, began=False) from error
         if candidate.peer is not None and (why := self._tls.stranger(connection.transport, candidate.peer)):

@@ -59,7 +59,7 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         self.scheme = scheme
         self._kind = b"peer" if peer else scheme
         self._parser = httptools.HttpRequestParser(self)
-        self._heads = state.heads(self._kind)
+        self._heads = state.known_heads.of(self._kind)
         self._deaf = False
         """Nothing more is read."""
         self._data_at = loop.time()
@@ -136,7 +136,7 @@ class RequestReader(asyncio.Protocol, abc.ABC):
         """A client that asks alike again is not parsed again: parsing depends on nothing but these bytes."""
         head = self._head
         if not head.has_body and not head.upgrade and head.keep_alive and data.endswith(b"\r\n\r\n"):
-            self._state.remember_head(self._kind, data, head, self._key)
+            self._state.known_heads.remember(self._kind, data, len(data), head, self._key)
 
     def _malformed(self, error: httptools.HttpParserError) -> None:
         if self._deaf:

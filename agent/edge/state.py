@@ -7,7 +7,6 @@ import math
 import random
 import secrets
 from collections import Counter
-from collections.abc import Hashable
 from typing import TYPE_CHECKING, assert_never
 
 from agent.edge.core import cache_key, http_date
@@ -16,6 +15,7 @@ from agent.edge.core.cache_rules import NO_RULES
 from agent.edge.core.entry import StoredResponse, Variants, made_stale
 from agent.edge.core.headers import traceparent
 from agent.edge.core.http_rules import NO_HTTP_RULES
+from agent.edge.core.known_heads import KnownHeads
 from agent.edge.core.memory_store import MemoryStore
 from agent.edge.core.purges import Effect
 from agent.edge.core.request_head import RequestHead
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from agent.edge.fill import Fill
     from agent.edge.rates import Rates
 
-HEADS_MAX = 8192
 UNCACHEABLE_MAX = 10_000
 UNCACHEABLE_S = 5.0
 
@@ -43,7 +42,6 @@ class EdgeState:
 
     __slots__ = (
         "_date",
-        "_heads",
         "_request_numbers",
         "_request_prefix",
         "_uncacheable",
@@ -58,6 +56,7 @@ class EdgeState:
         "fills",
         "forgotten",
         "https_port",
+        "known_heads",
         "loans",
         "monotonic",
         "part_fills",
@@ -98,7 +97,7 @@ class EdgeState:
         """None when no rate is limited."""
         self.https_port = 0
         """Where plain requests are sent to; 0 when there is no listener with TLS."""
-        self._heads: dict[bytes, dict[Hashable, tuple[RequestHead, bytes]]] = {}
+        self.known_heads = KnownHeads()
         self.fills: dict[bytes, Fill] = {}
         self.part_fills: dict[bytes, dict[bytes, Fill]] = {}
         """Fetches of parts, by primary key and by what is wanted of it."""
@@ -134,8 +133,7 @@ class EdgeState:
                 break
         self._take_orders(before)
         self._uncacheable.clear()
-        for heads in self._heads.values():  # keys follow the rules of the table; readers hold these very dicts
-            heads.clear()
+        self.known_heads.clear()  # keys follow the rules of the table
 
     def _take_orders(self, before: Table) -> None:
         """Compares what is stored anew with orders to purge and rules; nobody joins a fetch that they came after."""
@@ -219,18 +217,6 @@ class EdgeState:
     def trace(self) -> bytes:
         """A trace context that begins here."""
         return traceparent(self.rng.getrandbits(192))
-
-    def heads(self, kind: bytes) -> dict[Hashable, tuple[RequestHead, bytes]]:
-        """Requests without a body by their very bytes, or by all their fields: a client that asks alike is not parsed
-        again. On another kind of connection the same bytes mean something else."""
-        return self._heads.setdefault(kind, {})
-
-    def remember_head(self, kind: bytes, raw: Hashable, head: RequestHead, key: bytes) -> None:
-        """Keeps a request by what it is made of."""
-        heads = self.heads(kind)
-        if len(heads) >= HEADS_MAX:
-            heads.clear()
-        heads[raw] = (head, key)
 
     def key(self, scheme: bytes, host: bytes, target: bytes) -> bytes:
         """The primary key of a target, by the rules of the app that has the host."""

@@ -27,6 +27,10 @@ class UpstreamError(Exception):
         self.began = began
         self.timed_out = timed_out
 
+    def again(self) -> UpstreamError:
+        """The same, to be raised by who keeps this one: an exception holds all that was there when it was raised."""
+        return UpstreamError(str(self), sent=self.sent, began=self.began, timed_out=self.timed_out)
+
 
 Early = Callable[[int, HeaderList], None]
 """Gets status and fields of an interim response."""
@@ -153,7 +157,7 @@ class UpstreamConnection(asyncio.Protocol):
     def begin(self, method: bytes, data: bytes, timeout_s: float) -> None:
         """Sends a request's head, and the body too when it is short."""
         if self._error is not None:
-            raise self._error
+            raise self._error.again()
         assert not self._busy
         self._reset(method)
         self._busy, self._fresh = True, False
@@ -190,14 +194,14 @@ class UpstreamConnection(asyncio.Protocol):
     async def write(self, data: bytes) -> None:
         """Sends more of the body, at the endpoint's pace."""
         if self._error is not None:
-            raise self._error
+            raise self._error.again()
         self.deadline = self._loop.time() + self._timeout_s
         self.transport.write(data)
         while not self._writable and self._error is None:
             self._write_waiter = self._loop.create_future()
             await self._write_waiter
         if self._error is not None:
-            raise self._error
+            raise self._error.again()
 
     # ---- the response
 
@@ -248,11 +252,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     async def _wait(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise self._error.again()
         self._waiter = self._loop.create_future()
         await self._waiter
         if self._error is not None and not self._chunks and not self.complete:
-            raise self._error
+            raise self._error.again()
 
     @property
     def reusable(self) -> bool:
@@ -282,6 +286,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._fail("closed")
         if self._transport is not None:
             self._transport.abort()
+
+    def give_up(self) -> None:
+        """There is no connection after all; a transport that was made for it may never say so."""
+        self.close()
+        self._transport = None  # each holds the other
 
     def expire(self, now: float) -> None:
         """Fails the exchange when nothing came for too long."""
@@ -347,12 +356,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.raw is not None:
+            self._parser = None
             self.raw.connection_lost(exc)
             return
         if self._busy and self.head_done and self.until_close and exc is None and self._error is None:
             self.complete = True  # RFC 9112 section 6.3, rule 8
         self._reusable = False
         self._fail("the endpoint closed the connection")
+        self._parser = None  # each holds the other
 
     def pause_writing(self) -> None:
         self._writable = False

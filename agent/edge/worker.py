@@ -19,7 +19,7 @@ from fleet import settings as fleet_settings
 from fleet.errors import Code, LocciError
 from fleet.telemetry import configure_logging
 
-GC_THRESHOLDS: Final = (20_000, 20, 20)
+GC_THRESHOLDS: Final = (20_000, 10, 5)
 """Requests make hardly any cycles, but many objects that live as long as they are cached: looking for cycles as often
 as Python does by itself costs hits of the second tier a fifteenth."""
 EXIT: Final = {Code.INVALID_ARGUMENT: 2, Code.PERMISSION_DENIED: 3}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from agent.edge.core import http2_frames, http2_request
 from agent.edge.core.hpack_decoding import Block, Decoder, HpackError
@@ -36,46 +36,11 @@ from agent.edge.core.http2_streams import (
     Open,
     Streams,
 )
+from agent.edge.core.http2_user import NOBODY, User
 
 _HEADERS: Final = int(Kind.HEADERS)
 _CONTINUATION: Final = int(Kind.CONTINUATION)
 _U32: Final = struct.Struct(">I")
-
-
-class User(Protocol):
-    """Who answers. All are called while octets are received."""
-
-    def quick(self, number: int, block: Block) -> bool:
-        """A request without a body came: True when it was answered at once, by `answer`."""
-        ...
-
-    def request(self, number: int, block: Block, ended: bool) -> None:
-        """A request came that `quick` has not answered; its body follows unless `ended`."""
-        ...
-
-    def body(self, number: int, data: bytes, cost: int) -> None:
-        """Some of a request's body came; once it has been read the client gets back `cost`, by `credit`."""
-        ...
-
-    def whole(self, number: int) -> None:
-        """A request's body has come to its end."""
-        ...
-
-    def trailing(self, number: int, fields: list[tuple[bytes, bytes]]) -> None:
-        """The trailers of a request came, whose end follows at once (section 8.1)."""
-        ...
-
-    def broken(self, number: int) -> None:
-        """A stream was reset, by either side: nothing more is taken or wanted."""
-        ...
-
-    def prioritised(self, number: int, value: bytes) -> None:
-        """The client has said how urgent a stream is, that it may have yet to open (RFC 9218 section 7)."""
-        ...
-
-    def leaves(self) -> None:
-        """The client makes no new requests; it still wants what it has asked for (section 6.8)."""
-        ...
 
 
 @dataclass(slots=True)
@@ -467,6 +432,11 @@ class Connection(Streams):
         self.out.append(http2_frames.rst_stream(number, code))
         if self._forget(number):
             self._user.broken(number)
+
+    def leave_alone(self) -> None:
+        """The user has gone: each held the other."""
+        self._user = NOBODY
+        self._quick = NOBODY.quick
 
     def forget_blocks(self) -> None:
         """Gives back the memory that the next requests would be read quicker with."""

@@ -35,6 +35,10 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a fault of ours
         self.text = text
         self.close = close
 
+    def again(self) -> Refused:
+        """The same, to be raised by who keeps this one: an exception holds all that was there when it was raised."""
+        return Refused(self.status, self.text, close=self.close)
+
 
 @dataclass(slots=True)
 class RequestHead:

@@ -35,7 +35,7 @@ def test_ready_is_who_has_something_to_serve(state: EdgeState) -> None:
     assert ask(state, b"HEAD /healthz HTTP/1.1") == (503, b"")
 
 
-def test_metrics(state: EdgeState) -> None:
+async def test_metrics(state: EdgeState) -> None:
     state.counters.plain_hits += 2
     state.counters.plain_passes += 3
     status, body = ask(state, b"GET /metrics HTTP/1.1")
