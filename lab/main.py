@@ -229,8 +229,8 @@ def drill(
 @app.command()
 def suite(
     name: Annotated[str, typer.Option("--name", help="The lab that is made for it, and taken down.")] = "suite",
-    short: Annotated[bool, typer.Option("--short", help="Only three of them, about a minute.")] = False,
-    report: Annotated[Path, typer.Option(help="Where the report goes, as JSON.")] = Path("build/drill-suite.json"),
+    short: Annotated[bool, typer.Option("--short", help="Only four of them, about a minute and a half.")] = False,
+    report: Annotated[Path, typer.Option(help="Where the report goes, as JSON; as a page beside it.")] = Path("build/drill-suite.json"),
 ) -> None:
     """Take a fresh lab through the default drills; exit code 1 when one did not pass."""
     # Here, because watching name servers takes a library that no other command needs.

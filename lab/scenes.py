@@ -9,6 +9,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Final, assert_never
 
+from fleet.errors import Code, LocciError
 from lab import links
 from lab.control import SupervisorControl
 from lab.lock import locked
@@ -93,7 +94,7 @@ class ScenePlayer:
         self._control.call("release")
 
     def _wait_programs(self, scene: SceneDrill, before: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
-        """Every program that was killed runs again, as another process."""
+        """Every program that was killed runs again, as another process, and the control plane answers."""
         killed = {(action.host, action.program) for action in scene.actions if isinstance(action, Kill)}
 
         def missing() -> list[str]:
@@ -101,6 +102,16 @@ class ScenePlayer:
             return [f"{p} on {h}" for h, p in sorted(killed) if now[h, p]["pid"] in (None, 0, before[h, p]["pid"])]
 
         _wait(lambda: not missing(), lambda: f"{', '.join(missing())} does not run again")
+        _wait(self._answers, lambda: "the control plane does not answer")
+
+    def _answers(self) -> bool:
+        try:
+            self._story.api.call("GET", "/v1/regions")
+        except LocciError as error:
+            if error.code is not Code.UNAVAILABLE:
+                raise
+            return False
+        return True
 
     def _all_served(self, loops: Sequence[ClientLoop], since: float, when: str, *, at_home: bool = False) -> None:
         """Clients of every region are served without a failure for a while, `at_home` by their own region."""

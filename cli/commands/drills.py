@@ -282,7 +282,7 @@ async def _applied(client: Client, name: str, spec: Json) -> Json:
 
 @app.command()
 def suite(
-    short: Annotated[bool, typer.Option("--short", help="Only three of them, about a minute.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Only four of them, about a minute and a half.")] = False,
 ) -> None:
     """Take a fresh lab on this machine through the default drills, with one report; it is `locci lab suite`."""
     program = external.find("lab")
