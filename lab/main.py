@@ -230,7 +230,7 @@ def drill(
 def suite(
     name: Annotated[str, typer.Option("--name", help="The lab that is made for it, and taken down.")] = "suite",
     short: Annotated[bool, typer.Option("--short", help="Only four of them, about a minute and a half.")] = False,
-    report: Annotated[Path, typer.Option(help="Where the report goes, as JSON; as a page beside it.")] = Path("build/drill-suite.json"),
+    report: Annotated[Path, typer.Option(help="As JSON; the page goes beside it.")] = Path("build/drill-suite.json"),
 ) -> None:
     """Take a fresh lab through the default drills; exit code 1 when one did not pass."""
     # Here, because watching name servers takes a library that no other command needs.

@@ -7,13 +7,16 @@ node must have stopped it. After a restart only what was written down in the sam
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
-from agent.core.model import Replica
+from agent.core.model import Container, Replica
 from agent.core.world import World
 
 START_SHARE: Final = 0.5
 """A start takes time: it begins only while so much of the lease is left."""
+OVER: Final = 0.0
+"""The lease of what is no longer wanted here, for as long as it may run: long over, and known to have been one."""
 REASON: Final = "it waits for the word of the control plane: only then may this node be the one that runs it"
 
 
@@ -25,6 +28,26 @@ def may_start(world: World, replica: Replica, now: float) -> bool:
 def is_over(world: World, replica: Replica, now: float) -> bool:
     """Whether a replica that runs has to be stopped."""
     return bool(replica.fence_after_s) and _age_s(world, replica, now) >= replica.fence_after_s
+
+
+def kept(world: World, wanted: Collection[str]) -> dict[str, float]:
+    """The leases that count when these resources are wanted. What was leased and is wanted no more is remembered until
+    its container is gone, also by the agent after this one; wanted again it needs a new lease."""
+    left = {container.resource for container in world.containers.values()}
+    found = {}
+    for resource, at in world.leases.items():
+        if resource in wanted:
+            if at > OVER:
+                found[resource] = at
+        elif resource in left or not world.containers:
+            found[resource] = OVER
+    return found
+
+
+def must_go(world: World, container: Container) -> bool:
+    """Whether a container that is not wanted has to go at once: it was leased, perhaps to others meanwhile, and an
+    agent that was started anew knows neither since when nor how long its end may take."""
+    return container.resource in world.leases and container.identity not in world.last_known
 
 
 def end_of(world: World, replica: Replica) -> float | None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import assert_never
 
+from agent.core import fence
 from agent.core import health as healths
 from agent.core.edge_view import Drain, EdgeView, edge_view
 from agent.core.messages import (
@@ -183,7 +184,7 @@ class Machine:
         world.target = target
         world.last_known.update(target.replicas)
         wanted = {replica.resource for replica in target.replicas.values()}
-        world.leases = {resource: at for resource, at in world.leases.items() if resource in wanted}
+        world.leases = fence.kept(world, wanted)
         images = {replica.image for replica in target.replicas.values()} | {held.image for held in target.images}
         world.images &= images
         world.pull_setbacks = {image: s for image, s in world.pull_setbacks.items() if image in images}

@@ -130,6 +130,8 @@ def _end(world: World, container: Container, now: float) -> Step | None:
     """The next step towards the end of a container that is not wanted."""
     if not container.running:
         return RemoveContainer(container.id, force=container.id in world.hangs)
+    if fence.must_go(world, container):
+        return StopContainer(container.id, 0.0)
     if container.id in world.drains:
         over = now >= drain_end(world, container.id)
         return StopContainer(container.id, _stop_timeout_s(world, container)) if over else None

@@ -65,8 +65,24 @@ def test_a_lease_never_gets_older_and_goes_with_its_replica() -> None:
     play = Play(Machine(leases={SINGLETON.resource: 1000.0})).boot(wanted=target(SINGLETON))
     play >> LeasesRenewed(NAME, 900.0)
     assert play.machine.world.leases == {SINGLETON.resource: 1000.0}
-    play >> SnapshotAccepted(target(revision=2))
-    assert play.machine.world.leases == {}
+    play >> SnapshotAccepted(target(revision=2)) >> SnapshotAccepted(target(SINGLETON, revision=3))
+    assert play.machine.world.leases == {}, "wanted again, it needs a new one"
+
+
+def test_what_was_leased_goes_at_once_when_the_agent_that_drained_it_ended() -> None:
+    """Its drain and its stop timeout went with that agent; the control plane may give it away as if both had begun."""
+    first = Play(Machine(leases={SINGLETON.resource: 1000.0}))
+    first.boot(running("a", SINGLETON), wanted=target(SINGLETON))
+    first >> SnapshotAccepted(target(revision=2))
+    assert [stop.timeout_s for stop in first.saw(StopContainer)] in ([], [SINGLETON.stop_timeout_s])
+    kept = dict(first.machine.world.leases)
+    second = Play(Machine(leases=kept)).boot(running("a", SINGLETON), wanted=target(revision=2))
+    assert [stop.timeout_s for stop in second.saw(StopContainer)] == [0.0]
+    second >> ContainerStopped("a")
+    other = replica(1)
+    third = Play(Machine(leases=kept)).boot(running("b", other), wanted=target(other, revision=2))
+    third >> SnapshotAccepted(target(other, revision=3))
+    assert third.machine.world.leases == {}, "it is gone"
 
 
 def test_a_host_that_stood_still_relies_on_nothing() -> None:
