@@ -20,6 +20,8 @@ from lab.suite_drills import Action, Cut, Heal, Kill, SceneDrill, Wait
 from lab.suite_report import Outcome
 
 _SERVED_S: Final = 60.0
+_AT_HOME_S: Final = 150.0
+"""A region that was out several times in ten minutes is held back for a minute and more (routing/core/verdict.py)."""
 _STEADY: Final = 15
 _RATE: Final = 8.0
 _ALL_DOWN_S: Final = 6.0
@@ -115,7 +117,7 @@ class ScenePlayer:
 
     def _all_served(self, loops: Sequence[ClientLoop], since: float, when: str, *, at_home: bool = False) -> None:
         """Clients of every region are served without a failure for a while, `at_home` by their own region."""
-        deadline = time.monotonic() + _SERVED_S
+        deadline = time.monotonic() + (_AT_HOME_S if at_home else _SERVED_S)
         for loop in loops:
             steady = partial(_steady, loop.host.region if at_home else "")
             served = loop.wait(steady, since=since, timeout_s=max(0.0, deadline - time.monotonic()))
