@@ -39,6 +39,7 @@ RESOURCE_TYPES: Final = (
     "mirrors",
     "registries",
     "replicas",
+    "revocations",
     "routes",
     "secrets",
 )
@@ -96,6 +97,7 @@ def target(snapshot: Snapshot) -> Target:
         ),
         agent_version=wanted_agent.version,
         agent_request=wanted_agent.request,
+        revoked=tuple(sorted(r.revoked_node.node for r in snapshot.of_type("revocations").values())),
     )
 
 
@@ -155,6 +157,9 @@ def _resource_problems(
         case "registry_login":
             if not (_HOST.fullmatch(resource.registry_login.host) and resource.registry_login.username):
                 yield f"host: {resource.registry_login.host!r} is no registry, or there is no user name"
+        case "revoked_node":
+            if name != f"revocations/{resource.revoked_node.node}":
+                yield f"its content belongs to revocations/{resource.revoked_node.node}"
         case "image":
             if not _IMAGE.fullmatch(resource.image.image):
                 yield f"image: {resource.image.image!r} is not an image by digest"

@@ -61,6 +61,7 @@ def edge_config(generation: int, view: EdgeView, facts: IdentityFacts, identity_
         region=facts.region,
         identity_dir=str(identity_dir),
         trust_domain=facts.trust_domain,
+        revoked_nodes=view.revoked,
     )
     for served in view.routes:
         route = config.routes.add(app=served.route.app, hostnames=served.route.hostnames)

@@ -24,6 +24,7 @@ from fleet.snapshot import snapshot_hash
 from locci.v1 import app_pb2, manifest_pb2, node_pb2, release_pb2, resource_pb2, routing_pb2
 
 PROBE_PORT: Final = 80
+REVOKED: Final = node_pb2.NODE_CONDITION_REVOKED
 
 TYPES: Final = {
     node_pb2.NODE_ROLE_EDGE: (
@@ -38,6 +39,7 @@ TYPES: Final = {
         "faults",
         "drillclients",
         "agentversions",
+        "revocations",
     ),
     node_pb2.NODE_ROLE_DNS: ("regions", "hostnames", "zones", "zonekeys", "latencies"),
 }
@@ -173,6 +175,9 @@ class Publication:
             case "latencies":
                 rows = self._state.client_latencies.items()
                 return (resource_pb2.Resource(name=name, client_latencies=row) for name, row in rows)
+            case "revocations":
+                revoked = (name for name, n in self._state.nodes.items() if n.condition == REVOKED)
+                return (_revocation(last_part(name)) for name in revoked)
             case "zonekeys":
                 return fleet_resources.zone_keys(self._state, self._vault)
             case "certificates":
@@ -428,3 +433,7 @@ def _named(resources: Iterable[resource_pb2.Resource]) -> Resources:
         resource.version = hashlib.sha256(content).hexdigest()[:32]
         result[resource.name] = resource
     return result
+
+
+def _revocation(node: str) -> resource_pb2.Resource:
+    return resource_pb2.Resource(name=f"revocations/{node}", revoked_node=resource_pb2.RevokedNode(node=node))

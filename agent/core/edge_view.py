@@ -32,6 +32,8 @@ class EdgeView:
 
     routes: tuple[EdgeRoute, ...] = ()
     certificates: tuple[Certificate, ...] = ()
+    revoked: tuple[str, ...] = ()
+    """Nodes that are believed no more."""
 
     def endpoint(self, container_id: str) -> Endpoint | None:
         """The endpoint of a container; None when the edge does not know it."""
@@ -74,6 +76,7 @@ def edge_view(
     ready: Iterable[tuple[Replica, Container]],
     drains: Iterable[Drain],
     certificates: tuple[Certificate, ...] = (),
+    revoked: tuple[str, ...] = (),
 ) -> EdgeView:
     """The view in which ready replicas get requests and draining ones end theirs."""
     local: dict[str, list[Endpoint]] = {}
@@ -95,4 +98,5 @@ def edge_view(
             for route in sorted(routes, key=lambda route: route.app)
         ),
         certificates,
+        revoked,
     )

@@ -323,7 +323,8 @@ class Machine:
         if world.target is None or not self._engine.seen:
             return
         ready = [(world.replicas[i], c) for i, c in chosen.items() if world.is_ready(c)]
-        view: EdgeView = edge_view(world.target.routes, ready, world.drains.values(), world.target.certificates)
+        target, drains = world.target, world.drains.values()
+        view: EdgeView = edge_view(target.routes, ready, drains, target.certificates, target.revoked)
         if not self._published or view != world.served:
             self._published = True
             self._generation += 1

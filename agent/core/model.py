@@ -161,6 +161,8 @@ class Target:
     """Version of the agent that is to run; empty for whichever does."""
     agent_request: str = ""
     """The upgrade of the fleet that wants it; empty for none."""
+    revoked: tuple[str, ...] = ()
+    """Nodes that are believed no more."""
 
 
 class ContainerState(Enum):

@@ -109,7 +109,9 @@ class Worker:
         self._rates.adopt(table)
         self.state.rates = self._rates if self._rates.active else None
         self._client_tls.take(table.certificates)
-        self._tls.configure(table.identity_dir, table.trust_domain)
+        if self._tls.configure(table.identity_dir, table.trust_domain, table.revoked):
+            self._peers.expel_strangers()
+            self._pool.forget_peers()
         self._refresh_identity()
         self.state.counters.config_applied_total += 1
 

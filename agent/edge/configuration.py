@@ -37,6 +37,7 @@ def table_of(config: edge_pb2.EdgeConfig, workers: int = 1) -> routing.Table:
         config.identity_dir,
         tuple(_route(route, workers) for route in config.routes),
         [_certificate(certificate) for certificate in config.certificates],
+        frozenset(config.revoked_nodes),
     )
     problems = routing.problems(found)
     if not config.generation:

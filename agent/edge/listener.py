@@ -98,6 +98,12 @@ class Listener:
     def _protocol(self, address: bytes = b"") -> asyncio.Protocol:
         return ClientConnection(self, address) if self._clients is None else Negotiated(self, address)
 
+    def expel_strangers(self) -> None:
+        """Ends connections of nodes that are believed no more."""
+        for connection in list(self.connections):
+            if self._peers is not None and self._peers.stranger(connection.transport, None):
+                connection.transport.abort()
+
     def opened(self, connection: Connection) -> None:
         """A connection came; one too many is told so."""
         counters = self.state.counters

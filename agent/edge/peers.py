@@ -17,16 +17,20 @@ class PeerTls:
     def __init__(self) -> None:
         self._directory: IdentityDirectory | None = None
         self._trust_domain = ""
+        self._revoked: frozenset[str] = frozenset()
         self._stamp: tuple[int, ...] = ()
         self._client: ssl.SSLContext | None = None
         self._server: ssl.SSLContext | None = None
 
-    def configure(self, identity_dir: str, trust_domain: str) -> None:
-        """Where the identity is; an empty path means that there is none."""
+    def configure(self, identity_dir: str, trust_domain: str, revoked: frozenset[str] = frozenset()) -> bool:
+        """Where the identity is; an empty path means that there is none. Whether other nodes than before are
+        `revoked`, so that connections may be theirs."""
         directory = IdentityDirectory(Path(identity_dir)) if identity_dir else None
         if (directory and directory.path) != (self._directory and self._directory.path):
             self._stamp = ()
         self._directory, self._trust_domain = directory, trust_domain
+        changed, self._revoked = revoked != self._revoked, revoked
+        return changed
 
     def refresh(self) -> bool:
         """Looks at the disk; True when there are new contexts, or none any more.
@@ -68,6 +72,8 @@ class PeerTls:
             return error.message
         if found.trust_domain != self._trust_domain:
             return f"its trust domain is {found.trust_domain}, ours is {self._trust_domain}"
+        if found.node in self._revoked:
+            return f"the node {found.node} was revoked"
         if expected is not None and found.node != expected.node:
             return f"it is the node {found.node}, expected was {expected.node}"
         return ""

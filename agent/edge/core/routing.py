@@ -89,6 +89,8 @@ class Table:
     """By name; the first label of a name may be `*`."""
     guards: bool = False
     """Whether any route answers some requests by itself."""
+    revoked: frozenset[str] = frozenset()
+    """Nodes that are believed no more, whatever their certificates say."""
 
     def find(self, host: bytes) -> Route | None:
         """The route of a normalised host; one that came with a port is looked for without it too."""
@@ -126,12 +128,13 @@ def table(
     identity_dir: str,
     routes: tuple[Route, ...],
     certificates: Sequence[Certificate] = (),
+    revoked: frozenset[str] = frozenset(),
 ) -> Table:
     """A table with its indexes of hosts. Of two certificates for a name the one that ends later counts."""
     by_host = {hostname.encode(): route for route in routes for hostname in route.hostnames}
     by_name = {name: c for c in sorted(certificates, key=lambda c: c.expire_at) for name in c.hostnames}
     guards = any(route.redirect or route.http.guards for route in routes)
-    return Table(generation, node, region, trust_domain, identity_dir, by_host, routes, by_name, guards)
+    return Table(generation, node, region, trust_domain, identity_dir, by_host, routes, by_name, guards, revoked)
 
 
 def certificate_for(by_name: Mapping[str, Certificate], hostname: str) -> Certificate | None:

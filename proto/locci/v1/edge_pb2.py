@@ -27,7 +27,7 @@ from locci.v1 import purge_pb2 as locci_dot_v1_dot_purge__pb2
 from locci.v1 import resource_pb2 as locci_dot_v1_dot_resource__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/edge.proto\x12\x08locci.v1\x1a\x17locci/v1/manifest.proto\x1a\x14locci/v1/purge.proto\x1a\x17locci/v1/resource.proto\"C\n\rLocalEndpoint\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"\xa3\x03\n\tEdgeRoute\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x11\n\thostnames\x18\x02 \x03(\t\x12$\n\x05\x63\x61\x63he\x18\x03 \x01(\x0b\x32\x15.locci.v1.CachePolicy\x12&\n\x05local\x18\x04 \x03(\x0b\x32\x17.locci.v1.LocalEndpoint\x12%\n\x05peers\x18\x05 \x03(\x0b\x32\x16.locci.v1.PeerEndpoint\x12 \n\x03tls\x18P \x01(\x0b\x32\x13.locci.v1.TlsPolicy\x12%\n\x06purges\x18\x82\x01 \x01(\x0b\x32\x14.locci.v1.PurgeMarks\x12%\n\x06proofs\x18\xdc\x01 \x01(\x0b\x32\x14.locci.v1.HttpProofs\x12-\n\tbalancing\x18\xbe\x01 \x01(\x0b\x32\x19.locci.v1.BalancingPolicy\x12#\n\x04http\x18\xe6\x01 \x01(\x0b\x32\x14.locci.v1.HttpPolicy\x12\x14\n\x0bmaintenance\x18\xe7\x01 \x01(\x08\x12\'\n\x06shield\x18\xde\x02 \x03(\x0b\x32\x16.locci.v1.PeerEndpoint\"\xc4\x01\n\nEdgeConfig\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12#\n\x06routes\x18\x04 \x03(\x0b\x32\x13.locci.v1.EdgeRoute\x12\x14\n\x0cidentity_dir\x18\x05 \x01(\t\x12\x14\n\x0ctrust_domain\x18\x06 \x01(\t\x12\x33\n\x0c\x63\x65rtificates\x18P \x03(\x0b\x32\x1d.locci.v1.CertificateMaterial\"E\n\tEdgeHello\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x17\n\x0fprogram_version\x18\x03 \x01(\t\"5\n\x07\x45\x64geAck\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x16\n\x0erefused_reason\x18\x02 \x01(\t\"x\n\tEdgeDrain\x12\x38\n\x0bin_progress\x18\x01 \x03(\x0b\x32#.locci.v1.EdgeDrain.InProgressEntry\x1a\x31\n\x0fInProgressEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"H\n\rEdgeRoundTrip\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x15\n\rround_trip_us\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\r\"J\n\x08\x45\x64gePass\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08\x61nswered\x18\x02 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"a\n\rEdgeSightings\x12,\n\x0bround_trips\x18\x01 \x03(\x0b\x32\x17.locci.v1.EdgeRoundTrip\x12\"\n\x06passes\x18\x02 \x03(\x0b\x32\x12.locci.v1.EdgePass\"\xb5\x01\n\x0b\x45\x64geMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.locci.v1.EdgeHelloH\x00\x12 \n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x11.locci.v1.EdgeAckH\x00\x12$\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x13.locci.v1.EdgeDrainH\x00\x12-\n\tsightings\x18\x8e\x02 \x01(\x0b\x32\x17.locci.v1.EdgeSightingsH\x00\x42\t\n\x07message\"@\n\x0b\x45\x64geControl\x12&\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x14.locci.v1.EdgeConfigH\x00\x42\t\n\x07messageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13locci/v1/edge.proto\x12\x08locci.v1\x1a\x17locci/v1/manifest.proto\x1a\x14locci/v1/purge.proto\x1a\x17locci/v1/resource.proto\"C\n\rLocalEndpoint\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"\xa3\x03\n\tEdgeRoute\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x11\n\thostnames\x18\x02 \x03(\t\x12$\n\x05\x63\x61\x63he\x18\x03 \x01(\x0b\x32\x15.locci.v1.CachePolicy\x12&\n\x05local\x18\x04 \x03(\x0b\x32\x17.locci.v1.LocalEndpoint\x12%\n\x05peers\x18\x05 \x03(\x0b\x32\x16.locci.v1.PeerEndpoint\x12 \n\x03tls\x18P \x01(\x0b\x32\x13.locci.v1.TlsPolicy\x12%\n\x06purges\x18\x82\x01 \x01(\x0b\x32\x14.locci.v1.PurgeMarks\x12%\n\x06proofs\x18\xdc\x01 \x01(\x0b\x32\x14.locci.v1.HttpProofs\x12-\n\tbalancing\x18\xbe\x01 \x01(\x0b\x32\x19.locci.v1.BalancingPolicy\x12#\n\x04http\x18\xe6\x01 \x01(\x0b\x32\x14.locci.v1.HttpPolicy\x12\x14\n\x0bmaintenance\x18\xe7\x01 \x01(\x08\x12\'\n\x06shield\x18\xde\x02 \x03(\x0b\x32\x16.locci.v1.PeerEndpoint\"\xdc\x01\n\nEdgeConfig\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12#\n\x06routes\x18\x04 \x03(\x0b\x32\x13.locci.v1.EdgeRoute\x12\x14\n\x0cidentity_dir\x18\x05 \x01(\t\x12\x14\n\x0ctrust_domain\x18\x06 \x01(\t\x12\x33\n\x0c\x63\x65rtificates\x18P \x03(\x0b\x32\x1d.locci.v1.CertificateMaterial\x12\x16\n\rrevoked_nodes\x18\x98\x02 \x03(\t\"E\n\tEdgeHello\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x17\n\x0fprogram_version\x18\x03 \x01(\t\"5\n\x07\x45\x64geAck\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x16\n\x0erefused_reason\x18\x02 \x01(\t\"x\n\tEdgeDrain\x12\x38\n\x0bin_progress\x18\x01 \x03(\x0b\x32#.locci.v1.EdgeDrain.InProgressEntry\x1a\x31\n\x0fInProgressEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"H\n\rEdgeRoundTrip\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x15\n\rround_trip_us\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\r\"J\n\x08\x45\x64gePass\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08\x61nswered\x18\x02 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"a\n\rEdgeSightings\x12,\n\x0bround_trips\x18\x01 \x03(\x0b\x32\x17.locci.v1.EdgeRoundTrip\x12\"\n\x06passes\x18\x02 \x03(\x0b\x32\x12.locci.v1.EdgePass\"\xb5\x01\n\x0b\x45\x64geMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.locci.v1.EdgeHelloH\x00\x12 \n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x11.locci.v1.EdgeAckH\x00\x12$\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x13.locci.v1.EdgeDrainH\x00\x12-\n\tsightings\x18\x8e\x02 \x01(\x0b\x32\x17.locci.v1.EdgeSightingsH\x00\x42\t\n\x07message\"@\n\x0b\x45\x64geControl\x12&\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x14.locci.v1.EdgeConfigH\x00\x42\t\n\x07messageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,23 +41,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EDGEROUTE']._serialized_start=175
   _globals['_EDGEROUTE']._serialized_end=594
   _globals['_EDGECONFIG']._serialized_start=597
-  _globals['_EDGECONFIG']._serialized_end=793
-  _globals['_EDGEHELLO']._serialized_start=795
-  _globals['_EDGEHELLO']._serialized_end=864
-  _globals['_EDGEACK']._serialized_start=866
-  _globals['_EDGEACK']._serialized_end=919
-  _globals['_EDGEDRAIN']._serialized_start=921
-  _globals['_EDGEDRAIN']._serialized_end=1041
-  _globals['_EDGEDRAIN_INPROGRESSENTRY']._serialized_start=992
-  _globals['_EDGEDRAIN_INPROGRESSENTRY']._serialized_end=1041
-  _globals['_EDGEROUNDTRIP']._serialized_start=1043
-  _globals['_EDGEROUNDTRIP']._serialized_end=1115
-  _globals['_EDGEPASS']._serialized_start=1117
-  _globals['_EDGEPASS']._serialized_end=1191
-  _globals['_EDGESIGHTINGS']._serialized_start=1193
-  _globals['_EDGESIGHTINGS']._serialized_end=1290
-  _globals['_EDGEMESSAGE']._serialized_start=1293
-  _globals['_EDGEMESSAGE']._serialized_end=1474
-  _globals['_EDGECONTROL']._serialized_start=1476
-  _globals['_EDGECONTROL']._serialized_end=1540
+  _globals['_EDGECONFIG']._serialized_end=817
+  _globals['_EDGEHELLO']._serialized_start=819
+  _globals['_EDGEHELLO']._serialized_end=888
+  _globals['_EDGEACK']._serialized_start=890
+  _globals['_EDGEACK']._serialized_end=943
+  _globals['_EDGEDRAIN']._serialized_start=945
+  _globals['_EDGEDRAIN']._serialized_end=1065
+  _globals['_EDGEDRAIN_INPROGRESSENTRY']._serialized_start=1016
+  _globals['_EDGEDRAIN_INPROGRESSENTRY']._serialized_end=1065
+  _globals['_EDGEROUNDTRIP']._serialized_start=1067
+  _globals['_EDGEROUNDTRIP']._serialized_end=1139
+  _globals['_EDGEPASS']._serialized_start=1141
+  _globals['_EDGEPASS']._serialized_end=1215
+  _globals['_EDGESIGHTINGS']._serialized_start=1217
+  _globals['_EDGESIGHTINGS']._serialized_end=1314
+  _globals['_EDGEMESSAGE']._serialized_start=1317
+  _globals['_EDGEMESSAGE']._serialized_end=1498
+  _globals['_EDGECONTROL']._serialized_start=1500
+  _globals['_EDGECONTROL']._serialized_end=1564
 # @@protoc_insertion_point(module_scope)

@@ -152,6 +152,7 @@ class EdgeConfig(_message.Message):
     IDENTITY_DIR_FIELD_NUMBER: _builtins.int
     TRUST_DOMAIN_FIELD_NUMBER: _builtins.int
     CERTIFICATES_FIELD_NUMBER: _builtins.int
+    REVOKED_NODES_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """Rises with every change, also over restarts of the agent."""
     node: _builtins.str
@@ -170,6 +171,10 @@ class EdgeConfig(_message.Message):
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.CertificateMaterial]:
         """What clients are shown over TLS, by the name that they ask for."""
 
+    @_builtins.property
+    def revoked_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of nodes that are believed no more, whatever their certificates say."""
+
     def __init__(
         self,
         *,
@@ -180,10 +185,11 @@ class EdgeConfig(_message.Message):
         identity_dir: _builtins.str = ...,
         trust_domain: _builtins.str = ...,
         certificates: _abc.Iterable[_resource_pb2.CertificateMaterial] | None = ...,
+        revoked_nodes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "generation", b"generation", "identity_dir", b"identity_dir", "node", b"node", "region", b"region", "routes", b"routes", "trust_domain", b"trust_domain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "generation", b"generation", "identity_dir", b"identity_dir", "node", b"node", "region", b"region", "revoked_nodes", b"revoked_nodes", "routes", b"routes", "trust_domain", b"trust_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,6 +79,7 @@ class Resource(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     REGISTRY_MIRRORS_FIELD_NUMBER: _builtins.int
     CLIENT_LATENCIES_FIELD_NUMBER: _builtins.int
+    REVOKED_NODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`{type}/{…}`, as in `replicas/hello/0/3`; unique in the snapshot. The types are
     replicas, routes, regions, hostnames, zones and faults, each with its own body below.
@@ -151,6 +152,10 @@ class Resource(_message.Message):
     def client_latencies(self) -> Global___ClientLatencies:
         """`latencies/{part}`: what edges measured of client networks. Role dns, and only while an app steers by it."""
 
+    @_builtins.property
+    def revoked_node(self) -> Global___RevokedNode:
+        """`revocations/{node}`: a node that was revoked, whose certificate may not have ended so far. Role edge."""
+
     def __init__(
         self,
         *,
@@ -172,16 +177,39 @@ class Resource(_message.Message):
         image: Global___ImageHold | None = ...,
         registry_mirrors: Global___RegistryMirrors | None = ...,
         client_latencies: Global___ClientLatencies | None = ...,
+        revoked_node: Global___RevokedNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "client_latencies", b"client_latencies", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "client_latencies", b"client_latencies", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "revoked_node", b"revoked_node", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "client_latencies", b"client_latencies", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "body", b"body", "certificate", b"certificate", "client_latencies", b"client_latencies", "drill_client", b"drill_client", "fault", b"fault", "hostname", b"hostname", "image", b"image", "name", b"name", "region", b"region", "registry_login", b"registry_login", "registry_mirrors", b"registry_mirrors", "replica", b"replica", "revoked_node", b"revoked_node", "route", b"route", "secret", b"secret", "time_to_live", b"time_to_live", "version", b"version", "zone", b"zone", "zone_keys", b"zone_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "drill_client", "agent_version", "image", "registry_mirrors", "client_latencies"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["replica", "route", "region", "hostname", "zone", "zone_keys", "certificate", "secret", "registry_login", "fault", "drill_client", "agent_version", "image", "registry_mirrors", "client_latencies", "revoked_node"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___Resource: _TypeAlias = Resource  # noqa: Y015
+
+@_typing.final
+class RevokedNode(_message.Message):
+    """A node that edges believe no more, whatever its certificate says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokedNode: _TypeAlias = RevokedNode  # noqa: Y015
 
 @_typing.final
 class ReplicaSpec(_message.Message):

@@ -114,6 +114,21 @@ async def test_a_revoked_node_is_sent_away_for_good(rig: Rig) -> None:
     assert (await rig.node("eu-1")).condition == node_pb2.NODE_CONDITION_REVOKED
 
 
+async def test_edges_hear_which_nodes_were_revoked(rig: Rig) -> None:
+    edge = node_pb2.NODE_ROLE_EDGE
+    await rig.host("eu-1", "eu")
+    other = Host(await rig.enrol(await rig.token("eu"), "eu-2"), rig.path / "eu-2.snapshot", edge, ["revocations"])
+    other.connect()
+    try:
+        await until(lambda: other.link.connected, "it is connected")
+        assert not other.resources
+        await rig.nodes.RevokeNode(node_pb2.RevokeNodeRequest(name="nodes/eu-1", reason="stolen"))
+        await until(lambda: list(other.resources) == ["revocations/eu-1"], "it is told")
+        assert other.resources["revocations/eu-1"].revoked_node.node == "eu-1"
+    finally:
+        await other.disconnect()
+
+
 async def test_a_newer_session_takes_over_and_a_newer_epoch_is_refused(rig: Rig) -> None:
     host = await rig.host("eu-1", "eu")
     epoch = (await rig.node("eu-1")).sessions[0].epoch

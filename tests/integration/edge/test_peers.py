@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from pathlib import Path
 
 import pytest
 
+from fleet.identity import IdentityDirectory
 from tests.fakes.authority import TRUST_DOMAIN, Authority
 from tests.fakes.edge_agent import route
 from tests.fakes.origin import Origin, Seen
@@ -141,6 +143,30 @@ async def test_a_peer_with_another_name_or_domain_is_not_believed(
     await near.serve(route("hello", ["hello.test"], [], peers=[peer(far)]))
     assert (await fetch(near.port)).status == 503
     assert not origin.seen
+
+
+async def test_a_revoked_node_is_let_in_no_more_and_its_connections_end(
+    pair: tuple[Edge, Edge], origin: Origin
+) -> None:
+    near, far = pair
+    await far.serve(route("hello", ["hello.test"], [origin.address]))
+    await near.serve(route("hello", ["hello.test"], [], peers=[peer(far)]))
+    context = IdentityDirectory(Path(near.fields["identity_dir"])).peer_client_context()
+    reader, writer = await asyncio.open_connection("127.0.0.1", far.worker.peer_port, ssl=context)
+    question = b"GET / HTTP/1.1\r\nHost: hello.test\r\n\r\n"
+    writer.write(question)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    far.fields["revoked_nodes"] = ["eu-9"]
+    await far.serve(route("hello", ["hello.test"], [origin.address]))
+    assert (await fetch(near.port)).status == 200
+    far.fields["revoked_nodes"] = ["eu-1"]
+    await far.serve(route("hello", ["hello.test"], [origin.address]))
+    with contextlib.suppress(ConnectionError):
+        await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    seen = len(origin.seen)
+    assert (await fetch(near.port)).status in (502, 503)
+    assert len(origin.seen) == seen
 
 
 async def test_a_renewed_certificate_is_taken_up(pair: tuple[Edge, Edge], tmp_path: Path, origin: Origin) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from agent import decode
+from agent import decode, encode
+from agent.core.edge_view import edge_view
 from agent.core.model import Peer, Probe
+from fleet.identity import IdentityFacts
 from fleet.snapshot import Snapshot
 from locci.v1 import manifest_pb2, resource_pb2
 
@@ -120,6 +123,22 @@ def test_without_ports_there_is_nothing_to_probe() -> None:
     del body.ports[:]
     (replica,) = decode.target(snapshot(body)).replicas.values()
     assert replica.readiness is None
+
+
+def test_revoked_nodes_are_handed_on_to_the_edge(tmp_path: Path) -> None:
+    held = {
+        f"revocations/{node}": resource_pb2.Resource(
+            name=f"revocations/{node}", revoked_node=resource_pb2.RevokedNode(node=node)
+        )
+        for node in ("us-2", "eu-9")
+    }
+    found = decode.target(Snapshot(1, held))
+    assert found.revoked == ("eu-9", "us-2")
+    facts = IdentityFacts("eu-1", "eu", "test", (), "https://cp.test:7443")
+    config = encode.edge_config(1, edge_view([], [], [], (), found.revoked), facts, tmp_path)
+    assert list(config.revoked_nodes) == ["eu-9", "us-2"]
+    held["revocations/eu-9"].revoked_node.node = "ap-1"
+    assert [problem.name for problem in decode.problems(Snapshot(1, held))] == ["revocations/eu-9"]
 
 
 def test_a_route_is_understood() -> None:
