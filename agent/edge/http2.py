@@ -276,6 +276,11 @@ class Http2Connection(asyncio.Protocol):
         while len(priorities) - len(self._streams) > http2_priority.REMEMBERED_MAX:
             del priorities[next(iter(priorities))]
 
+    def wanted(self, number: int, value: bytes) -> None:
+        """How urgent the app says that its response is."""
+        said = self._priorities.get(number, http2_priority.UNSAID)
+        self._priorities[number] = http2_priority.merged(said, value)
+
     def leaves(self) -> None:
         """The client makes no new requests."""
         if not self._streams:

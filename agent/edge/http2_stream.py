@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.edge import responses
 from agent.edge.body import BUFFER_HIGH_BYTES, BodyReader
@@ -21,6 +21,8 @@ from agent.edge.responses import Answer
 
 if TYPE_CHECKING:
     from agent.edge.http2 import Http2Connection
+
+PRIORITY: Final = b"priority"
 
 
 class Stream(Responder):
@@ -147,6 +149,10 @@ class Stream(Responder):
         self.response_begun = True
         if not self.closed:
             fields = [(b":status", b"%d" % status), *(pair for pair in headers if pair[0].lower() not in FORBIDDEN)]
+            if not end:
+                for name, value in headers:
+                    if len(name) == len(PRIORITY) and name.lower() == PRIORITY:
+                        self._connection.wanted(self.number, value)
             self._connection.send_fields(self.number, fields, end=end)
             self.closed = end
 

@@ -34,6 +34,16 @@ def read(value: bytes) -> Priority:
     return Priority(int(urgency), in_turns)
 
 
+def merged(said: Priority, value: bytes) -> Priority:
+    """What the app wants of a response whose client has said this: each parameter of its Priority field that is there
+    counts instead of the client's (section 8)."""
+    found = targeted.parse(value)
+    urgency = found.get("u")
+    if urgency is not None and urgency.isdigit() and int(urgency) <= 7:
+        said = said._replace(urgency=int(urgency))
+    return said._replace(in_turns=True) if "i" in found and found["i"] is None else said
+
+
 def send_round(waiting: Iterable[tuple[int, Priority]], send: Callable[[int], bool]) -> bool:
     """Sends a frame of each stream whose turn it is; False when none could send (section 10).
 

@@ -18,7 +18,8 @@ BODY = b"p" * 300_000
 @pytest.fixture
 async def edge(make_edge: MakeEdge, origin: Origin) -> Edge:
     async def large(seen: Seen) -> None:
-        await seen.answer(200, BODY, Cache_Control="max-age=60")
+        more = {"Priority": "u=0"} if seen.target == "/urgent" else {}
+        await seen.answer(200, BODY, Cache_Control="max-age=60", **more)
 
     origin.handler = large
     made = await make_edge(https_listen=["127.0.0.1:0"])
@@ -27,12 +28,19 @@ async def edge(make_edge: MakeEdge, origin: Origin) -> Edge:
     return made
 
 
-async def ends(edge: Edge, *said: str, updates: dict[int, str] | None = None) -> list[int]:
+async def ends(
+    edge: Edge, *said: str, updates: dict[int, str] | None = None, targets: list[str] | None = None
+) -> list[int]:
     """The order in which answers end, by number of request, when all were asked for before anything could be sent."""
     async with await H2Client.open(edge.worker.https_ports[0]) as client:
-        assert (await client.get("/")).body == BODY  # stored from now on
+        paths = targets or ["/"] * len(said)
+        for path in dict.fromkeys(paths):
+            assert (await client.get(path)).body == BODY  # stored from now on
         client.hold = True
-        numbers = [await client.ask("/", more=[("priority", value)] if value else []) for value in said]
+        numbers = [
+            await client.ask(path, more=[("priority", value)] if value else [])
+            for path, value in zip(paths, said, strict=True)
+        ]
         for number, value in (updates or {}).items():
             payload = struct.pack(">I", numbers[number]) + value.encode()
             await client.raw(len(payload).to_bytes(3, "big") + b"\x10\0" + bytes(4) + payload)
@@ -68,3 +76,8 @@ async def test_equally_urgent_ones_go_one_after_the_other(edge: Edge) -> None:
 
 async def test_an_update_counts_for_what_is_on_its_way(edge: Edge) -> None:
     assert await ends(edge, "u=1", "u=2", "u=3", updates={2: "u=0"}) == [2, 0, 1]
+
+
+async def test_what_the_app_says_counts_instead_of_the_client(edge: Edge) -> None:
+    """RFC 9218, section 8."""
+    assert await ends(edge, "u=1", "u=1", "u=6", targets=["/", "/", "/urgent"]) == [2, 0, 1]

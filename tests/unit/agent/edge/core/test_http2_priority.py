@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from agent.edge.core.http2_frames import ErrorCode
-from agent.edge.core.http2_priority import UNSAID, Priority, read, send_round
+from agent.edge.core.http2_priority import UNSAID, Priority, merged, read, send_round
 from tests.unit.agent.edge.core.http2_peer import GOAWAY, POST, Peer, frame, headers, settings
 
 PRIORITY_UPDATE = 0x10
@@ -34,6 +34,21 @@ PRIORITY_UPDATE = 0x10
 )
 def test_values(value: bytes, expected: Priority) -> None:
     assert read(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "value", "expected"),
+    [
+        (Priority(5, False), b"u=1", Priority(1, False)),
+        (Priority(5, False), b"i", Priority(5, True)),
+        (Priority(5, True), b"u=0, i", Priority(0, True)),
+        (Priority(5, True), b"u=9", Priority(5, True)),
+        (Priority(5, False), b"nonsense,", Priority(5, False)),
+        (UNSAID, b"u=1", Priority(1, True)),
+    ],
+)
+def test_what_an_app_says_counts_instead(said: Priority, value: bytes, expected: Priority) -> None:
+    assert merged(said, value) == expected
 
 
 def sent(waiting: dict[int, Priority], frames: dict[int, int], blocked: tuple[int, ...] = ()) -> list[int]:
