@@ -32,7 +32,7 @@ from tests.integration.edge.test_second_tier import Redis
 VISITORS = 12
 H2_VISITORS = 4
 RAM_CACHE_BYTES = 2 * 2**20
-GROWTH_BYTES_MAX = 16 * 2**20
+GROWTH_BYTES_MAX = 24 * 2**20
 """Of a worker's memory, from the first third on: by then its cache, and what it knows of requests, are full."""
 POOLED_MAX = 32
 """Connections that an edge may keep to Redis, to origins and to the other when nothing goes on."""
