@@ -23,7 +23,7 @@ from lab.suite_drills import SHORT, SUITE, AgentDrill, CutDrill, Drill, SceneDri
 from lab.suite_page import as_html
 from lab.suite_report import Outcome, as_text, to_json
 
-_BEGIN_S: Final = 90.0
+_BEGIN_S: Final = 150.0
 """After the drill before, the fleet is whole again within this."""
 _RUN_S: Final = 150.0
 _POLL_S: Final = 0.3
