@@ -368,9 +368,13 @@ class Publication:
         for target in (node.name, node.region):
             row = self._state.overrides.get(f"routingOverrides/{target.replace('/', '-')}")
             if row is not None:
-                return resource_pb2.EndpointOverride(
+                override = resource_pb2.EndpointOverride(
                     mode=row.mode, percent=row.percent, expire_time=row.expire_time, reason=row.reason
                 )
+                if row.HasField("over"):
+                    override.create_time.CopyFrom(row.create_time)
+                    override.over.CopyFrom(row.over)
+                return override
         return None
 
     def _hostnames(self, app: app_pb2.App, manifest: Manifest) -> Iterable[resource_pb2.HostnameRouting]:

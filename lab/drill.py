@@ -36,7 +36,7 @@ class DrillPlan:
     rate: float = 20.0
     objectives: Objectives = field(default_factory=Objectives)
     fault_timeout_s: float = 15.0
-    restore_timeout_s: float = 20.0
+    restore_timeout_s: float = 30.0
 
 
 def nearest_region(samples: Sequence[Sample]) -> str:

@@ -18,7 +18,7 @@ from routing.core.additional import with_addresses
 from routing.core.answer import NO_NAME, Manners, Responder
 from routing.core.geo import Detail, GeoLookup, PlaceMap, no_geo
 from routing.core.model import Policy, RoutingTable, TargetKey
-from routing.core.overrides import Orders, orders_at
+from routing.core.overrides import Orders, orders_at, with_returning
 from routing.core.rate_limit import Admission, RateLimiter
 from routing.core.recall import Slots
 from routing.core.wire import Rcode
@@ -31,10 +31,12 @@ _SEND: Final = Admission.SEND
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a brain has decided: the targets in rotation, and the regions that come or go."""
+    """What a brain has decided: the targets in rotation, the regions that come or go, and the nodes that have come
+    back, with how many of a hundred clients are still sent elsewhere."""
 
     rotation: frozenset[TargetKey] = frozenset()
     unsteady: frozenset[str] = frozenset()
+    returning: tuple[tuple[str, int], ...] = ()
 
 
 class Answering(ABC):
@@ -179,8 +181,8 @@ class Answering(ABC):
     def take_time(self) -> None:
         """Cookies and limits go by this second; the shell calls it several times a second."""
         self.limiter.now_s = int(self._clock.monotonic())
-        settled = self.standing().unsteady != self.unsteady
-        if settled or orders_at(self.table.regions, self._clock.wall()) != self.orders:
+        standing = self.standing()
+        if standing.unsteady != self.unsteady or self._orders(standing) != self.orders:
             self._swap()
         signer = self.manners.signer
         if signer is not None:
@@ -215,12 +217,15 @@ class Answering(ABC):
             latencies=tuple(part for _, part in sorted(latencies.items())),
         )
 
+    def _orders(self, standing: Standing) -> Orders:
+        return with_returning(orders_at(self.table.regions, self._clock.wall()), dict(standing.returning))
+
     def _swap(self) -> None:
         """One assignment: a query is answered by the old responder or by the new one."""
         standing = self.standing()
         self._rotation, self.unsteady = standing.rotation, standing.unsteady
         regions = self.table.regions
-        self.orders = orders_at(regions, self._clock.wall())
+        self.orders = self._orders(standing)
         detail = self._detail()
         places = tuple((r.id, r.latitude, r.longitude, r.networks, r.bias_km) for r in regions.values())
         key = self._lookup, detail, places

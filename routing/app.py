@@ -33,6 +33,7 @@ from routing.adapters.verdict_file import VerdictFile
 from routing.core.cadence import Cadence
 from routing.core.failover import ChangeRotation, Command, Failover, LookAround
 from routing.core.model import RoutingTable, TargetKey
+from routing.core.verdict import FailoverPolicy
 from routing.engine import Engine
 from routing.frontend import Counts, Frontend, explained, hot_of, limiter_of, manners_of
 from routing.settings import DnsSettings
@@ -62,7 +63,7 @@ class DnsApp:
         cadence = Cadence(interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
         self._verdicts = VerdictFile(settings.state_dir / "verdicts.json")
         self._geo = GeoDatabase(Path(settings.geo_database), settings.state_dir) if settings.geo_database else None
-        brain = Failover(facts.node, facts.region, cadence=cadence)
+        brain = Failover(facts.node, facts.region, FailoverPolicy(return_s=settings.return_over_s), cadence)
         manners, limiter, hot = manners_of(settings, facts.node), limiter_of(settings), hot_of(settings)
         self.engine = Engine(brain, self._clock, self._verdicts.load(), manners, limiter, hot)
         self.engine.take_time()

@@ -54,7 +54,9 @@ class Engine(Answering):
 
     def standing(self) -> Standing:
         """What the brain has decided."""
-        return Standing(self.brain.rotation(), self.brain.unsteady(self._clock.monotonic()))
+        now = self._clock.monotonic()
+        returning = tuple(sorted(self.brain.returning(now).items()))
+        return Standing(self.brain.rotation(), self.brain.unsteady(now), returning)
 
     def on_command(self, listener: Listener) -> None:
         """`listener` is told each command of the brain, after answers follow it."""

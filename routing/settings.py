@@ -23,6 +23,8 @@ class DnsSettings(ProgramSettings):
     """Path of an MMDB file, flat or GeoIP2 schema; empty for none. It is read again when it changes."""
     probe_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     probe_timeout_s: float = Field(default=0.5, ge=0.05, le=2)
+    return_over_s: float = Field(default=10.0, ge=0, le=3600)
+    """After its return an edge gets its clients bit by bit, over so long; 0 for all at once."""
     metrics_listen: str = "127.0.0.1:7449"
     """Where `/metrics` is served; empty for nowhere."""
     tcp_connections_max: int = Field(default=512, ge=1)

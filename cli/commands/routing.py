@@ -83,6 +83,7 @@ def override(
     target: Target,
     mode: Annotated[Mode, typer.Argument(help="What is ordered.")],
     percent: Annotated[int, typer.Option(help="With drain: how many of a hundred client networks go elsewhere.")] = 0,
+    over: Annotated[str, typer.Option(help="With drain: so long it takes to grow, and to end, as in 5m.")] = "",
     ttl: Annotated[str, typer.Option("--for", help="How long, as in 30m; one hour when it is missing.")] = "",
     reason: Annotated[str, typer.Option(help="Why, for whoever asks.")] = "",
     output: Output = Format.TABLE,
@@ -91,6 +92,8 @@ def override(
     body: Json = {"target": target, "mode": f"OVERRIDE_MODE_{mode.value.upper()}", "reason": reason}
     if percent:
         body["percent"] = percent
+    if over:
+        body["over"] = seconds_text(over, "--over")
     if ttl:
         body["ttl"] = seconds_text(ttl, "--for")
     params = {"request_id": new_request_id()}

@@ -69,6 +69,10 @@ class RoutingOverrideService:
         ttl_s = decode.span_s(given.ttl) or _TTL_S
         if not 1 <= ttl_s <= _TTL_S_MAX:
             raise invalid(f"{path}.ttl", f"{path}.ttl: {ttl_s:g} s must be from 1 s to 30 days")
+        over_s = decode.span_s(given.over)
+        if over_s and (not drain or not 0 < 2 * over_s <= ttl_s):
+            message = f"{path}.over: {over_s:g} s: only a drain takes it, and at most half of its {ttl_s:g} s"
+            raise invalid(f"{path}.over", message)
         if len(given.reason) > _REASON_MAX:
             raise invalid(f"{path}.reason", f"{path}.reason: longer than {_REASON_MAX} characters")
         kind, _, identifier = given.target.partition("/")
@@ -86,6 +90,8 @@ class RoutingOverrideService:
         )
         row.create_time.CopyFrom(decode.timestamp(now))
         row.expire_time.CopyFrom(decode.timestamp(now + ttl_s))
+        if over_s:
+            row.over.CopyFrom(given.over)
         return row
 
     def _need_target(self, target: str) -> None:

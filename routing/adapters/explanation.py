@@ -113,11 +113,12 @@ def _target(engine: Engine, state: TargetState, now: float) -> dict[str, Any]:
 
 
 def _order(engine: Engine, node: str) -> str:
-    """What an operator has ordered of a node, in words; empty when nothing."""
+    """What an operator has ordered of a node, or that it has just come back, in words; empty when nothing."""
     orders = engine.orders
+    returning = dict(engine.standing().returning).get(node)
     edges = (edge for region in engine.table.regions.values() for edge in region.edges if edge.node == node)
     override = next((edge.override for edge in edges), None)
     if override is None or node not in {*orders.ins, *orders.outs, *(drained for drained, _ in orders.drains)}:
-        return ""
-    share = f" {override.percent} %" if override.mode is OverrideMode.DRAIN else ""
+        return f"none; it returns, and {returning} % of clients are still sent elsewhere" if returning else ""
+    share = f" {dict(orders.drains)[node]} %" if override.mode is OverrideMode.DRAIN else ""
     return f"{override.mode.value}{share}" + (f" ({override.reason})" if override.reason else "")

@@ -159,7 +159,9 @@ def _override(body: resource_pb2.EdgeEndpoint) -> Override | None:
     if mode is None:
         return None
     expire_at = order.expire_time.seconds + order.expire_time.nanos / 1e9
-    return Override(mode, expire_at, min(order.percent or 100, 100), order.reason)
+    begin_at = order.create_time.seconds + order.create_time.nanos / 1e9
+    over_s = order.over.seconds + order.over.nanos / 1e9
+    return Override(mode, expire_at, min(order.percent or 100, 100), order.reason, begin_at, over_s)
 
 
 def read_hostname(name: str, resource: resource_pb2.Resource) -> Hostname:

@@ -58,13 +58,14 @@ def take_sockets(told: socket.socket) -> list[int]:
 def standing_to_json(standing: Standing) -> dict[str, Any]:
     """What is decided, as a document."""
     rotation = sorted([node, family.value] for node, family in standing.rotation)
-    return {"rotation": rotation, "unsteady": sorted(standing.unsteady)}
+    return {"rotation": rotation, "unsteady": sorted(standing.unsteady), "returning": standing.returning}
 
 
 def standing_from_json(document: Mapping[str, Any]) -> Standing:
     """The same, read."""
     rotation = frozenset((str(node), Family(family)) for node, family in document["rotation"])
-    return Standing(rotation, frozenset(document["unsteady"]))
+    returning = tuple((node, share) for node, share in document.get("returning", ()))
+    return Standing(rotation, frozenset(document["unsteady"]), returning)
 
 
 def snapshot_to_bytes(snapshot: Snapshot) -> bytes:

@@ -15,7 +15,7 @@ from routing.core.brake import BrakeState, Sight
 from routing.core.cadence import Cadence
 from routing.core.evidence import Probed, Said, Target
 from routing.core.model import Condition, EdgeEndpoint, Family, ForeignEvidence, Region, RoutingTable, TargetKey
-from routing.core.verdict import FailoverPolicy, Rule, TargetState, Verdict, hold_s, judge
+from routing.core.verdict import FailoverPolicy, Rule, TargetState, Verdict, hold_s, judge, kept_away
 
 _ALARM_ATTEMPTS: Final = 3
 
@@ -139,6 +139,15 @@ class Failover:
     def rotation(self) -> frozenset[TargetKey]:
         """What answers may name."""
         return frozenset(key for key, state in self._targets.items() if state.verdict.in_rotation)
+
+    def returning(self, now: float) -> dict[str, int]:
+        """Nodes that came back a moment ago, and how many of a hundred clients are still sent elsewhere."""
+        shares: dict[str, int] = {}
+        for (node, _), state in self._targets.items():
+            share = kept_away(state.verdict, self.policy, now)
+            if share:
+                shares[node] = max(share, shares.get(node, 0))
+        return shares
 
     def unsteady(self, now: float) -> frozenset[str]:
         """Regions of which an edge went in or out of rotation a moment ago, or does so again and again."""

@@ -38,6 +38,10 @@ class Policy(Enum):
     LATENCY = "latency"
 
 
+SHARE_STEP: Final = 5
+"""By so many of a hundred a share grows and shrinks."""
+
+
 class OverrideMode(Enum):
     """What an operator orders of an edge."""
 
@@ -49,12 +53,21 @@ class OverrideMode(Enum):
 @dataclass(frozen=True, slots=True)
 class Override:
     """An operator's order; it ends at `expire_at`, in seconds since 1970. `percent` of clients are sent elsewhere by a
-    drain."""
+    drain: from `begin_at` on their share grows for `over_s`, and shrinks as long before the end."""
 
     mode: OverrideMode
     expire_at: float
     percent: int = 100
     reason: str = ""
+    begin_at: float = 0.0
+    over_s: float = 0.0
+
+    def share_at(self, now_s: float) -> int:
+        """How many of a hundred clients a drain sends elsewhere at a time within it; in steps, for each moves some."""
+        if self.over_s <= 0:
+            return self.percent
+        grown = min(1.0, (now_s - self.begin_at) / self.over_s, (self.expire_at - now_s) / self.over_s)
+        return self.percent if grown == 1.0 else int(self.percent * max(0.0, grown)) // SHARE_STEP * SHARE_STEP
 
 
 @dataclass(frozen=True, slots=True)

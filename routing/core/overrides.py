@@ -38,6 +38,15 @@ class Orders:
         return frozenset(node for node, percent in self.drains if slot * 100 < percent * slots)
 
 
+def with_returning(orders: Orders, returning: Mapping[str, int]) -> Orders:
+    """The same, with so many of a hundred clients kept away from edges that have come back a moment ago, unless an
+    order is about them."""
+    shares = dict(returning) | dict(orders.drains)
+    for node in orders.ins | orders.outs:
+        shares.pop(node, None)
+    return Orders(orders.ins, orders.outs, tuple(sorted(shares.items())))
+
+
 def orders_at(regions: Mapping[str, Region], now_s: float) -> Orders:
     """The orders that hold at `now_s`, seconds since 1970."""
     by_mode: dict[OverrideMode, list[EdgeEndpoint]] = {mode: [] for mode in OverrideMode}
@@ -45,7 +54,8 @@ def orders_at(regions: Mapping[str, Region], now_s: float) -> Orders:
         for edge in region.edges:
             if edge.override is not None and now_s < edge.override.expire_at:
                 by_mode[edge.override.mode].append(edge)
-    drains = sorted((e.node, e.override.percent) for e in by_mode[OverrideMode.DRAIN] if e.override is not None)
+    shares = ((e.node, e.override.share_at(now_s)) for e in by_mode[OverrideMode.DRAIN] if e.override is not None)
+    drains = sorted((node, share) for node, share in shares if share)
     return Orders(
         frozenset(edge.node for edge in by_mode[OverrideMode.IN]),
         frozenset(edge.node for edge in by_mode[OverrideMode.OUT]),

@@ -26,6 +26,7 @@ class Rule(Enum):
     OTHERS = "other-vantages"
 
 
+RETURN_STEP: Final = 10
 _OWN_ALONE: Final = (Rule.OWN_PROBES, Rule.PARTIAL)
 _FAILURES: Final = (Rule.OWN_PROBES, Rule.PARTIAL, Rule.CORROBORATED)
 
@@ -38,7 +39,8 @@ class FailoverPolicy:
     finds the target in order, own probes must fail for `partial_s` before they are believed. After the first
     withdrawal an edge must be in order for `hold_s` to return, after each further one within `memory_s` twice as
     long, up to `hold_max_s`. For `settle_s` after each change, or for as long as it would be held back if that is
-    longer, its region counts as unsteady.
+    longer, its region counts as unsteady. For `return_s` after its return, fewer and fewer clients are still sent
+    elsewhere.
     """
 
     down_weight: int = 12
@@ -49,6 +51,7 @@ class FailoverPolicy:
     memory_s: float = 600.0
     partial_s: float = 5.0
     fresh_s: float = 10.0
+    return_s: float = 10.0
     brake: BrakePolicy = field(default_factory=BrakePolicy)
 
 
@@ -90,6 +93,14 @@ class TargetState:
         counted = verdict.in_rotation or (verdict.rule in _OWN_ALONE and now - verdict.since < window_s)
         dark = self.probed.suspect and not self.probed.active
         return Sight(self.target.region, dark, counted, self.probed.answered_at)
+
+
+def kept_away(verdict: Verdict, policy: FailoverPolicy, now: float) -> int:
+    """How many of a hundred clients are still sent elsewhere although a target is back in rotation: cold caches and
+    full queues get their load bit by bit."""
+    if verdict.rule is not Rule.RECOVERED or not verdict.in_rotation or now >= verdict.since + policy.return_s:
+        return 0
+    return int(100 * (1 - (now - verdict.since) / policy.return_s)) // RETURN_STEP * RETURN_STEP
 
 
 def hold_s(state: TargetState, policy: FailoverPolicy, now: float) -> float:

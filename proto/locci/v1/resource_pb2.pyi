@@ -797,6 +797,8 @@ class EndpointOverride(_message.Message):
     PERCENT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    OVER_FIELD_NUMBER: _builtins.int
     mode: Global___OverrideMode.ValueType
     """What is ordered."""
     percent: _builtins.int
@@ -807,6 +809,14 @@ class EndpointOverride(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """It ends by itself then, also on a DNS server that hears nothing more."""
 
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was ordered."""
+
+    @_builtins.property
+    def over(self) -> _duration_pb2.Duration:
+        """With drain: so long the share takes to grow, and to shrink again before the end; 0 means at once."""
+
     def __init__(
         self,
         *,
@@ -814,10 +824,12 @@ class EndpointOverride(_message.Message):
         percent: _builtins.int = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        over: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "over", b"over"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "mode", b"mode", "percent", b"percent", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "mode", b"mode", "over", b"over", "percent", b"percent", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

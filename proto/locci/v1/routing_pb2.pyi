@@ -100,6 +100,7 @@ class RoutingOverride(_message.Message):
     CREATOR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    OVER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `routingOverrides/{kind}-{id}`, as in `routingOverrides/regions-eu`: one for each target."""
     target: _builtins.str
@@ -126,6 +127,10 @@ class RoutingOverride(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was ordered."""
 
+    @_builtins.property
+    def over(self) -> _duration_pb2.Duration:
+        """With drain: so long the share takes to grow, and to shrink again before the end; 0 means at once."""
+
     def __init__(
         self,
         *,
@@ -139,10 +144,11 @@ class RoutingOverride(_message.Message):
         creator: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        over: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "over", b"over", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "expire_time", b"expire_time", "mode", b"mode", "name", b"name", "percent", b"percent", "reason", b"reason", "revision", b"revision", "target", b"target", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "expire_time", b"expire_time", "mode", b"mode", "name", b"name", "over", b"over", "percent", b"percent", "reason", b"reason", "revision", b"revision", "target", b"target", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,7 @@ import pytest
 from routing.adapters.hot_listener import listener_for
 from routing.adapters.udp import UdpListener, bind_udp
 from routing.adapters.udp_batch import BatchListener
+from tests.fakes.ports import free_port
 from tests.integration.routing.rig import Rig, addresses, eventually
 from tests.unit.routing.adapters.resources import region, whole
 
@@ -53,10 +54,38 @@ async def test_dig(rig: Rig) -> None:
 @contextlib.asynccontextmanager
 async def resolver(path: Path, authority_port: int, anchor: str = "") -> AsyncIterator[int]:
     """Debian's unbound, with example.net stubbed to our port; it validates when it is given a trust anchor."""
+    for attempt in range(5):
+        # Another program may take the port in the moment between.
+        port = free_port()
+        process = await asyncio.create_subprocess_exec(
+            "unbound", "-c", str(configured(path, port, authority_port, anchor)), cwd=path
+        )
+
+        async def ready(process: asyncio.subprocess.Process = process, port: int = port) -> bool:
+            if process.returncode is not None:
+                return True
+            query = dns.message.make_query("ready.test.", "A")
+            try:
+                await dns.asyncquery.udp(query, "127.0.0.1", port=port, timeout=0.3)
+            except (TimeoutError, OSError, dns.exception.DNSException):
+                return False
+            return True
+
+        try:
+            await eventually(ready)
+            if process.returncode is None:
+                yield port
+                return
+            assert attempt < 4, "unbound does not start"
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+def configured(path: Path, port: int, authority_port: int, anchor: str) -> Path:
+    """Unbound's settings."""
     modules = f'"validator iterator"\n  trust-anchor: "{anchor}"' if anchor else '"iterator"'
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     config = path / "unbound.conf"
     config.write_text(
         f"""server:
@@ -84,21 +113,7 @@ remote-control:
   control-enable: no
 """
     )
-    process = await asyncio.create_subprocess_exec("unbound", "-c", str(config), cwd=path)
-
-    async def ready() -> bool:
-        try:
-            await dns.asyncquery.udp(dns.message.make_query("ready.test.", "A"), "127.0.0.1", port=port, timeout=0.3)
-        except (TimeoutError, OSError, dns.exception.DNSException):
-            return False
-        return True
-
-    try:
-        await eventually(ready)
-        yield port
-    finally:
-        process.terminate()
-        await process.wait()
+    return config
 
 
 @pytest.mark.skipif(shutil.which("unbound") is None, reason="needs Debian's unbound")

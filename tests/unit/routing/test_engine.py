@@ -63,3 +63,40 @@ def test_a_shorter_time_to_live_stays(engine: Engine) -> None:
     for _ in range(3):
         engine.failed(EU, 0.0, False, "connection refused")
     assert ttl(engine) == 1
+
+
+async def test_clients_return_to_an_edge_bit_by_bit(engine: Engine, clock: ManualClock) -> None:
+    """Nobody who has come back is sent away again, and everybody is answered all the time."""
+
+    def here() -> set[int]:
+        found = set()
+        for number in range(200):
+            query = dns.message.make_query("hello.example.net", "A").to_wire()
+            answer = engine.respond(query, bytes((10, 1, number, 1)), False)
+            assert answer is not None
+            (record,) = dns.message.from_wire(answer).answer[0]
+            if record.to_text() == "192.0.2.11":
+                found.add(number)
+        return found
+
+    assert len(here()) == 200
+    for _ in range(3):
+        engine.failed(EU, clock.monotonic(), False, "connection refused")
+    assert not here()
+    for _ in range(30):
+        await clock.advance(0.25)
+        engine.succeeded(EU, 0.001)
+        if EU in engine.brain.rotation():
+            break
+    shares, before = [], set[int]()
+    for _ in range(11):
+        engine.take_time()
+        now = here()
+        assert before <= now
+        before = now
+        shares.append(len(now))
+        await clock.advance(1.0)
+    assert 0 <= shares[0] < 60
+    assert 60 < shares[5] < 160
+    assert shares[10] == 200
+    assert shares == sorted(shares)

@@ -20,7 +20,7 @@ from routing.core.model import (
     Region,
     TargetKey,
 )
-from routing.core.overrides import Orders, orders_at
+from routing.core.overrides import Orders, orders_at, with_returning
 from routing.core.steering import SLOTS, Client, Outcome, decide, nearest_first, slot_of
 from tests.unit.routing.tables import AP, EU, EVERYWHERE, US, everything, regions
 
@@ -183,3 +183,21 @@ def test_a_drained_region_serves_when_nothing_else_can() -> None:
 def test_slots_go_by_network() -> None:
     assert slot_of(bytes((198, 51, 100, 1))) == slot_of(bytes((198, 51, 100, 200)))
     assert len({slot_of(n.to_bytes(4, "big")) for n in range(0, 1 << 20, 256)}) == SLOTS
+
+
+@pytest.mark.parametrize(
+    ("at_s", "share"),
+    [(1000, 0), (1001, 0), (1030, 15), (1100, 50), (1199, 95), (1200, 100), (1400, 100), (1500, 50), (1599, 0)],
+)
+def test_a_slow_drain_grows_and_ends_bit_by_bit(at_s: float, share: int) -> None:
+    order = Override(OverrideMode.DRAIN, 1600, 100, begin_at=1000, over_s=200)
+    assert order.share_at(at_s) == share
+    assert replace(order, over_s=0).share_at(at_s) == 100
+    of = {EU: replace(ALL[EU], edges=tuple(replace(edge, override=order) for edge in ALL[EU].edges))}
+    assert orders_at(of, at_s).drains == (((f"{EU}-1", share),) if share else ())
+
+
+def test_an_edge_that_returns_is_spared_unless_an_order_is_about_it() -> None:
+    assert with_returning(Orders(), {"a": 90}).drains == (("a", 90),)
+    assert with_returning(Orders(drains=(("a", 20),)), {"a": 90, "b": 10}).drains == (("a", 20), ("b", 10))
+    assert with_returning(Orders(ins=frozenset({"a"})), {"a": 90}).drains == ()
