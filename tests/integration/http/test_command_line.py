@@ -104,12 +104,18 @@ def test_orders_that_overrule_the_evidence(locci: CommandLine, region: str) -> N
     assert drained.returncode == 0, drained.stderr
     (row,) = [o for o in json.loads(locci("routing", "overrides", "-o", "json").stdout) if o["target"] == target]
     assert (row["mode"], row["percent"], row["reason"]) == ("OVERRIDE_MODE_DRAIN", 30, "upgrade")
+    slow = locci("routing", "override", target, "drain", "--percent", "100", "--over", "2m", "--for", "10m")
+    assert slow.returncode == 0, slow.stderr
+    (row,) = [o for o in json.loads(locci("routing", "overrides", "-o", "json").stdout) if o["target"] == target]
+    assert row["over"] == "120s"
     assert locci("routing", "override", target, "out").returncode == 0
     assert sum(target in line for line in locci("routing", "overrides").stdout.splitlines()) == 1
     for words, says in (
         ((target, "drain"), "1 to 100"),
         ((target, "out", "--percent", "5"), "nothing else takes it"),
         ((target, "in", "--for", "60d"), "30 days"),
+        ((target, "out", "--over", "1m"), "only a drain takes it"),
+        ((target, "drain", "--percent", "5", "--over", "6m", "--for", "10m"), "at most half"),
         (("apps/x", "in"), "nodes/{node}"),
     ):
         refused = locci("routing", "override", *words)
