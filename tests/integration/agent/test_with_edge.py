@@ -54,14 +54,17 @@ class Client:
 
     async def until(self, answer: str) -> None:
         """Returns when every worker answers this, as far as so many fresh connections can tell."""
-        connector, in_row = aiohttp.TCPConnector(force_close=True), 0
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), connector=connector) as session,
-            asyncio.timeout(20),
-        ):
-            while in_row < IN_ROW:
-                in_row = in_row + 1 if await self.ask(session) == answer else 0
-                await asyncio.sleep(0.02)
+        connector, got = aiohttp.TCPConnector(force_close=True), [""]
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), connector=connector) as session,
+                asyncio.timeout(20),
+            ):
+                while set(got[-IN_ROW:]) != {answer} or len(got) <= IN_ROW:
+                    got.append(await self.ask(session))
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not all of them answer {answer!r}: {Counter(got)}, last {got[-IN_ROW:]}") from None
 
 
 @contextlib.asynccontextmanager
