@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 
+#define ENOUGH 1000
 #define ROOM UDP_SIZE
 #define SLOT 2176
 #define BATCH 8
@@ -93,9 +94,15 @@ static uint8_t *changed(const struct question *q, uint32_t *bytes) {
     return p;
 }
 
+/* Goes on for as long as was asked, and, where the machine is busy, until enough was done of both to say something. */
+static int more(uint64_t until, uint64_t one, uint64_t other) {
+    uint64_t now = now_ms();
+    return now < until || (now < until + 30000 && (one <= ENOUGH || other <= ENOUGH));
+}
+
 static void answers(struct hot *hot, uint32_t seconds) {
     uint64_t until = now_ms() + 1000 * seconds, given = 0, asked = 0;
-    while (now_ms() < until) {
+    while (more(until, asked, given)) {
         if (!chance(200)) hot_forget(hot, chance(3) ? places : NULL);
         if (!chance(50)) hot_policy(hot, chance(2) * 5, chance(2) ? (const uint8_t *)"0123456789abcdef" : NULL);
         if (!chance(20)) teach(hot, chance(lesson_count));
@@ -147,7 +154,7 @@ static void threads(struct hot *hot, uint32_t seconds) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, serve, &loop)) exit(3);
     uint64_t until = now_ms() + 1000 * seconds, heard = 0, taken = 0;
-    while (now_ms() < until) {
+    while (more(until, taken, heard)) {
         for (int i = 0; i < 16; i++) {
             const struct question *q = questions + chance(question_count);
             if (q->bytes <= 1500) (void)!send(client, q->data, q->bytes, MSG_DONTWAIT);
